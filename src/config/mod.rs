@@ -1,0 +1,278 @@
+//! The configuration: TOML as written becomes checked types here, or a list of problems that name file, line and key.
+//!
+//! [`Config`] is what the rest of the program sees: whole, checked, immutable, swapped as one snapshot when the files change.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::oauth::scope::Scope;
+
+/// One checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[instance]`
+    pub instance: Instance,
+    /// `[public]`: peers and browsers.
+    pub public: Public,
+    /// `[local]`: this instance's own applications.
+    pub local: Local,
+    /// `[console]`: console, admin API, health, metrics.
+    pub console: Console,
+    /// `[admin]`: the admin socket.
+    pub admin: Admin,
+    /// `[[route]]`: what of this instance's applications peers may reach; longest path first.
+    pub routes: Vec<Route>,
+    /// `[scopes]`: scope token → what the Allow page says of it.
+    pub scopes: BTreeMap<String, String>,
+    /// `[tokens]`
+    pub tokens: Tokens,
+    /// `[trust]`: certificate authorities besides the system's.
+    pub trust: Trust,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[compat]`
+    pub compat: Compat,
+}
+
+/// Who this instance is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// The instance's name, as peers see it in `P2PI-Error-From`.
+    pub name: String,
+    /// The OAuth issuer and the base of every URL of ours.
+    pub public_url: PublicUrl,
+    /// Where peers call us: a path, by default the first route's.
+    pub p2pi_path: String,
+    /// Where database, keys and development certificates are.
+    pub state_dir: PathBuf,
+}
+
+/// An absolute URL without query, fragment and trailing slash, kept as it was written: issuers are compared as strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    url: Url,
+}
+
+impl PublicUrl {
+    /// As written in the configuration; the issuer identifier.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As parsed.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// `scheme://host[:port]`, as browsers send it in `Origin`.
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// The URL of `path`, which starts with a slash.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.text)
+    }
+}
+
+/// `[public]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Public {
+    /// Addresses to listen on.
+    pub listen: Vec<Listen>,
+    /// Whose certificate is shown.
+    pub tls: Tls,
+    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Send `Strict-Transport-Security`.
+    pub hsts: bool,
+    /// Serve the admin APIs here too.
+    pub admin_api: bool,
+}
+
+/// `[local]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Local {
+    /// Addresses to listen on.
+    pub listen: Vec<Listen>,
+    /// Any local process may call, without a caller key.
+    pub open: bool,
+    /// Host names besides loopback ones that a request may carry.
+    pub hosts: Vec<String>,
+    /// Web origins that may call.
+    pub origins: Vec<String>,
+}
+
+/// `[console]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Console {
+    /// Addresses to listen on.
+    pub listen: Vec<Listen>,
+    /// TLS, which an address that is not loopback needs.
+    pub tls: Tls,
+    /// Host names besides loopback ones that a request may carry.
+    pub hosts: Vec<String>,
+    /// Web origins that may call.
+    pub origins: Vec<String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The Unix socket of the command line.
+    pub socket: PathBuf,
+    /// A group whose members may use it, besides root and the daemon's own user.
+    pub group: Option<String>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `"[::]:7443"`, `"127.0.0.1:7480"`
+    Tcp(SocketAddr),
+    /// `"unix:/run/p2pid/instance1/local.sock"`
+    Unix(PathBuf),
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tls {
+    /// A certificate chain and its key, PEM.
+    Files {
+        /// The chain, leaf first.
+        cert: PathBuf,
+        /// The leaf's private key.
+        key: PathBuf,
+    },
+    /// A development certificate of our own making, kept in `state_dir/tls`.
+    SelfSigned,
+    /// None: on loopback, behind a TLS proxy.
+    Off,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Path prefix, matched on segment boundaries; `/` takes the rest.
+    pub path: String,
+    /// Where it goes; what follows `path` is appended to its path.
+    pub upstream: Url,
+    /// All are needed.
+    pub scopes: Scope,
+    /// Allowed methods; `None` allows every method.
+    pub methods: Option<Vec<http::Method>>,
+    /// Whose peers may use it.
+    pub tenant: String,
+    /// Whether `//` and `%2f` pass.
+    pub paths: Paths,
+}
+
+/// How strictly a route reads paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// `//` and encoded slashes are refused.
+    Strict,
+    /// `//` and encoded slashes pass as they are.
+    Raw,
+}
+
+/// `[tokens]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Idle life of a refresh token, renewed by each rotation.
+    pub refresh_ttl: Duration,
+    /// Absolute life of a grant, never extended; `None` is off.
+    pub grant_ttl: Option<Duration>,
+    /// Life of an authorization code.
+    pub code_ttl: Duration,
+    /// Life of a request URL.
+    pub request_ttl: Duration,
+    /// What becomes of a refresh token that was used.
+    pub rotation: Rotation,
+    /// How long a replaced refresh token gets its first answer again.
+    pub retry_window: Duration,
+}
+
+/// What becomes of a refresh token that was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rotation {
+    /// Replaced, and answered again inside a window when the answer was lost.
+    RetrySafe,
+    /// Replaced; a second use is refused.
+    Strict,
+    /// Kept.
+    None,
+}
+
+/// `[trust]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trust {
+    /// PEM files of authorities, for every peer.
+    pub ca: Vec<PathBuf>,
+}
+
+/// `[limits]`: bytes, counts and times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// All headers of a request or an answer together.
+    pub header_bytes: usize,
+    /// A form or document for our own endpoints.
+    pub form_bytes: usize,
+    /// A forwarded body; 0 is no limit.
+    pub body_bytes: u64,
+    /// Open connections of all listeners together.
+    pub connections: usize,
+    /// Calls under way to one peer.
+    pub calls_per_peer: usize,
+    /// Calls waiting for one peer.
+    pub queue_per_peer: usize,
+    /// Making a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// From the request's last byte to the answer's first.
+    pub first_byte_timeout: Duration,
+    /// Silence on a connection or inside a body.
+    pub idle_timeout: Duration,
+    /// One token request to a peer.
+    pub token_timeout: Duration,
+    /// How long a call waits for a refresh.
+    pub refresh_wait: Duration,
+    /// How long calls under way may take after SIGTERM.
+    pub drain: Duration,
+    /// Failed authentications per client or user and address.
+    pub auth_failures: Rate,
+}
+
+/// So many in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// `[compat]`: what a strict server refuses, all off by default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compat {
+    /// The password grant, for realms.
+    pub password_grant: bool,
+    /// The well-known realm key as a default.
+    pub onesait_default_key: bool,
+    /// Errors with status 200, as onesait writes them.
+    pub onesait_200_errors: bool,
+    /// `?access_token=` in a query.
+    pub query_token: bool,
+    /// Callbacks matched by prefix.
+    pub callback_prefix: bool,
+    /// PowerFolder's refresh by GET.
+    pub powerfolder_get_refresh: bool,
+}

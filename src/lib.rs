@@ -1,0 +1,10 @@
+//! p2pid links platform instances with OAuth 2.0 instead of shared user names and passwords.
+
+pub mod clock;
+pub mod config;
+pub mod id;
+pub mod oauth;
+pub mod observe;
+pub mod random;
+pub mod secret;
+pub mod system;

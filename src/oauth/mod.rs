@@ -1,0 +1,4 @@
+//! The vocabulary of the RFCs: what goes over the wire, as plain types. No rule of who may do what stands here.
+
+pub mod scope;
+pub mod token;

@@ -1,0 +1,3 @@
+//! What the daemon says of itself: logs, metrics, and the named points at which crash tests kill it.
+
+pub mod point;
