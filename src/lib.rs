@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod doors;
 pub mod id;
 pub mod oauth;
 pub mod observe;

@@ -1,0 +1,107 @@
+//! What the admin API answers when it refuses: a status and a code for programs; message, found, expected and next step for people.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+/// A refusal of the admin API. Nothing in it is ever a secret: say what kind of thing was found, not the value that somebody typed as a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct AdminError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// What programs look at; never renamed.
+    pub code: &'static str,
+    /// What is wrong, naming the thing.
+    pub message: String,
+    /// What was found instead.
+    pub found: Option<String>,
+    /// What was expected.
+    pub expected: Option<String>,
+    /// What to do next.
+    pub next: Option<String>,
+}
+
+impl AdminError {
+    /// A refusal with a message only.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), found: None, expected: None, next: None }
+    }
+
+    /// 404 `not_found`: there is no `kind` of that name (or it belongs to somebody else, which looks the same).
+    pub fn not_found(kind: &str, name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {kind} {name:?}"))
+    }
+
+    /// 409 `exists`: the name is taken; the next step is `--or-update` or another name.
+    pub fn exists(kind: &str, name: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "exists", format!("the {kind} {name:?} exists"))
+            .next("choose another name, or add --or-update to change it")
+    }
+
+    /// 409 `in_use`: what is to be deleted is used by `users`, which the message names.
+    pub fn in_use(kind: &str, name: &str, users: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "in_use", format!("the {kind} {name:?} is used by {users}"))
+            .next(format!("delete or change {users} first"))
+    }
+
+    /// 400 `bad_attribute`: one attribute of a request is wrong.
+    pub fn bad_attribute(name: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("{name} is wrong")).found(found).expected(expected)
+    }
+
+    /// 403 `forbidden`: who asks may not do this; `needed` names the permission.
+    pub fn forbidden(needed: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "you may not do this").expected(format!("the permission {needed}, or admin"))
+    }
+
+    /// 503 `unavailable`: the store does not answer at the moment; the cause was logged where it arose.
+    pub fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the store cannot take this at the moment")
+            .next("try again; the daemon's log says why")
+    }
+
+    /// 500 `internal`: a defect, whose cause was logged.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "p2pid failed at this").next("the daemon's log says why")
+    }
+
+    /// With what was found.
+    pub fn found(mut self, found: impl Into<String>) -> Self {
+        self.found = Some(found.into());
+        self
+    }
+
+    /// With what was expected.
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// With the next step.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl IntoResponse for AdminError {
+    /// A JSON:API error document.
+    fn into_response(self) -> Response {
+        let error = json!({
+            "status": self.status.as_str(),
+            "code": self.code,
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "detail": self.message,
+            "meta": { "found": self.found, "expected": self.expected, "next": self.next },
+        });
+        let mut response = (self.status, json!({ "errors": [error] }).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(super::document::MEDIA_TYPE));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"p2pid\", charset=\"UTF-8\""));
+        }
+        response
+    }
+}

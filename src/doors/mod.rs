@@ -1,0 +1,3 @@
+//! Everything that comes in over HTTP. A door loads the facts, has the core judge them, commits and answers; a door does not call a door.
+
+pub mod admin;
