@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod doors;
 pub mod id;
+pub mod inbound;
 pub mod oauth;
 pub mod observe;
 pub mod random;

@@ -1,0 +1,3 @@
+//! Who may call us: IB apps, consent, grants and their tokens, and the permission that a call needs. Plain rules over plain data.
+
+pub mod permit;
