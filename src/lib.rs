@@ -5,6 +5,7 @@ pub mod config;
 pub mod doors;
 pub mod id;
 pub mod inbound;
+pub mod net;
 pub mod oauth;
 pub mod observe;
 pub mod random;

@@ -1,0 +1,10 @@
+//! The network: whom we believe, how we call others, how we listen, and the rules that every header and path obeys.
+
+pub mod body;
+pub mod certificate;
+pub mod client;
+mod connect;
+pub mod guard;
+mod pool;
+mod stream;
+pub mod trust;

@@ -1,0 +1,435 @@
+//! Open connections to others, kept for the next request.
+//!
+//! HTTP/1.1: a stack of idle connections per origin, the last used first. HTTP/2: few connections per origin, shared. A connection
+//! is given up early (others' servers close idle ones, and a request sent into such a closing is lost), and never lives so long
+//! that a changed address goes unnoticed. Which protocol an origin speaks is learnt from its first connection: until it is known,
+//! requests wait together for that one instead of opening one each.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::Shared as SharedFuture;
+use http::{HeaderValue, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::client::{SendError, chain};
+use super::connect::{Connector, Offer, Origin};
+
+/// An idle HTTP/1.1 connection is not used after this: servers commonly close theirs after 5 s.
+const HTTP1_IDLE: Duration = Duration::from_secs(4);
+/// An unused HTTP/2 connection is closed after this: below the usual 60 s; a server that closes one says so (GOAWAY) beforehand.
+const HTTP2_IDLE: Duration = Duration::from_secs(50);
+/// No new request goes over a connection older than this, so that names are resolved again.
+const LONGEST_LIFE: Duration = Duration::from_secs(300);
+/// How often expired connections are looked for and closed.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Idle HTTP/1.1 connections kept per origin.
+const MOST_IDLE: usize = 512;
+/// HTTP/2 connections per origin, and how many streams each takes before another is opened (servers commonly allow 100 to 128).
+const MOST_SHARED: usize = 4;
+const STREAMS_EACH: usize = 100;
+/// An HTTP/2 connection with requests under way is asked for a sign of life this often, and given up this long after.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a peer may send ahead of us on one HTTP/2 stream, and on one connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// All connections made under one trust.
+pub(super) struct Pool {
+    connector: Connector,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    hosts: ArcSwap<HashMap<Origin, Arc<Host>>>,
+    born: Instant,
+    swept: AtomicBool,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, header_bytes: usize) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1.max_header_size(header_bytes);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self { connector, http1, http2, hosts: ArcSwap::default(), born: Instant::now(), swept: AtomicBool::new(false) }
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// What is known of `uri`'s origin.
+    pub(super) fn host(&self, uri: &Uri) -> Result<Arc<Host>, SendError> {
+        let origin = Origin::of(uri)
+            .ok_or_else(|| SendError::BadUrl("found a URL without scheme or host, expected http:// or https:// and a host".to_owned()))?;
+        if let Some(host) = self.hosts.load().get(&origin) {
+            return Ok(Arc::clone(host));
+        }
+        let host = Arc::new(Host::new(origin)?);
+        self.hosts.rcu(|hosts| {
+            let mut hosts = HashMap::clone(hosts);
+            hosts.entry(host.origin.clone()).or_insert_with(|| Arc::clone(&host));
+            hosts
+        });
+        Ok(self.hosts.load().get(&host.origin).map_or(host, Arc::clone))
+    }
+
+    /// A connection to `host` that takes a request now: an open one if there is one, else a new one.
+    pub(super) async fn lease(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
+        for _ in 0..2 {
+            if let Some(lease) = host.open_connection(self, Instant::now()) {
+                return Ok(lease);
+            }
+            if host.protocol.load(Ordering::Relaxed) == HTTP1 {
+                break;
+            }
+            self.common_flight(host).await?;
+        }
+        match host.open_connection(self, Instant::now()) {
+            Some(lease) => Ok(lease),
+            None => self.fresh(host).await,
+        }
+    }
+
+    /// A new connection to `host`.
+    pub(super) async fn fresh(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
+        match self.open(host).await? {
+            Opened::Alone(alone) => Ok(Lease { kind: Kind::Alone(alone), host: Arc::clone(host), reused: false }),
+            Opened::Shared(shared) => Ok(shared.lease(self, host, false)),
+        }
+    }
+
+    /// One HTTP/1.1 connection outside the pool, for an upgrade.
+    pub(super) async fn apart(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
+        let stream = self.connector.connect(&host.origin, Offer::Http1).await?;
+        let sender = self.shake_http1(host, stream).await?;
+        Ok(Lease { kind: Kind::Alone(Alone { sender, born: Instant::now() }), host: Arc::clone(host), reused: false })
+    }
+
+    /// Waits for one connection that is opened on behalf of all who wait; callers that give up do not stop it.
+    async fn common_flight(self: &Arc<Self>, host: &Arc<Host>) -> Result<(), SendError> {
+        let flight = {
+            let mut flight = lock(&host.flight);
+            match &*flight {
+                Some(under_way) if under_way.peek().is_none() => under_way.clone(),
+                _ => {
+                    let (pool, host) = (Arc::clone(self), Arc::clone(host));
+                    let task = tokio::spawn(async move {
+                        if let Opened::Alone(alone) = pool.open(&host).await? {
+                            host.keep(alone);
+                        }
+                        Ok(())
+                    });
+                    let outcome = task
+                        .map(|joined| joined.unwrap_or_else(|_| Err(SendError::Unreachable("shutting down".to_owned()))))
+                        .boxed()
+                        .shared();
+                    *flight = Some(outcome.clone());
+                    outcome
+                }
+            }
+        };
+        flight.await
+    }
+
+    async fn open(self: &Arc<Self>, host: &Arc<Host>) -> Result<Opened, SendError> {
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            tokio::spawn(sweep_while_used(Arc::downgrade(self)));
+        }
+        let stream = self.connector.connect(&host.origin, Offer::Both).await?;
+        let born = Instant::now();
+        if !stream.speaks_http2() {
+            let sender = self.shake_http1(host, stream).await?;
+            host.protocol.store(HTTP1, Ordering::Relaxed);
+            return Ok(Opened::Alone(Alone { sender, born }));
+        }
+        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, chain(&error)));
+        let (mut sender, connection) = self.http2.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        tokio::spawn(connection.map(|ended| log_end(ended.err())));
+        sender.ready().await.map_err(failed)?;
+        let shared = Arc::new(Shared { sender, born, under_way: AtomicUsize::new(0), last_used: AtomicU64::new(0) });
+        shared.touch(self.born);
+        host.protocol.store(HTTP2, Ordering::Relaxed);
+        host.shared.rcu(|list| list.iter().filter(|shared| shared.is_usable(born)).chain([&shared]).cloned().collect::<Vec<_>>());
+        Ok(Opened::Shared(shared))
+    }
+
+    async fn shake_http1(&self, host: &Host, stream: super::stream::Stream) -> Result<http1::SendRequest<RequestBody>, SendError> {
+        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: {}", host.origin, chain(&error)));
+        let (mut sender, connection) = self.http1.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        tokio::spawn(connection.with_upgrades().map(|ended| log_end(ended.err())));
+        sender.ready().await.map_err(failed)?;
+        Ok(sender)
+    }
+
+    /// Closes what is closed, expired or unused, and forgets origins without connections.
+    fn sweep(&self, now: Instant) {
+        for host in self.hosts.load().values() {
+            lock(&host.idle).retain(|idle| idle.is_usable(now));
+            let expired = |shared: &Arc<Shared>| !shared.is_usable(now) || shared.is_unused(now, self.born);
+            if host.shared.load().iter().any(expired) {
+                host.shared.rcu(|list| list.iter().filter(|shared| !expired(shared)).cloned().collect::<Vec<_>>());
+            }
+        }
+        if self.hosts.load().values().any(|host| host.is_forgettable()) {
+            self.hosts.rcu(|hosts| {
+                hosts
+                    .iter()
+                    .filter(|(_, host)| !host.is_forgettable())
+                    .map(|(origin, host)| (origin.clone(), Arc::clone(host)))
+                    .collect::<HashMap<_, _>>()
+            });
+        }
+    }
+}
+
+async fn sweep_while_used(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.sweep(Instant::now());
+    }
+}
+
+/// How a connection ended is the affair of the requests on it; here it only helps who debugs.
+fn log_end(error: Option<hyper::Error>) {
+    if let Some(error) = error {
+        tracing::debug!(error = chain(&error), "a connection to a peer ended");
+    }
+}
+
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+/// One origin and the connections to it.
+pub(super) struct Host {
+    origin: Origin,
+    /// The value of the `Host` header.
+    name: HeaderValue,
+    protocol: AtomicU8,
+    idle: Mutex<Vec<Idle>>,
+    shared: ArcSwap<Vec<Arc<Shared>>>,
+    flight: Mutex<Option<SharedFuture<Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>>>>,
+}
+
+impl Host {
+    fn new(origin: Origin) -> Result<Self, SendError> {
+        let name = HeaderValue::from_str(origin.authority.as_str())
+            .map_err(|_| SendError::BadUrl(format!("{origin}: found a host name that no header can carry")))?;
+        // Without TLS there is no ALPN: HTTP/1.1 it is.
+        let protocol = AtomicU8::new(if origin.is_https() { UNKNOWN } else { HTTP1 });
+        Ok(Self { origin, name, protocol, idle: Mutex::default(), shared: ArcSwap::default(), flight: Mutex::default() })
+    }
+
+    /// An open connection that takes a request at once.
+    fn open_connection(self: &Arc<Self>, pool: &Arc<Pool>, now: Instant) -> Option<Lease> {
+        let list = self.shared.load();
+        let least = list.iter().filter(|shared| shared.is_usable(now)).min_by_key(|shared| shared.under_way.load(Ordering::Relaxed));
+        if let Some(shared) = least {
+            if shared.under_way.load(Ordering::Relaxed) >= STREAMS_EACH && list.len() < MOST_SHARED {
+                // This request takes its place in the queue; another connection opens for those to come.
+                drop(pool.common_flight(self).now_or_never());
+            }
+            return Some(shared.lease(pool, self, true));
+        }
+        let mut idle = lock(&self.idle);
+        let place = idle.iter().rposition(|idle| idle.alone.sender.is_ready() && idle.is_usable(now))?;
+        let alone = idle.remove(place).alone;
+        Some(Lease { kind: Kind::Alone(alone), host: Arc::clone(self), reused: true })
+    }
+
+    fn keep(&self, alone: Alone) {
+        if alone.sender.is_closed() {
+            return;
+        }
+        let mut idle = lock(&self.idle);
+        if idle.len() < MOST_IDLE {
+            idle.push(Idle { alone, since: Instant::now() });
+        }
+    }
+
+    fn is_forgettable(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.shared.load().is_empty() && lock(&self.idle).is_empty()
+    }
+}
+
+/// An HTTP/1.1 connection: one request at a time.
+struct Alone {
+    sender: http1::SendRequest<RequestBody>,
+    born: Instant,
+}
+
+/// An HTTP/1.1 connection that waits. It may still be sending the rest of a request that was answered early; then it is not ready.
+struct Idle {
+    alone: Alone,
+    since: Instant,
+}
+
+impl Idle {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.alone.sender.is_closed() && now.duration_since(self.since) < HTTP1_IDLE && now.duration_since(self.alone.born) < LONGEST_LIFE
+    }
+}
+
+/// An HTTP/2 connection: many requests at a time.
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    born: Instant,
+    under_way: AtomicUsize,
+    /// Milliseconds since the pool was made.
+    last_used: AtomicU64,
+}
+
+impl Shared {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.sender.is_closed() && now.duration_since(self.born) < LONGEST_LIFE
+    }
+
+    fn is_unused(&self, now: Instant, epoch: Instant) -> bool {
+        let last_used = epoch + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
+        self.under_way.load(Ordering::Relaxed) == 0 && now.saturating_duration_since(last_used) >= HTTP2_IDLE
+    }
+
+    fn touch(&self, epoch: Instant) {
+        self.last_used.store(u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn lease(self: &Arc<Self>, pool: &Pool, host: &Arc<Host>, reused: bool) -> Lease {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let place = Place { shared: Arc::clone(self), epoch: pool.born };
+        Lease { kind: Kind::Shared { sender: self.sender.clone(), _place: place }, host: Arc::clone(host), reused }
+    }
+}
+
+/// One stream of a shared connection, counted while it lives.
+struct Place {
+    shared: Arc<Shared>,
+    epoch: Instant,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.touch(self.epoch);
+        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Opened {
+    Alone(Alone),
+    Shared(Arc<Shared>),
+}
+
+/// The right to send one request over a connection.
+pub(super) struct Lease {
+    kind: Kind,
+    host: Arc<Host>,
+    /// It served others before: it may turn out to be closed.
+    pub(super) reused: bool,
+}
+
+enum Kind {
+    Alone(Alone),
+    Shared { sender: http2::SendRequest<RequestBody>, _place: Place },
+}
+
+/// A request that got no answer.
+pub(super) enum Unanswered {
+    /// Not a byte of it was sent; here it is again.
+    Unsent(Box<Request<RequestBody>>, SendError),
+    /// Some or all of it may have arrived.
+    Sent(SendError),
+}
+
+impl Lease {
+    /// Sends one request and reads the head of its answer.
+    pub(super) async fn send(&mut self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+        let outcome = match &mut self.kind {
+            Kind::Alone(alone) => {
+                *request.version_mut() = Version::HTTP_11;
+                request.headers_mut().insert(header::HOST, self.host.name.clone());
+                to_origin_form(request.uri_mut());
+                alone.sender.try_send_request(request).await
+            }
+            Kind::Shared { sender, .. } => {
+                *request.version_mut() = Version::HTTP_2;
+                request.headers_mut().remove(header::HOST);
+                to_absolute_form(request.uri_mut(), &self.host.origin);
+                sender.try_send_request(request).await
+            }
+        };
+        outcome.map_err(|mut failure| match failure.take_message() {
+            Some(request) => {
+                let why = format!("{}: {}", self.host.origin, chain(&failure.into_error()));
+                Unanswered::Unsent(Box::new(request), SendError::Unreachable(why))
+            }
+            None => Unanswered::Sent(unanswered(&self.host.origin, &failure.into_error())),
+        })
+    }
+
+    /// The request was answered to the end: others may use the connection.
+    pub(super) fn give_back(self) {
+        if let Kind::Alone(alone) = self.kind {
+            self.host.keep(alone);
+        }
+    }
+}
+
+/// What became of a request that was sent and not answered.
+fn unanswered(origin: &Origin, error: &hyper::Error) -> SendError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            // RFC 9113 §8.7: a refused stream, and one above the last that a GOAWAY names, was not processed at all.
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let going_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            if error.is_remote() && (refused || going_away) {
+                return SendError::NotProcessed(format!("{origin}: {error}"));
+            }
+        }
+        cause = error.source();
+    }
+    SendError::Broken(format!("{origin}: {}", chain(error)))
+}
+
+/// `/path?query`, as HTTP/1.1 sends it to an origin.
+fn to_origin_form(uri: &mut Uri) {
+    if uri.authority().is_none() {
+        return;
+    }
+    let mut parts = std::mem::take(uri).into_parts();
+    (parts.scheme, parts.authority) = (None, None);
+    parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    *uri = Uri::from_parts(parts).expect("a path alone is a URI");
+}
+
+/// With scheme and authority, as HTTP/2 sends it.
+fn to_absolute_form(uri: &mut Uri, origin: &Origin) {
+    if uri.authority().is_some() {
+        return;
+    }
+    let mut parts = std::mem::take(uri).into_parts();
+    (parts.scheme, parts.authority) = (Some(origin.scheme.clone()), Some(origin.authority.clone()));
+    *uri = Uri::from_parts(parts).expect("scheme, authority and path make a URI");
+}
+
+/// A panic elsewhere leaves lists of connections whole: each change is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
