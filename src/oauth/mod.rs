@@ -1,5 +1,12 @@
 //! The vocabulary of the RFCs: what goes over the wire, as plain types. No rule of who may do what stands here.
 
 pub mod bearer;
+pub mod client_auth;
+pub mod error;
+pub mod parameters;
+pub mod pkce;
+pub mod redirect_uri;
 pub mod scope;
 pub mod token;
+pub mod token_reply;
+pub mod token_request;

@@ -1,0 +1,114 @@
+//! What a client asks at the token endpoint (RFC 6749 §4.1.3, §6).
+
+use super::error::{Code, WireError};
+use super::parameters::{Doubled, Parameters};
+use super::scope::Scope;
+use crate::secret::SecretString;
+
+/// A well-formed token request.
+#[derive(Debug)]
+pub enum TokenRequest {
+    /// `grant_type=authorization_code`
+    Code(CodeRequest),
+    /// `grant_type=refresh_token`
+    Refresh(RefreshRequest),
+}
+
+/// A code to be exchanged.
+#[derive(Debug)]
+pub struct CodeRequest {
+    /// `code`
+    pub code: SecretString,
+    /// `redirect_uri`
+    pub redirect_uri: Option<String>,
+    /// `code_verifier`
+    pub verifier: Option<SecretString>,
+}
+
+/// A refresh token to be exchanged.
+#[derive(Debug)]
+pub struct RefreshRequest {
+    /// `refresh_token`
+    pub token: SecretString,
+    /// `scope`, when less than the whole is asked.
+    pub scope: Option<Scope>,
+}
+
+impl TokenRequest {
+    /// Reads the form of a token request.
+    pub fn read(form: &Parameters) -> Result<Self, WireError> {
+        form.each_once().map_err(doubled)?;
+        match required(form, "grant_type")? {
+            "authorization_code" => Ok(Self::Code(CodeRequest {
+                code: SecretString::from(required(form, "code")?),
+                redirect_uri: optional(form, "redirect_uri")?.map(str::to_owned),
+                verifier: optional(form, "code_verifier")?.map(SecretString::from),
+            })),
+            "refresh_token" => Ok(Self::Refresh(RefreshRequest {
+                token: SecretString::from(required(form, "refresh_token")?),
+                scope: optional(form, "scope")?
+                    .map(str::parse)
+                    .transpose()
+                    .map_err(|error: super::scope::NotAScope| WireError::new(Code::InvalidScope, error.to_string()))?,
+            })),
+            _ => Err(WireError::new(Code::UnsupportedGrantType, "the grant types here are authorization_code and refresh_token")),
+        }
+    }
+}
+
+/// The value of a parameter that must be there.
+pub fn required<'a>(form: &'a Parameters, name: &str) -> Result<&'a str, WireError> {
+    optional(form, name)?.ok_or_else(|| WireError::new(Code::InvalidRequest, format!("the parameter {name} is missing")))
+}
+
+fn optional<'a>(form: &'a Parameters, name: &str) -> Result<Option<&'a str>, WireError> {
+    form.the(name).map_err(doubled)
+}
+
+fn doubled(error: Doubled) -> WireError {
+    WireError::new(Code::InvalidRequest, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::ExposeSecret;
+
+    fn read(form: &str) -> Result<TokenRequest, WireError> {
+        TokenRequest::read(&Parameters::read(form.as_bytes()).expect("a form"))
+    }
+
+    #[test]
+    fn the_two_grants_are_read() {
+        match read("grant_type=authorization_code&code=c&redirect_uri=https%3A%2F%2Fa%2Fcb&code_verifier=v&unknown=1") {
+            Ok(TokenRequest::Code(request)) => {
+                assert_eq!(request.code.expose_secret(), "c");
+                assert_eq!(request.redirect_uri.as_deref(), Some("https://a/cb"));
+                assert_eq!(request.verifier.expect("a verifier").expose_secret(), "v");
+            }
+            other => panic!("{other:?}"),
+        }
+        match read("grant_type=refresh_token&refresh_token=r&scope=b+a") {
+            Ok(TokenRequest::Refresh(request)) => assert_eq!(request.scope.expect("a scope").to_string(), "a b"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn t1_t9_what_is_missing_doubled_or_not_served_is_refused() {
+        for (form, expected) in [
+            ("", Code::InvalidRequest),
+            ("grant_type=", Code::InvalidRequest),
+            ("grant_type=authorization_code", Code::InvalidRequest),
+            ("grant_type=refresh_token&refresh_token=", Code::InvalidRequest),
+            ("grant_type=refresh_token&refresh_token=r&refresh_token=r", Code::InvalidRequest),
+            ("grant_type=refresh_token&refresh_token=r&unknown=1&unknown=2", Code::InvalidRequest),
+            ("grant_type=refresh_token&refresh_token=r&scope=a%0Ab", Code::InvalidScope),
+            ("grant_type=password&username=a&password=b", Code::UnsupportedGrantType),
+            ("grant_type=client_credentials", Code::UnsupportedGrantType),
+            ("grant_type=Refresh_Token&refresh_token=r", Code::UnsupportedGrantType),
+        ] {
+            assert_eq!(read(form).map(|_| ()).map_err(|error| error.code), Err(expected), "{form}");
+        }
+    }
+}
