@@ -1,5 +1,6 @@
 //! p2pid links platform instances with OAuth 2.0 instead of shared user names and passwords.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doors;

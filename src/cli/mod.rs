@@ -1,0 +1,3 @@
+//! The command line: subcommands, and what they print.
+
+pub mod demo;
