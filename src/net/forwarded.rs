@@ -1,0 +1,127 @@
+//! Whose request it is, when it came through proxies: only trusted ones are believed, and of their reports only the nearest untrusted hop.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The client's address, of a request that came from `neighbour`.
+///
+/// Each proxy appends the address that it saw, so the list is read from its end: the first address that is not a trusted proxy's is the
+/// client's, and everything before it is hearsay. `Forwarded` (RFC 7239) and `X-Forwarded-For` are both read; where they disagree one of
+/// them was sent by the client itself through a proxy that writes the other, and neither is believed.
+pub fn client_address(headers: &HeaderMap, neighbour: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let neighbour = neighbour.to_canonical();
+    if !is_trusted(neighbour, trusted) {
+        return neighbour;
+    }
+    let forwarded = hops(headers, &header::FORWARDED, forwarded_for);
+    let x_forwarded_for = hops(headers, &X_FORWARDED_FOR, |element| address(element.trim()));
+    let forwarded = (!forwarded.is_empty()).then(|| nearest_untrusted(&forwarded, neighbour, trusted));
+    let x_forwarded_for = (!x_forwarded_for.is_empty()).then(|| nearest_untrusted(&x_forwarded_for, neighbour, trusted));
+    match (forwarded, x_forwarded_for) {
+        (Some(one), Some(other)) if one != other => neighbour,
+        (Some(client), _) | (None, Some(client)) => client,
+        (None, None) => neighbour,
+    }
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// A hop that does not say its address ends the search: who reported it is the last one known.
+fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut known = neighbour;
+    for hop in hops.iter().rev() {
+        match hop {
+            Some(address) if is_trusted(*address, trusted) => known = *address,
+            Some(address) => return *address,
+            None => return known,
+        }
+    }
+    known
+}
+
+/// The elements of a list header, in the order of its lines; `None` for those without an address.
+fn hops(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> Option<IpAddr>) -> Vec<Option<IpAddr>> {
+    let mut hops = Vec::new();
+    for line in headers.get_all(name) {
+        match line.to_str() {
+            Ok(line) => hops.extend(split_unquoted(line, ',').map(&read)),
+            Err(_) => hops.push(None),
+        }
+    }
+    hops
+}
+
+/// The address in the `for` parameter of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    split_unquoted(element, ';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        name.trim().eq_ignore_ascii_case("for").then(|| address(value)).flatten()
+    })
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+/// Splits at `separator`, but not inside double quotes.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |character| {
+        quoted ^= character == '"';
+        character == separator && !quoted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(neighbour: &str, headers: &[(&'static str, &'static str)]) -> String {
+        let trusted = ["10.0.0.0/8".parse().expect("a network"), "2001:db8:1::/48".parse().expect("a network")];
+        let map = headers.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        client_address(&map.collect(), neighbour.parse().expect("an address"), &trusted).to_string()
+    }
+
+    #[test]
+    fn k6_nobody_but_a_trusted_proxy_is_believed() {
+        assert_eq!(client("192.0.2.9", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.9");
+        assert_eq!(client("192.0.2.9", &[("forwarded", "for=198.51.100.1")]), "192.0.2.9");
+        assert_eq!(client("::ffff:192.0.2.9", &[]), "192.0.2.9");
+    }
+
+    #[test]
+    fn the_nearest_untrusted_hop_is_the_client() {
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
+        assert_eq!(client("::ffff:10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 198.51.100.1, 10.0.0.2")]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:4711\";proto=https;by=10.0.0.2")]), "2001:db8::1");
+        assert_eq!(client("2001:db8:1::1", &[("forwarded", "proto=https;For=198.51.100.1:80")]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")]), "10.0.0.3");
+    }
+
+    #[test]
+    fn a_hop_without_an_address_ends_the_search() {
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=_hidden, for=10.0.0.2")]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=unknown")]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, ")]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=\"6.6.6.6, for=7.7.7.7")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn two_headers_that_disagree_are_not_believed() {
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "198.51.100.1")]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
+    }
+}
