@@ -10,6 +10,7 @@ pub mod instance;
 pub mod net;
 pub mod oauth;
 pub mod observe;
+pub mod outbound;
 pub mod random;
 pub mod secret;
 pub mod store;

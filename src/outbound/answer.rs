@@ -1,0 +1,252 @@
+//! What a token endpoint answered: read leniently, since servers in the field leave members out or write them as another type, and
+//! classified by the one question that matters for a one-use token: may the peer have done it?
+
+use std::fmt;
+use std::time::Duration;
+
+use oauth2::basic::{BasicErrorResponseType, BasicTokenType};
+use oauth2::{AccessToken, RefreshToken, Scope as OAuthScope, StandardErrorResponse};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan;
+use crate::oauth::scope::Scope;
+use crate::secret::{ExposeSecret, SecretString};
+
+/// What came of a token request.
+#[derive(Debug)]
+pub enum Answer {
+    /// Tokens.
+    Granted(Box<Granted>),
+    /// An OAuth error (RFC 6749 §5.2): the peer did nothing.
+    Refused {
+        /// The `error` code, as far as it is printable.
+        code: String,
+        /// `error_description`, cut.
+        description: String,
+    },
+    /// Something that no token endpoint says: a redirect, a firewall's page, a missing path.
+    Unexpected(String),
+    /// The peer may have done it or not: no answer in time, a broken answer, a failure of the server.
+    Inconclusive {
+        /// What happened.
+        what: String,
+        /// When the peer wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing left this host.
+    NotSent(String),
+}
+
+/// Tokens that a peer gave.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The access token; fit for a header.
+    pub access: SecretString,
+    /// How long it lives from when the request was sent.
+    pub life: Duration,
+    /// A new refresh token; the old one stays when there is none.
+    pub refresh: Option<SecretString>,
+    /// How long the refresh token lives, where the peer says so.
+    pub refresh_life: Option<Duration>,
+    /// What was granted, where it differs from what was asked.
+    pub scope: Option<Scope>,
+    /// Who allowed it, at a p2pid peer.
+    pub subject: Option<String>,
+}
+
+/// The members of a successful answer (RFC 6749 §5.1), of whatever type.
+#[derive(Deserialize, Serialize)]
+pub(super) struct LenientTokenResponse {
+    access_token: AccessToken,
+    #[serde(default)]
+    token_type: Value,
+    #[serde(default)]
+    expires_in: Value,
+    #[serde(default)]
+    refresh_token: Value,
+    #[serde(default)]
+    refresh_token_expires_in: Value,
+    #[serde(default)]
+    scope: Value,
+    #[serde(default)]
+    p2pi_subject: Value,
+}
+
+impl fmt::Debug for LenientTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LenientTokenResponse(…)")
+    }
+}
+
+impl oauth2::TokenResponse for LenientTokenResponse {
+    type TokenType = BasicTokenType;
+
+    fn access_token(&self) -> &AccessToken {
+        &self.access_token
+    }
+
+    fn token_type(&self) -> &BasicTokenType {
+        &BasicTokenType::Bearer
+    }
+
+    fn expires_in(&self) -> Option<Duration> {
+        Some(plan::life(seconds(&self.expires_in)))
+    }
+
+    /// The members that cannot be lent in the crate's types are read by [`LenientTokenResponse::into_answer`].
+    fn refresh_token(&self) -> Option<&RefreshToken> {
+        None
+    }
+
+    fn scopes(&self) -> Option<&Vec<OAuthScope>> {
+        None
+    }
+}
+
+impl LenientTokenResponse {
+    /// The tokens, or what makes them unusable. Never names their values.
+    pub(super) fn into_answer(self) -> Answer {
+        let unusable = |what: &str| Answer::Inconclusive { what: format!("the peer answered 200 with {what}"), retry_after: None };
+        if !is_presentable(self.access_token.secret()) {
+            return unusable("an access_token that no header can carry");
+        }
+        let kind = self.token_type.as_str().unwrap_or_default();
+        if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
+            return Answer::Unexpected(format!("a token of type {}, expected Bearer", printable(kind)));
+        }
+        let refresh = self.refresh_token.as_str().filter(|token| !token.is_empty());
+        if refresh.is_some_and(|token| token.chars().any(char::is_control)) {
+            return unusable("a refresh_token with control characters");
+        }
+        Answer::Granted(Box::new(Granted {
+            access: self.access_token.secret().as_str().into(),
+            life: plan::life(seconds(&self.expires_in)),
+            refresh: refresh.map(SecretString::from),
+            refresh_life: seconds(&self.refresh_token_expires_in)
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds).min(plan::LONGEST_LIFE)),
+            scope: self.scope.as_str().and_then(|text| text.split_whitespace().collect::<Vec<_>>().join(" ").parse().ok()),
+            subject: self.p2pi_subject.as_str().map(printable).filter(|subject| !subject.is_empty()),
+        }))
+    }
+}
+
+/// The OAuth error of an answer, made fit to be shown.
+pub(super) fn refused(error: &StandardErrorResponse<BasicErrorResponseType>) -> Answer {
+    Answer::Refused {
+        code: printable(error.error().as_ref()),
+        description: error.error_description().map(|text| printable(text)).unwrap_or_default(),
+    }
+}
+
+/// A peer's text as it may be shown: no control characters, cut at 200.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(200).collect()
+}
+
+/// The one way to write a refusal for people: its code, and what the peer said of it.
+pub fn refusal_in_words(code: &str, description: &str) -> String {
+    if description.is_empty() { code.to_owned() } else { format!("{code} ({description})") }
+}
+
+impl Granted {
+    /// The value of `Authorization` (RFC 6750 §2.1), marked as secret.
+    pub fn authorization(&self) -> http::HeaderValue {
+        bearer(&self.access)
+    }
+}
+
+/// `Bearer` and a token that [`Granted`] or the store vouches for.
+pub fn bearer(access: &SecretString) -> http::HeaderValue {
+    let mut value = http::HeaderValue::try_from(format!("Bearer {}", access.expose_secret())).expect("an access token is visible ASCII");
+    value.set_sensitive(true);
+    value
+}
+
+/// Visible ASCII, at least one character: what `Authorization` can carry.
+fn is_presentable(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A number of seconds written as a JSON number or as text; fractions are cut.
+fn seconds(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_u64().map(|_| i64::MAX)).or_else(|| number.as_f64().and_then(whole)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse().ok().or_else(|| text.parse().ok().and_then(whole))
+        }
+        _ => None,
+    }
+}
+
+fn whole(number: f64) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and lives are cut anyway")]
+    number.is_finite().then_some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn granted(document: Value) -> Granted {
+        let response: LenientTokenResponse = serde_json::from_value(document).expect("has an access_token");
+        match response.into_answer() {
+            Answer::Granted(granted) => *granted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn c8_members_may_be_missing_or_of_another_type() {
+        let least = granted(json!({"access_token": "a"}));
+        assert_eq!((least.life, least.refresh.is_none(), least.scope), (plan::ASSUMED_LIFE, true, None));
+        let cases = [
+            (json!(3), 3),
+            (json!("3"), 3),
+            (json!(" 3 "), 3),
+            (json!(3.9), 3),
+            (json!("3.9"), 3),
+            (json!(0), 3600),
+            (json!(-1), 3600),
+            (json!("soon"), 3600),
+            (json!(null), 3600),
+            (json!([3]), 3600),
+            (json!(0.5), 3600),
+            (json!(u64::MAX), 315_360_000),
+            (json!("99999999999999999999999999"), 315_360_000),
+        ];
+        for (expires_in, expected) in cases {
+            let life = granted(json!({"access_token": "a", "expires_in": expires_in})).life;
+            assert_eq!(life, Duration::from_secs(expected), "{expires_in}");
+        }
+        assert!(granted(json!({"access_token": "a", "refresh_token": null})).refresh.is_none());
+        assert!(granted(json!({"access_token": "a", "refresh_token": ""})).refresh.is_none());
+        assert_eq!(
+            granted(json!({"access_token": "a", "token_type": "bEARER", "scope": "b  a"})).scope,
+            Some("a b".parse().expect("a scope"))
+        );
+    }
+
+    #[test]
+    fn c9_no_answer_shows_a_token() {
+        let response: LenientTokenResponse =
+            serde_json::from_value(json!({"access_token": "canary-1", "refresh_token": "canary-2"})).expect("valid");
+        assert!(!format!("{response:?}").contains("canary"));
+        assert!(!format!("{:?}", response.into_answer()).contains("canary"));
+    }
+
+    #[test]
+    fn a_token_that_no_header_carries_is_not_taken() {
+        for token in ["", "a b", "a\r\nX: y", "ä", "a\u{7f}"] {
+            let response: LenientTokenResponse = serde_json::from_value(json!({"access_token": token})).expect("valid");
+            assert!(matches!(response.into_answer(), Answer::Inconclusive { .. }), "{token:?}");
+        }
+        let response: LenientTokenResponse = serde_json::from_value(json!({"access_token": "a", "token_type": "mac"})).expect("valid");
+        assert!(matches!(response.into_answer(), Answer::Unexpected(_)));
+    }
+}

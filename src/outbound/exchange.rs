@@ -1,0 +1,405 @@
+//! Token calls: the `oauth2` crate builds the requests and reads the answers, over whatever sends HTTP for us. Nothing here prints a body.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
+use oauth2::{
+    AuthType, AuthorizationCode, ClientId, ClientSecret, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    ResourceOwnerPassword, ResourceOwnerUsername, Scope as OAuthScope, StandardRevocableToken, TokenUrl,
+};
+use url::Url;
+
+use super::answer::{self, Answer, LenientTokenResponse};
+use super::metadata::Metadata;
+use super::ob_app::ObApp;
+use super::peer::User;
+use crate::clock::Timestamp;
+use crate::oauth::scope::Scope;
+use crate::secret::{ExposeSecret, SecretString};
+
+/// Sends one request and reads one small answer, without following redirects.
+pub trait Transport: Send + Sync {
+    /// Sends `request`.
+    fn call(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>>;
+}
+
+/// No answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// Nothing can have left this host.
+    #[error("{0}")]
+    NotSent(String),
+    /// The request, or part of it, may have arrived.
+    #[error("{0}")]
+    Inconclusive(String),
+}
+
+/// Who asks, and where.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Our name there.
+    pub client_id: String,
+    /// Our secret there.
+    pub client_secret: Option<SecretString>,
+    /// Whether the secret goes into the form rather than into `Authorization`.
+    pub secret_in_form: bool,
+    /// The endpoint.
+    pub token_endpoint: Url,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub enum Ask<'a> {
+    /// Tokens for a code (RFC 6749 §4.1.3).
+    Code {
+        /// The code.
+        code: &'a SecretString,
+        /// PKCE (RFC 7636 §4.5).
+        verifier: &'a SecretString,
+        /// As in the authorization request.
+        redirect_uri: &'a str,
+    },
+    /// New tokens for a refresh token (RFC 6749 §6).
+    Refresh(&'a SecretString),
+    /// Tokens for the app itself (RFC 6749 §4.4).
+    ClientCredentials(&'a Scope),
+    /// Tokens for a user whose password we hold (RFC 6749 §4.3).
+    Password(&'a User, &'a Scope),
+}
+
+/// An answer, and when the peer says it gave it.
+#[derive(Debug)]
+pub struct Reply {
+    /// What it means.
+    pub answer: Answer,
+    /// The peer's clock, from the `Date` header.
+    pub date: Option<Timestamp>,
+}
+
+impl Client {
+    /// The client that `app` is at the server with that metadata, or at the endpoints that an operator named.
+    pub fn new(app: &ObApp, token_endpoint: &Url, metadata: Option<&Metadata>) -> Self {
+        let methods = metadata.map(|metadata| metadata.auth_methods.as_slice()).unwrap_or_default();
+        let offers = |method: &str| methods.iter().any(|offered| offered == method);
+        Self {
+            client_id: app.client_id.clone(),
+            client_secret: app.client_secret.clone(),
+            secret_in_form: offers("client_secret_post") && !offers("client_secret_basic"),
+            token_endpoint: token_endpoint.clone(),
+        }
+    }
+
+    /// Asks the token endpoint.
+    pub async fn ask(&self, ask: Ask<'_>, transport: &dyn Transport) -> Reply {
+        let seen = Mutex::new(Seen::default());
+        let send = async |request| watched(transport, request, &seen).await;
+        // The crate wants a future type that it can name; boxing keeps it `Send`.
+        let http = |request| -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>> {
+            Box::pin(send(request))
+        };
+        let mut client = oauth2::Client::<
+            BasicErrorResponse,
+            LenientTokenResponse,
+            BasicTokenIntrospectionResponse,
+            StandardRevocableToken,
+            BasicRevocationErrorResponse,
+        >::new(ClientId::new(self.client_id.clone()))
+        .set_auth_type(if self.secret_in_form { AuthType::RequestBody } else { AuthType::BasicAuth })
+        .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
+        if let Some(secret) = &self.client_secret {
+            client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
+        }
+        let result = match ask {
+            Ask::Code { code, verifier, redirect_uri } => match RedirectUrl::new(redirect_uri.to_owned()) {
+                Ok(redirect_uri) => {
+                    client
+                        .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
+                        .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
+                        .set_redirect_uri(std::borrow::Cow::Owned(redirect_uri))
+                        .request_async(&http)
+                        .await
+                }
+                Err(_) => return Reply { answer: Answer::NotSent(format!("{redirect_uri} is not a URL")), date: None },
+            },
+            Ask::Refresh(token) => {
+                client.exchange_refresh_token(&RefreshToken::new(token.expose_secret().to_owned())).request_async(&http).await
+            }
+            Ask::ClientCredentials(scope) => client.exchange_client_credentials().add_scopes(words(scope)).request_async(&http).await,
+            Ask::Password(user, scope) => {
+                let name = ResourceOwnerUsername::new(user.name.clone());
+                let password = ResourceOwnerPassword::new(user.password.expose_secret().to_owned());
+                client.exchange_password(&name, &password).add_scopes(words(scope)).request_async(&http).await
+            }
+        };
+        let seen = seen.into_inner().expect("nothing panics while it is held");
+        Reply { answer: judged(result, &seen), date: seen.date }
+    }
+
+    /// A request about `token` for the introspection or revocation endpoint (RFC 7662 §2.1, RFC 7009 §2.1), authenticated like a token
+    /// request.
+    pub fn about_token(&self, endpoint: &Url, token: &SecretString, hint: &str) -> http::Request<Vec<u8>> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token.expose_secret()).append_pair("token_type_hint", hint);
+        let mut request = http::Request::post(endpoint.as_str())
+            .header(http::header::ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match &self.client_secret {
+            Some(secret) if !self.secret_in_form => {
+                request = request.header(http::header::AUTHORIZATION, basic_form_encoded(&self.client_id, secret))
+            }
+            Some(secret) => {
+                form.append_pair("client_id", &self.client_id).append_pair("client_secret", secret.expose_secret());
+            }
+            None => {
+                form.append_pair("client_id", &self.client_id);
+            }
+        }
+        request.body(form.finish().into_bytes()).expect("a checked URL and fixed headers make a request")
+    }
+}
+
+/// `Basic` with both halves form-encoded (RFC 6749 §2.3.1), marked as secret.
+fn basic_form_encoded(name: &str, secret: &SecretString) -> http::HeaderValue {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    basic(&encoded(name), &encoded(secret.expose_secret()))
+}
+
+/// `Basic` (RFC 7617 §2), marked as secret.
+pub fn basic(name: &str, password: &str) -> http::HeaderValue {
+    use base64::Engine;
+    let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+    let mut value = http::HeaderValue::try_from(format!("Basic {credentials}")).expect("base64 is visible ASCII");
+    value.set_sensitive(true);
+    value
+}
+
+fn words(scope: &Scope) -> Vec<OAuthScope> {
+    scope.words().map(|word| OAuthScope::new(word.to_owned())).collect()
+}
+
+/// What the crate does not hand on of an answer.
+#[derive(Debug, Default)]
+struct Seen {
+    status: Option<StatusCode>,
+    date: Option<Timestamp>,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+}
+
+/// Sends, notes what the crate does not hand on, and repairs what the crate is stricter about than the field: a 2xx is a success whatever
+/// its number and media type, and an OAuth error with status 200 is an error.
+async fn watched(
+    transport: &dyn Transport,
+    request: http::Request<Vec<u8>>,
+    seen: &Mutex<Seen>,
+) -> Result<http::Response<Vec<u8>>, CallFailure> {
+    let mut answer = transport.call(request).await?;
+    *seen.lock().expect("nothing panics while it is held") = Seen {
+        status: Some(answer.status()),
+        date: date(answer.headers()),
+        retry_after: retry_after(answer.headers()),
+        location: answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(answer::printable),
+    };
+    answer.headers_mut().remove(CONTENT_TYPE);
+    if answer.status().is_success() {
+        *answer.status_mut() = if is_error_document(answer.body()) { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    }
+    Ok(answer)
+}
+
+fn is_error_document(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body)
+        .is_ok_and(|document| document.get("error").is_some_and(serde_json::Value::is_string) && !document.contains_key("access_token"))
+}
+
+/// What an answer means. A server's failure is inconclusive whatever it says; so is a success that cannot be read, since the old token
+/// may be spent.
+fn judged(result: Result<LenientTokenResponse, RequestTokenError<CallFailure, BasicErrorResponse>>, seen: &Seen) -> Answer {
+    let inconclusive = |what: String| Answer::Inconclusive { what, retry_after: seen.retry_after };
+    let status = seen.status.unwrap_or_default();
+    match result {
+        Ok(response) => response.into_answer(),
+        Err(RequestTokenError::Request(CallFailure::NotSent(what))) => Answer::NotSent(what),
+        Err(RequestTokenError::Request(CallFailure::Inconclusive(what))) => inconclusive(what),
+        Err(_) if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) => {
+            inconclusive(format!("the peer answered {}", in_words(status)))
+        }
+        Err(RequestTokenError::ServerResponse(error)) => match answer::refused(&error) {
+            Answer::Refused { code, description } if matches!(code.as_str(), "server_error" | "temporarily_unavailable" | "slow_down") => {
+                inconclusive(format!("the peer answered {}", answer::refusal_in_words(&code, &description)))
+            }
+            refused => refused,
+        },
+        Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) if status.is_success() => {
+            inconclusive(format!("the peer answered {} without tokens", status.as_u16()))
+        }
+        Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => Answer::Unexpected(match &seen.location {
+            Some(location) if status.is_redirection() => format!("{} to {location}, which is not followed", in_words(status)),
+            _ => format!("{} that is no OAuth answer", in_words(status)),
+        }),
+    }
+}
+
+fn in_words(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_u16()),
+        None => status.as_u16().to_string(),
+    }
+}
+
+/// The peer's wall clock when it answered (RFC 9110 §6.6.1).
+pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let time = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok().map(Timestamp::from_millis)
+}
+
+/// `Retry-After` in seconds; a date is not worth its clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers once, and keeps what it was asked.
+    struct Scripted {
+        answer: Result<http::Response<Vec<u8>>, CallFailure>,
+        asked: Mutex<Option<http::Request<Vec<u8>>>>,
+    }
+
+    impl Transport for Scripted {
+        fn call(
+            &self,
+            request: http::Request<Vec<u8>>,
+        ) -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>> {
+            *self.asked.lock().expect("unpoisoned") = Some(request);
+            let answer = match &self.answer {
+                Ok(answer) => {
+                    let mut copy = http::Response::new(answer.body().clone());
+                    *copy.status_mut() = answer.status();
+                    *copy.headers_mut() = answer.headers().clone();
+                    Ok(copy)
+                }
+                Err(failure) => Err(failure.clone()),
+            };
+            Box::pin(std::future::ready(answer))
+        }
+    }
+
+    fn client() -> Client {
+        Client::new(&crate::outbound::peer::examples::app(), &Url::parse("http://127.0.0.1:1/token").expect("a URL"), None)
+    }
+
+    async fn refresh_against(answer: Result<http::Response<Vec<u8>>, CallFailure>) -> Answer {
+        let transport = Scripted { answer, asked: Mutex::default() };
+        client().ask(Ask::Refresh(&"old".into()), &transport).await.answer
+    }
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Result<http::Response<Vec<u8>>, CallFailure> {
+        let mut builder = http::Response::builder().status(status);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        Ok(builder.body(body.as_bytes().to_vec()).expect("a response"))
+    }
+
+    #[tokio::test]
+    async fn c8_successes_of_the_field_are_read() {
+        for (status, headers, body) in [
+            (
+                200,
+                &[("content-type", "application/json;charset=UTF-8")][..],
+                r#"{"access_token":"a","token_type":"Bearer","expires_in":3}"#,
+            ),
+            (200, &[("content-type", "text/plain")], r#"{"access_token":"a"}"#),
+            (200, &[], r#"{"access_token":"a","expires_in":"3600","unknown":{"x":1}}"#),
+            (201, &[("content-type", "application/json")], r#"{"access_token":"a"}"#),
+        ] {
+            assert!(matches!(refresh_against(response(status, headers, body)).await, Answer::Granted(_)), "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn c7_what_the_peer_may_have_done_is_inconclusive() {
+        let cases = [
+            response(200, &[], ""),
+            response(204, &[], ""),
+            response(200, &[("content-type", "text/html")], "<html>Welcome</html>"),
+            response(200, &[], r#"{"token":"a"}"#),
+            response(200, &[], r#"{"access_token":7}"#),
+            response(200, &[], "[]"),
+            response(500, &[], r#"{"error":"invalid_grant"}"#),
+            response(503, &[], ""),
+            response(502, &[("content-type", "text/html")], "<html>"),
+            response(429, &[("retry-after", "7")], ""),
+            response(408, &[], ""),
+            response(400, &[], r#"{"error":"temporarily_unavailable"}"#),
+            Err(CallFailure::Inconclusive("no answer within 10 s".to_owned())),
+        ];
+        for case in cases {
+            let told = format!("{case:?}");
+            assert!(matches!(refresh_against(case).await, Answer::Inconclusive { .. }), "{told}");
+        }
+        let asked_to_wait = refresh_against(response(429, &[("retry-after", "7")], "")).await;
+        assert!(matches!(asked_to_wait, Answer::Inconclusive { retry_after: Some(wait), .. } if wait == Duration::from_secs(7)));
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_by_their_code_whatever_their_status() {
+        for status in [200, 400, 401] {
+            let answer = refresh_against(response(
+                status,
+                &[("content-type", "text/html")],
+                r#"{"error":"invalid_grant","error_description":"gone\r\n"}"#,
+            ))
+            .await;
+            assert!(
+                matches!(answer, Answer::Refused { code, description } if code == "invalid_grant" && description == "gone"),
+                "{status}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn c5_a_redirect_is_not_followed_and_a_firewalls_page_is_no_answer() {
+        for case in [
+            response(302, &[("location", "https://evil.example.com/")], ""),
+            response(403, &[], "<html>blocked</html>"),
+            response(404, &[], ""),
+        ] {
+            let told = format!("{case:?}");
+            assert!(matches!(refresh_against(case).await, Answer::Unexpected(_)), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_did_not_leave_is_known() {
+        let answer = refresh_against(Err(CallFailure::NotSent("connection refused".to_owned()))).await;
+        assert!(matches!(answer, Answer::NotSent(what) if what == "connection refused"));
+    }
+
+    #[tokio::test]
+    async fn requests_carry_what_the_rfc_asks() {
+        let transport = Scripted { answer: response(200, &[], r#"{"access_token":"a"}"#), asked: Mutex::default() };
+        let ask = Ask::Code { code: &"c".into(), verifier: &"v".repeat(43).into(), redirect_uri: "https://one.example.com/oauth/callback" };
+        client().ask(ask, &transport).await;
+        let request = transport.asked.lock().expect("unpoisoned").take().expect("was asked");
+        assert_eq!(request.method(), http::Method::POST);
+        assert_eq!(request.headers()[http::header::AUTHORIZATION], basic("client", "secret"));
+        let form: std::collections::BTreeMap<_, _> = form_urlencoded::parse(request.body()).into_owned().collect();
+        assert_eq!(form["grant_type"], "authorization_code");
+        assert_eq!(form["redirect_uri"], "https://one.example.com/oauth/callback");
+        assert_eq!(form["code_verifier"], "v".repeat(43));
+        assert!(!form.contains_key("client_secret"));
+    }
+}

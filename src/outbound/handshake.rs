@@ -1,0 +1,231 @@
+//! A handshake: from the press of the button on a request page to the callback's page. Its stages own what is known in them.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::ob_app::{ObApp, Server};
+use super::{metadata::Metadata, peer};
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::oauth::pkce;
+use crate::oauth::scope::Scope;
+use crate::secret::{Digest, ExposeSecret, SecretString};
+
+/// A code that was sent and whose answer nobody has written down by then never gets one.
+pub const LONGEST_EXCHANGE: Duration = Duration::from_secs(120);
+
+/// One attempt to link a peer.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    /// Its identity.
+    pub id: Id,
+    /// Whom it is to link.
+    pub peer: Id,
+    /// The request URL that it began with.
+    pub ticket: Digest,
+    /// The secret in the cookie of the browser that pressed the button.
+    pub browser: Digest,
+    /// The `state` that was sent.
+    pub state: Digest,
+    /// What was sent with it.
+    pub sent: Sent,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What the browser was sent with, kept so that nothing that changes meanwhile is mixed into it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sent {
+    /// The issuer, where the OB app names one.
+    pub issuer: Option<String>,
+    /// Whether it promised to name itself in its answer (RFC 9207).
+    pub iss_promised: bool,
+    /// Where the code goes, and nowhere else.
+    pub token_endpoint: Url,
+    /// Where the answer has to arrive.
+    pub redirect_uri: String,
+    /// What was asked for.
+    pub scope: String,
+}
+
+/// How far a handshake has come.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// The browser is at the peer.
+    Pressed {
+        /// PKCE's secret.
+        verifier: SecretString,
+    },
+    /// The code came and is being exchanged; it is sent once.
+    Exchanging {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The peer is linked.
+    Linked {
+        /// When.
+        at: Timestamp,
+        /// Who allowed it, as far as the peer said.
+        linked_as: Option<String>,
+    },
+    /// Somebody at the peer said no.
+    Declined {
+        /// When.
+        at: Timestamp,
+    },
+    /// It came to nothing.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// Why, in words.
+        why: String,
+    },
+    /// A newer request URL was made, or the peer's address or OB app changed.
+    Replaced,
+}
+
+/// How a handshake shows itself to who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// Nobody opened the request URL yet.
+    Waiting,
+    /// The button was pressed.
+    Opened,
+    /// Somebody allowed it, and the code is being exchanged.
+    Allowed,
+    /// Done.
+    Linked,
+    /// Somebody said no.
+    Declined,
+    /// It came to nothing.
+    Failed,
+    /// It ran out.
+    Expired,
+    /// A newer request URL was made.
+    Replaced,
+}
+
+impl Handshake {
+    /// Its progress at `now`.
+    pub fn progress(&self, now: Timestamp) -> Progress {
+        match &self.stage {
+            Stage::Pressed { .. } if now >= self.expires_at => Progress::Expired,
+            Stage::Pressed { .. } => Progress::Opened,
+            Stage::Exchanging { since } if now.since(*since) > LONGEST_EXCHANGE => Progress::Failed,
+            Stage::Exchanging { .. } => Progress::Allowed,
+            Stage::Linked { .. } => Progress::Linked,
+            Stage::Declined { .. } => Progress::Declined,
+            Stage::Failed { .. } => Progress::Failed,
+            Stage::Replaced => Progress::Replaced,
+        }
+    }
+}
+
+/// The server lacks what a handshake needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHandshake {
+    /// No metadata was ever read.
+    #[error("the peer has never told its endpoints; it has to be reached once")]
+    NoMetadata,
+    /// No place to send a browser.
+    #[error("the peer names no authorization endpoint")]
+    NoAuthorizationEndpoint,
+}
+
+/// Where the browser goes and what is remembered of it (RFC 6749 §4.1.1, RFC 7636 §4.3).
+pub fn begin(public_url: &str, app: &ObApp, metadata: Option<&Metadata>) -> Result<(Url, Sent), NoHandshake> {
+    let (authorize, token_endpoint, issuer, iss_promised) = match &app.server {
+        Server::Issuer(issuer) => {
+            let metadata = metadata.ok_or(NoHandshake::NoMetadata)?;
+            (metadata.authorization_endpoint.as_ref(), &metadata.token_endpoint, Some(issuer.clone()), metadata.iss_promised)
+        }
+        Server::Endpoints { authorize_url, token_url } => (authorize_url.as_ref(), token_url, None, false),
+    };
+    let sent = Sent {
+        issuer,
+        iss_promised,
+        token_endpoint: token_endpoint.clone(),
+        redirect_uri: peer::redirect_uri(public_url, app, metadata),
+        scope: app.scope.to_string(),
+    };
+    Ok((authorize.ok_or(NoHandshake::NoAuthorizationEndpoint)?.clone(), sent))
+}
+
+/// The URL that the browser is sent to.
+pub fn authorization_url(endpoint: &Url, client_id: &str, sent: &Sent, state: &SecretString, verifier: &SecretString) -> Url {
+    let mut url = endpoint.clone();
+    let mut query = url.query_pairs_mut();
+    query
+        .append_pair("response_type", "code")
+        .append_pair("client_id", client_id)
+        .append_pair("redirect_uri", &sent.redirect_uri)
+        .append_pair("state", state.expose_secret())
+        .append_pair("code_challenge", pkce::challenge(verifier).as_str())
+        .append_pair("code_challenge_method", pkce::METHOD);
+    if let Ok(scope) = sent.scope.parse::<Scope>()
+        && !scope.is_empty()
+    {
+        query.append_pair("scope", &sent.scope);
+    }
+    drop(query);
+    url
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::outbound::metadata;
+    use crate::outbound::peer::examples;
+
+    /// A handshake whose browser is at the peer.
+    pub(crate) fn handshake() -> Handshake {
+        let (_, sent) =
+            begin("https://one.example.com", &examples::app(), Some(&metadata::tests::metadata())).expect("the example can begin");
+        Handshake {
+            id: examples::id(3),
+            peer: examples::id(2),
+            ticket: Digest::of("ticket"),
+            browser: Digest::of("browser"),
+            state: Digest::of("state"),
+            sent,
+            expires_at: Timestamp::from_millis(3_600_000),
+            stage: Stage::Pressed { verifier: "v".repeat(43).into() },
+        }
+    }
+
+    #[test]
+    fn c1_the_authorization_request_carries_state_and_pkce() {
+        let app = examples::app();
+        let (endpoint, sent) = begin("https://one.example.com", &app, Some(&metadata::tests::metadata())).expect("the example can begin");
+        let verifier = "v".repeat(43).into();
+        let url = authorization_url(&endpoint, &app.client_id, &sent, &"the-state".into(), &verifier);
+        let query: std::collections::BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+        assert_eq!(query["response_type"], "code");
+        assert_eq!(query["state"], "the-state");
+        assert_eq!(query["code_challenge_method"], "S256");
+        assert_eq!(query["code_challenge"], pkce::Challenge::of(&"v".repeat(43)).as_str());
+        assert_eq!(query["redirect_uri"], "https://one.example.com/oauth/callback");
+        assert_eq!(query["scope"], "p2pi");
+        assert!(!url.as_str().contains(&"v".repeat(43)));
+    }
+
+    #[test]
+    fn a_query_in_the_authorization_endpoint_is_kept() {
+        let endpoint = Url::parse("https://two.example.com/authorize?tenant=a").expect("a URL");
+        let url = authorization_url(&endpoint, "c", &handshake().sent, &"s".into(), &"v".repeat(43).into());
+        assert!(url.as_str().starts_with("https://two.example.com/authorize?tenant=a&response_type=code&"));
+    }
+
+    #[test]
+    fn without_endpoints_nothing_begins() {
+        let app = examples::app();
+        assert_eq!(begin("https://one.example.com", &app, None).expect_err("no metadata"), NoHandshake::NoMetadata);
+        let mut metadata = metadata::tests::metadata();
+        metadata.authorization_endpoint = None;
+        assert_eq!(begin("https://one.example.com", &app, Some(&metadata)).expect_err("no endpoint"), NoHandshake::NoAuthorizationEndpoint);
+    }
+}

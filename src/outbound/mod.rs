@@ -1,0 +1,20 @@
+//! Whom we may call, and how a link to them is made and kept: rules over plain data, without sockets, store or clock.
+//!
+//! - [`ob_app`], [`peer`]: the records an operator makes
+//! - [`metadata`]: what an authorization server says of itself, checked
+//! - [`ticket`], [`handshake`], [`callback`]: from a request URL to a code
+//! - [`exchange`], [`answer`]: token calls, and what their answers mean
+//! - [`plan`], [`attempt`]: when a token is renewed, and what becomes of a link after each attempt
+//! - [`link`]: the state of a link, in words that name the fix
+
+pub mod answer;
+pub mod attempt;
+pub mod callback;
+pub mod exchange;
+pub mod handshake;
+pub mod link;
+pub mod metadata;
+pub mod ob_app;
+pub mod peer;
+pub mod plan;
+pub mod ticket;

@@ -1,0 +1,171 @@
+//! OB apps: the credentials that we hold at somebody else's authorization server.
+
+use url::{Host, Url};
+
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::oauth::scope::Scope;
+use crate::secret::SecretString;
+
+/// An outbound client app (OAuthOBClientApp).
+#[derive(Clone, Debug)]
+pub struct ObApp {
+    /// Its identity.
+    pub id: Id,
+    /// Whose it is.
+    pub tenant: String,
+    /// Unique in its tenant.
+    pub name: String,
+    /// What the server knows us by.
+    pub client_id: String,
+    /// What proves it; a public client has none.
+    pub client_secret: Option<SecretString>,
+    /// How tokens are asked for.
+    pub grant: Grant,
+    /// What is asked for; empty asks for what the server gives by itself.
+    pub scope: Scope,
+    /// Where its endpoints are known from.
+    pub server: Server,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// How an OB app gets its tokens (RFC 6749 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grant {
+    /// Somebody allows it in a browser, once; then it is refreshed.
+    AuthorizationCode,
+    /// The app's own credentials are enough.
+    ClientCredentials,
+    /// A user name and password that the peer's record holds.
+    Password,
+}
+
+impl Grant {
+    /// As RFC 6749 writes it in `grant_type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::Password => "password",
+        }
+    }
+
+    /// The grant of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::AuthorizationCode, Self::ClientCredentials, Self::Password].into_iter().find(|grant| grant.as_str() == name)
+    }
+
+    /// Whether new tokens need nobody's consent: there is nothing to link and nothing that a refusal could end.
+    pub const fn is_self_sufficient(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::Password)
+    }
+}
+
+/// Where an OB app's endpoints are known from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// The metadata of this issuer (RFC 8414), kept as written: issuers are compared as strings.
+    Issuer(String),
+    /// An operator named them.
+    Endpoints {
+        /// Where browsers are sent; the grants without a browser need none.
+        authorize_url: Option<Url>,
+        /// Where tokens are asked for.
+        token_url: Url,
+    },
+}
+
+/// A URL that an operator gave cannot be one of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlProblem {
+    /// It does not parse, or is no web address.
+    #[error("expected an absolute https URL")]
+    NotAUrl,
+    /// A token would travel in clear.
+    #[error("expected https: plain http would show tokens to the network, and is accepted for loopback addresses only")]
+    NotSecure,
+    /// It has a fragment, a query, or a user name.
+    #[error("expected a URL without query, fragment, user name and password")]
+    Decorated,
+}
+
+/// Checks a URL that is to be the base of a peer or the name of an issuer: https (http on loopback), without decoration.
+pub fn base_url(text: &str) -> Result<Url, UrlProblem> {
+    let url = endpoint_url(text)?;
+    if url.query().is_some() { Err(UrlProblem::Decorated) } else { Ok(url) }
+}
+
+/// Checks the URL of an endpoint: as [`base_url`], but it may have a query (RFC 6749 §3.1).
+pub fn endpoint_url(text: &str) -> Result<Url, UrlProblem> {
+    let url = Url::parse(text).map_err(|_| UrlProblem::NotAUrl)?;
+    if !url.has_host() {
+        return Err(UrlProblem::NotAUrl);
+    }
+    if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlProblem::Decorated);
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(UrlProblem::NotSecure),
+        _ => Err(UrlProblem::NotAUrl),
+    }
+}
+
+/// Whether the URL's host can only be this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`: the names of peers and OB apps. They stand in paths, so nothing needs escaping.
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && text.len() <= 63
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_are_secure_and_plain() {
+        for good in
+            ["https://two.example.com:7443", "https://two.example.com/sub", "http://127.0.0.1:7443", "http://[::1]:1", "http://localhost"]
+        {
+            assert!(base_url(good).is_ok(), "{good}");
+        }
+        let bad = [
+            ("two.example.com", UrlProblem::NotAUrl),
+            ("ftp://two.example.com", UrlProblem::NotAUrl),
+            ("javascript:alert(1)", UrlProblem::NotAUrl),
+            ("http://two.example.com", UrlProblem::NotSecure),
+            ("http://10.0.0.1", UrlProblem::NotSecure),
+            ("https://two.example.com/?a=b", UrlProblem::Decorated),
+            ("https://two.example.com/#top", UrlProblem::Decorated),
+            ("https://me:secret@two.example.com", UrlProblem::Decorated),
+        ];
+        for (text, problem) in bad {
+            assert_eq!(base_url(text), Err(problem), "{text}");
+        }
+        assert!(endpoint_url("https://two.example.com/token?tenant=a").is_ok());
+    }
+
+    #[test]
+    fn names_fit_into_a_path_segment() {
+        for good in ["a", "instance2", "A.b_c-9", &"x".repeat(63)] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", ".", "..", "-a", "_a", "a/b", "a b", "ä", "a%2f", &"x".repeat(64)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}
