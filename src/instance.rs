@@ -1,5 +1,7 @@
 //! One running instance: what every door and every task is handed.
 
+pub mod passwords;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,6 +10,8 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::random::Random;
 use crate::store::Store;
+
+use passwords::Passwords;
 
 /// The parts of an instance that everything shares.
 #[derive(Debug)]
@@ -20,11 +24,19 @@ pub struct Instance {
     pub clock: Arc<dyn Clock>,
     /// Randomness for secrets.
     pub random: Arc<dyn Random>,
+    /// Hashing of passwords, a few at a time.
+    pub passwords: Passwords,
     /// When the daemon was started.
     pub started_at: Moment,
 }
 
 impl Instance {
+    /// An instance that starts now.
+    pub fn new(config: Arc<Config>, store: Store, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let started_at = clock.now();
+        Self { config: ArcSwap::new(config), store, clock, random, passwords: Passwords::new(), started_at }
+    }
+
     /// The configuration in force now. Whoever needs two settings takes them from one snapshot.
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()

@@ -1,3 +1,7 @@
 //! Who may call us: IB apps, consent, grants and their tokens, and the permission that a call needs. Plain rules over plain data.
 
+pub mod password;
 pub mod permit;
+pub mod session;
+pub mod tenant;
+pub mod user;

@@ -13,6 +13,9 @@ mod open;
 mod reader;
 pub mod rows;
 mod seal;
+pub mod session;
+pub mod tenant;
+pub mod user;
 mod writer;
 
 use std::ops::Deref;

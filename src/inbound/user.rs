@@ -1,0 +1,109 @@
+//! People who rule an instance, or allow links for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::password::PasswordHash;
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::secret::Digest;
+
+/// Holds every permission in its tenant.
+pub const ADMIN: &str = "admin";
+
+/// May allow links to the tenant's IB apps.
+pub const APPROVE_LINKS: &str = "links.approve";
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Never used again, even when another person gets the login.
+    pub id: Id,
+    /// An e-mail address or a user id, unique in the instance, byte-exact.
+    pub login: String,
+    /// Nobody signs in without one.
+    pub password: Option<PasswordHash>,
+    /// Rules the whole instance.
+    pub is_admin: bool,
+    /// What the person may do, by tenant.
+    pub permissions: BTreeMap<String, BTreeSet<String>>,
+    /// The digest of the key for the admin API.
+    pub api_key: Option<Digest>,
+    /// When the person was added.
+    pub created_at: Timestamp,
+}
+
+impl User {
+    /// Whether the person may do what needs `permission` in `tenant`.
+    pub fn may(&self, tenant: &str, permission: &str) -> bool {
+        self.is_admin || self.permissions.get(tenant).is_some_and(|held| held.contains(ADMIN) || held.contains(permission))
+    }
+}
+
+/// Why a login or a permission cannot be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUser {
+    /// The login is empty, too long, or has characters that HTTP Basic or a log line could not carry.
+    #[error("found the login {0:?}, expected 1 to 128 characters without spaces, control characters and colons")]
+    Login(String),
+    /// The permission's name is malformed.
+    #[error("found the permission {0:?}, expected words of a-z, 0-9 and _ with dots between, such as links.approve")]
+    Permission(String),
+}
+
+/// Checks a new login.
+///
+/// # Errors
+/// [`BadUser::Login`]
+pub fn check_login(login: &str) -> Result<(), BadUser> {
+    let is_good = |character: char| !character.is_whitespace() && !character.is_control() && character != ':';
+    if (1..=128).contains(&login.chars().count()) && login.chars().all(is_good) { Ok(()) } else { Err(BadUser::Login(login.to_owned())) }
+}
+
+/// Checks the name of a permission that is given to somebody. Names that nothing asks for yet are allowed: they grant nothing.
+///
+/// # Errors
+/// [`BadUser::Permission`]
+pub fn check_permission(permission: &str) -> Result<(), BadUser> {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if permission.len() <= 64 && permission.split('.').all(is_word) { Ok(()) } else { Err(BadUser::Permission(permission.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(is_admin: bool, permissions: &[(&str, &str)]) -> User {
+        let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (tenant, permission) in permissions {
+            held.entry((*tenant).to_owned()).or_default().insert((*permission).to_owned());
+        }
+        let id = Id::from_bytes([1; 16]);
+        let created_at = Timestamp::from_millis(0);
+        User { id, login: "a@example.com".to_owned(), password: None, is_admin, permissions: held, api_key: None, created_at }
+    }
+
+    #[test]
+    fn permissions_hold_in_their_tenant() {
+        assert!(user(true, &[]).may("sales", APPROVE_LINKS));
+        assert!(user(false, &[("sales", ADMIN)]).may("sales", APPROVE_LINKS));
+        assert!(user(false, &[("sales", APPROVE_LINKS)]).may("sales", APPROVE_LINKS));
+        assert!(!user(false, &[("sales", APPROVE_LINKS)]).may("sales", "peers.edit"));
+        assert!(!user(false, &[("sales", ADMIN)]).may("default", APPROVE_LINKS));
+    }
+
+    #[test]
+    fn what_is_no_login_or_permission_is_refused() {
+        for login in ["ops@two.example.com", "jürgen", "a"] {
+            assert_eq!(check_login(login), Ok(()));
+        }
+        for login in ["", "a b", "a:b", "a\n", &"x".repeat(129)] {
+            assert!(check_login(login).is_err(), "{login:?}");
+        }
+        for permission in ["admin", "links.approve", "tenants.oauth_clients.get"] {
+            assert_eq!(check_permission(permission), Ok(()));
+        }
+        for permission in ["", ".", "links.", "Links", "links approve", &"x".repeat(65)] {
+            assert!(check_permission(permission).is_err(), "{permission:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Rows of users.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{from_json, json};
+use super::{Fault, Transaction};
+use crate::id::Id;
+use crate::inbound::password::PasswordHash;
+use crate::inbound::user::User;
+use crate::secret::Digest;
+
+const INSERT: &str = "INSERT INTO user (id, login, password, admin, permissions, api_key, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (login) DO NOTHING";
+const UPDATE: &str = "UPDATE user SET login = ?2, password = ?3, admin = ?4, permissions = ?5, api_key = ?6 WHERE id = ?1";
+const DELETE: &str = "DELETE FROM user WHERE id = ?1";
+const BY_ID: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE id = ?1";
+const BY_LOGIN: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE login = ?1";
+const BY_API_KEY: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE api_key = ?1";
+const ALL: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user ORDER BY login";
+
+/// Adds a user; false when the login is taken.
+pub fn insert(transaction: &Transaction<'_>, user: &User) -> Result<bool, Fault> {
+    let row = params![
+        user.id,
+        user.login,
+        user.password.as_ref().map(PasswordHash::as_str),
+        user.is_admin,
+        json(&user.permissions),
+        user.api_key,
+        user.created_at
+    ];
+    Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
+}
+
+/// Writes all that can change of a user who exists.
+pub fn update(transaction: &Transaction<'_>, user: &User) -> Result<(), Fault> {
+    let password = user.password.as_ref().map(PasswordHash::as_str);
+    let row = params![user.id, user.login, password, user.is_admin, json(&user.permissions), user.api_key];
+    transaction.prepare_cached(UPDATE)?.execute(row)?;
+    Ok(())
+}
+
+/// Deletes a user, and with it the sessions; false when there was none.
+pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<bool, Fault> {
+    Ok(transaction.prepare_cached(DELETE)?.execute([id])? == 1)
+}
+
+/// The user with that id.
+pub fn by_id(connection: &Connection, id: Id) -> Result<Option<User>, Fault> {
+    Ok(connection.prepare_cached(BY_ID)?.query_row([id], read).optional()?)
+}
+
+/// The user with that login, byte-exact.
+pub fn by_login(connection: &Connection, login: &str) -> Result<Option<User>, Fault> {
+    Ok(connection.prepare_cached(BY_LOGIN)?.query_row([login], read).optional()?)
+}
+
+/// The user whose API key has that digest.
+pub fn by_api_key(connection: &Connection, key: Digest) -> Result<Option<User>, Fault> {
+    Ok(connection.prepare_cached(BY_API_KEY)?.query_row([key], read).optional()?)
+}
+
+/// All users, by login.
+pub fn all(connection: &Connection) -> Result<Vec<User>, Fault> {
+    Ok(connection.prepare_cached(ALL)?.query_map([], read)?.collect::<Result<_, _>>()?)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        id: row.get(0)?,
+        login: row.get(1)?,
+        password: row.get::<_, Option<String>>(2)?.map(PasswordHash::from_stored),
+        is_admin: row.get(3)?,
+        permissions: from_json(row, 4)?,
+        api_key: row.get(5)?,
+        created_at: row.get(6)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::inbound::user::APPROVE_LINKS;
+    use crate::store::temporary;
+
+    fn user(number: u8, login: &str) -> User {
+        User {
+            id: Id::from_bytes([number; 16]),
+            login: login.to_owned(),
+            password: Some(PasswordHash::from_stored("$argon2id$".to_owned())),
+            is_admin: false,
+            permissions: [("default".to_owned(), [APPROVE_LINKS.to_owned()].into())].into(),
+            api_key: None,
+            created_at: Timestamp::from_millis(7),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_is_read_as_written_and_found_in_three_ways() {
+        let (_directory, store) = temporary();
+        let mut ops = user(1, "ops@example.com");
+        let written = ops.clone();
+        assert!(store.write(move |transaction| insert(transaction, &written)).await.expect("written"));
+        let taken = user(2, "ops@example.com");
+        assert!(!store.write(move |transaction| insert(transaction, &taken)).await.expect("judged"), "the login is taken");
+        assert_eq!(store.read(|connection| by_login(connection, "ops@example.com")).await.expect("read"), Some(ops.clone()));
+        assert_eq!(store.read(|connection| by_login(connection, "OPS@example.com")).await.expect("read"), None);
+
+        ops.login = "ops2@example.com".to_owned();
+        ops.is_admin = true;
+        ops.api_key = Some(Digest::of("key"));
+        let changed = ops.clone();
+        store.write(move |transaction| update(transaction, &changed)).await.expect("written");
+        let id = ops.id;
+        assert_eq!(store.read(move |connection| by_id(connection, id)).await.expect("read"), Some(ops.clone()));
+        assert_eq!(store.read(|connection| by_api_key(connection, Digest::of("key"))).await.expect("read"), Some(ops.clone()));
+        assert_eq!(store.read(all).await.expect("read"), [ops]);
+        assert!(store.write(move |transaction| delete(transaction, id)).await.expect("judged"));
+        assert!(!store.write(move |transaction| delete(transaction, id)).await.expect("judged"));
+    }
+}
