@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::observe::metrics::Metrics;
 use crate::random::Random;
 use crate::store::Store;
 
@@ -26,6 +27,8 @@ pub struct Instance {
     pub random: Arc<dyn Random>,
     /// Hashing of passwords, a few at a time.
     pub passwords: Passwords,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
     /// When the daemon was started.
     pub started_at: Moment,
 }

@@ -4,6 +4,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::store::StoreError;
+
 /// A refusal of the admin API. Nothing in it is ever a secret: say what kind of thing was found, not the value that somebody typed as a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -82,6 +84,15 @@ impl AdminError {
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
+    }
+}
+
+impl From<StoreError> for AdminError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded | StoreError::Expired | StoreError::Unavailable => Self::unavailable(),
+            StoreError::Fault(_) | StoreError::Panicked => Self::internal(),
+        }
     }
 }
 

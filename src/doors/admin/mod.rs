@@ -12,7 +12,36 @@
 pub mod caller;
 pub mod document;
 pub mod error;
+mod gate;
 
 pub use caller::Caller;
 pub use document::{Document, created, done, record, shown};
 pub use error::AdminError;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use http::StatusCode;
+
+use crate::instance::Instance;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct AdminState {
+    /// The instance that is administered.
+    pub instance: Arc<Instance>,
+}
+
+/// The whole API. Whoever serves it must have authenticated the caller and put a [`Caller`] into the request's extensions.
+pub fn router(state: Arc<AdminState>) -> Router {
+    let largest = state.instance.config().limits.form_bytes;
+    let no_such_method =
+        || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
+    Router::new()
+        .fallback(|| async { AdminError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(gate::pass))
+        .layer(DefaultBodyLimit::max(largest))
+        .with_state(state)
+}

@@ -1,0 +1,70 @@
+//! `p2pid caller`: local applications that may use the relay.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::ask::Confirm;
+use super::context::Context;
+use super::failure::Failure;
+use super::records::{Collection, Given, text};
+
+const CALLERS: Collection = Collection {
+    kind: "caller",
+    name: "callers",
+    of_tenant: true,
+    columns: &["name", "peers"],
+    none_yet: "p2pid caller add NAME --peer PEER",
+};
+
+/// Local applications that may call peers through the relay
+#[derive(Debug, Subcommand)]
+pub(super) enum Caller {
+    /// Add an application; its key is shown once
+    Add {
+        /// Its name
+        name: String,
+        /// A peer that it may call; every peer of the tenant when left out
+        #[arg(long = "peer", value_name = "P")]
+        peers: Vec<String>,
+        /// Change the caller when there is one of this name
+        #[arg(long)]
+        or_update: bool,
+    },
+    /// List all applications
+    List,
+    /// Make a new key, shown once; the old one ends at once
+    Rotate {
+        /// Whose
+        name: String,
+    },
+    /// Remove an application; its key ends at once
+    Delete {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+/// Does what the command says.
+pub(super) async fn run(command: Caller, context: &Context<'_>) -> Result<(), Failure> {
+    match command {
+        Caller::Add { name, peers, or_update } => {
+            let given = Given::new().with("name", name).list("peers", &peers).flag("or_update", or_update);
+            shown(context, &CALLERS.create(context, given.into_value()).await?);
+        }
+        Caller::List => CALLERS.list(context).await?,
+        Caller::Rotate { name } => shown(context, &CALLERS.act(context, &name, "rotate", json!({})).await?),
+        Caller::Delete { name, confirm } => CALLERS.delete(context, &name, confirm).await?,
+    }
+    Ok(())
+}
+
+fn shown(context: &Context<'_>, caller: &Value) {
+    context.report.data(caller, || text(&caller["key"]));
+    if !caller["key"].is_null() {
+        context
+            .report
+            .note("shown once. The application sends it as \"Authorization: Bearer KEY\" to the relay: http://127.0.0.1:7480/PEER/PATH");
+    }
+}

@@ -1,0 +1,58 @@
+//! What every command is handed: how it reports, which instance it means, and the way to its daemon.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::report::Report;
+use super::select::{self, Selection};
+
+/// The tenant that exists from the start, meant when none is named.
+const DEFAULT_TENANT: &str = "default";
+
+/// One command's surroundings.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    /// Where it prints.
+    pub(super) report: &'a Report,
+    /// Which instance it means.
+    pub(super) selection: Selection,
+    tenant: Option<String>,
+    client: OnceCell<Client>,
+}
+
+impl<'a> Context<'a> {
+    /// For a command with these global options.
+    pub(super) fn new(report: &'a Report, selection: Selection, tenant: Option<String>) -> Self {
+        Self { report, selection, tenant, client: OnceCell::new() }
+    }
+
+    /// The tenant that is meant.
+    pub(super) fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
+    }
+
+    /// The tenant, when one was named.
+    pub(super) fn given_tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The way to the daemon. A configuration that is wrong or gone is warned of, once, and its socket used all the same.
+    pub(super) fn client(&self) -> Result<&Client, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(self.socket()?);
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        if let Some(socket) = &self.selection.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.selection.file()?;
+        let usual = select::usual_socket(&file);
+        Ok(usual)
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a command did not do what it was asked: one sentence with what was found, what was expected and the next step.
+
+use serde_json::{Value, json};
+
+/// The exit status when something was refused or failed.
+pub(super) const FAILED: u8 = 1;
+/// The exit status when the command line is wrong.
+pub(super) const USAGE: u8 = 2;
+/// The exit status when the configuration is wrong (`EX_CONFIG`).
+pub(super) const CONFIGURATION: u8 = 78;
+
+/// A command that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The exit status.
+    pub(super) exit: u8,
+    /// What programs look at.
+    pub(super) code: String,
+    /// What is wrong, naming the thing.
+    pub(super) message: String,
+    /// What was found instead.
+    pub(super) found: Option<String>,
+    /// What was expected.
+    pub(super) expected: Option<String>,
+    /// What to do next.
+    pub(super) next: Option<String>,
+    /// Members that a command adds to the error document.
+    pub(super) details: Vec<(&'static str, Value)>,
+}
+
+impl Failure {
+    /// A refusal or failure: exit status 1.
+    pub(super) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, details: Vec::new() }
+    }
+
+    /// A wrong command line: exit status 2.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: USAGE, ..Self::new("usage", message) }
+    }
+
+    /// A wrong configuration: exit status 78.
+    pub(super) fn configuration(message: impl Into<String>) -> Self {
+        Self { exit: CONFIGURATION, ..Self::new("configuration", message) }
+    }
+
+    /// With what was found.
+    pub(super) fn found(mut self, found: impl Into<String>) -> Self {
+        self.found = Some(found.into());
+        self
+    }
+
+    /// With what was expected.
+    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// With the next step.
+    pub(super) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// With a member beside `error` in the document for programs.
+    pub(super) fn detail(mut self, name: &'static str, value: Value) -> Self {
+        self.details.push((name, value));
+        self
+    }
+
+    /// For programs: `{"error":{"code","message","found","expected","next"}}`.
+    pub(super) fn document(&self) -> Value {
+        let mut document = json!({ "error": {
+            "code": self.code, "message": self.message, "found": self.found, "expected": self.expected, "next": self.next,
+        } });
+        for (name, value) in &self.details {
+            document[*name] = value.clone();
+        }
+        document
+    }
+
+    /// For people: a line, and up to three that help.
+    pub(super) fn text(&self) -> String {
+        // A configuration's problems and clap's explanations are whole texts already.
+        let mut text = if self.message.contains('\n') { self.message.clone() } else { format!("error: {}", self.message) };
+        for (name, value) in [("found", &self.found), ("expected", &self.expected), ("next", &self.next)] {
+            if let Some(value) = value {
+                text = format!("{}\n  {name:8}  {value}", text.trim_end());
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_get_lines_and_programs_get_members() {
+        let failure = Failure::new("exists", "the peer \"two\" exists").next("choose another name");
+        assert_eq!(failure.text(), "error: the peer \"two\" exists\n  next      choose another name");
+        assert_eq!(failure.document()["error"]["code"], "exists");
+        assert_eq!(failure.document()["error"]["found"], Value::Null);
+    }
+}

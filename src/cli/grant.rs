@@ -1,0 +1,51 @@
+//! `p2pid grant`: what peers hold at us.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::ask::Confirm;
+use super::context::Context;
+use super::failure::Failure;
+use super::records::Collection;
+
+const GRANTS: Collection = Collection {
+    kind: "grant",
+    name: "grants",
+    of_tenant: true,
+    columns: &["id", "app", "scope", "allowed_by", "last_used_at"],
+    none_yet: "on the other host: p2pid peer request NAME --wait",
+};
+
+/// What peers hold at this instance
+#[derive(Debug, Subcommand)]
+pub(super) enum Grant {
+    /// List all: app, scope, who allowed it, last used
+    List,
+    /// Show one
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// End one: its tokens fail at the next call
+    Revoke {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+/// Does what the command says.
+pub(super) async fn run(command: Grant, context: &Context<'_>) -> Result<(), Failure> {
+    match command {
+        Grant::List => GRANTS.list(context).await?,
+        Grant::Show { id } => GRANTS.show(context, &id).await?,
+        Grant::Revoke { id, confirm } => {
+            confirm.or_ask(&format!("revoke the grant {id}"))?;
+            context.client()?.delete(&GRANTS.path(context, &[&id])).await?;
+            context.report.data(&json!({ "revoked": id }), String::new);
+            context.report.note(&format!("revoked {id}: its tokens are refused from now on"));
+        }
+    }
+    Ok(())
+}

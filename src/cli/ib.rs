@@ -1,0 +1,173 @@
+//! `p2pid ib`: inbound client apps, by which peers may call us.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::ask::{self, Confirm};
+use super::context::Context;
+use super::failure::Failure;
+use super::records::{Collection, Given, text};
+use crate::secret::ExposeSecret;
+
+const APPS: Collection = Collection {
+    kind: "ib-app",
+    name: "ib-apps",
+    of_tenant: true,
+    columns: &["name", "client_id", "scopes", "grants", "redirect_uris"],
+    none_yet: "p2pid ib create NAME --peer-url URL --scope SCOPE",
+};
+
+/// Apps by which peers may call this instance
+#[derive(Debug, Subcommand)]
+pub(super) enum Ib {
+    /// Register a peer; its secret is shown once
+    Create {
+        /// The peer's name here
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// The client id; made when left out
+        #[arg(long, value_name = "ID")]
+        client_id: Option<String>,
+        /// Change the app when there is one of this name
+        #[arg(long)]
+        or_update: bool,
+    },
+    /// List all apps
+    List,
+    /// Show one
+    Show {
+        /// By name or id
+        name: String,
+    },
+    /// Change what is given, and nothing else
+    Update {
+        /// By name or id
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Make a second secret, shown once; the one before stays valid for a while
+    RotateSecret {
+        /// By name or id
+        name: String,
+        /// How long the secret before stays valid
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
+        overlap: Duration,
+    },
+    /// Delete an app
+    Delete {
+        /// By name or id
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+/// What an app may do.
+#[derive(Debug, Default, Args)]
+pub(super) struct Settings {
+    /// The peer's public URL; registers URL/oauth/callback
+    #[arg(long, value_name = "URL")]
+    peer_url: Option<String>,
+    /// Where browsers may be sent back to
+    #[arg(long = "redirect-uri", value_name = "U")]
+    redirect_uris: Vec<String>,
+    /// Read the client secret from standard input: one line; made when left out
+    #[arg(long)]
+    client_secret_stdin: bool,
+    /// authorization_code and refresh_token when left out
+    #[arg(long = "grant", value_name = "G")]
+    grants: Vec<String>,
+    /// What the app may ask for, one of [scopes]
+    #[arg(long = "scope", value_name = "S")]
+    scopes: Vec<String>,
+    /// How long its access tokens live
+    #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+    access_ttl: Option<Duration>,
+}
+
+impl Settings {
+    fn given(&self) -> Result<Given, Failure> {
+        let secret = if self.client_secret_stdin { Some(ask::secret(true, "--client-secret-stdin", "client secret")?) } else { None };
+        Ok(Given::new()
+            .maybe("peer_url", self.peer_url.as_deref())
+            .list("redirect_uris", &self.redirect_uris)
+            .maybe("client_secret", secret.as_ref().map(ExposeSecret::expose_secret))
+            .list("grants", &self.grants)
+            .list("scopes", &self.scopes)
+            .maybe("access_ttl", self.access_ttl.map(|life| life.as_secs())))
+    }
+}
+
+/// Does what the command says.
+pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failure> {
+    match command {
+        Ib::Create { name, settings, client_id, or_update } => {
+            let given = settings.given()?.with("name", name).maybe("client_id", client_id).flag("or_update", or_update);
+            let app = APPS.create(context, given.into_value()).await?;
+            let instance = context.client()?.fetch("/v2/status").await?;
+            context.report.data(&app, || created(&app));
+            context.report.note(&next_on_the_other_host(&app, &instance["attributes"]));
+        }
+        Ib::List => APPS.list(context).await?,
+        Ib::Show { name } => APPS.show(context, &name).await?,
+        Ib::Update { name, settings } => {
+            let app = APPS.update(context, &name, settings.given()?.into_value()).await?;
+            context.report.data(&app, || APPS.sheet(&app));
+        }
+        Ib::RotateSecret { name, overlap } => {
+            let app = APPS.act(context, &name, "rotate-secret", json!({ "overlap": overlap.as_secs() })).await?;
+            context.report.data(&app, || created(&app));
+            let overlap = humantime::format_duration(overlap);
+            context.report.note(&format!(
+                "shown once; the secret before it stays valid for {overlap}. On the other host: p2pid ob update NAME --client-secret-stdin"
+            ));
+        }
+        Ib::Delete { name, confirm } => APPS.delete(context, &name, confirm).await?,
+    }
+    Ok(())
+}
+
+fn created(app: &Value) -> String {
+    let secret = text(&app["client_secret"]);
+    let secret = if secret.is_empty() { String::new() } else { format!("   client_secret {secret} (shown once)") };
+    format!("client_id {}{secret}", text(&app["client_id"]))
+}
+
+/// The command that makes the other half of the link.
+fn next_on_the_other_host(app: &Value, instance: &Value) -> String {
+    let scopes = app["scopes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let scopes: String = scopes.iter().map(|scope| format!(" --scope {}", text(scope))).collect();
+    let (name, url, client_id) = (text(&instance["instance"]), text(&instance["public_url"]), text(&app["client_id"]));
+    format!("On {}:  p2pid peer create {name} --url {url} --client-id {client_id}{scopes}", text(&app["name"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_attributes() {
+        let settings = Settings {
+            peer_url: Some("https://one.example.com".into()),
+            scopes: vec!["p2pi".into()],
+            access_ttl: Some(Duration::from_secs(3600)),
+            ..Settings::default()
+        };
+        let expected = json!({ "peer_url": "https://one.example.com", "scopes": ["p2pi"], "access_ttl": 3600 });
+        assert_eq!(settings.given().expect("no secret asked").into_value(), expected);
+    }
+
+    #[test]
+    fn the_other_host_is_told_what_to_do() {
+        let app = json!({ "name": "one", "client_id": "5f0c", "scopes": ["a", "p2pi"] });
+        let instance = json!({ "instance": "two", "public_url": "https://two.example.com:7443" });
+        assert_eq!(
+            next_on_the_other_host(&app, &instance),
+            "On one:  p2pid peer create two --url https://two.example.com:7443 --client-id 5f0c --scope a --scope p2pi"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! `p2pid peer`: the remotes that we call, and how they are linked.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::ask::{self, Confirm};
+use super::context::Context;
+use super::failure::Failure;
+use super::records::{Collection, Given, text};
+use super::request;
+use crate::secret::ExposeSecret;
+
+/// Peers, as the admin API has them.
+pub(super) const PEERS: Collection = Collection {
+    kind: "peer",
+    name: "peers",
+    of_tenant: true,
+    columns: &["name", "state", "url", "auth", "ob_app", "reason"],
+    none_yet: "p2pid peer create NAME --url URL --client-id ID --scope SCOPE",
+};
+
+/// Remotes that this instance calls
+#[derive(Debug, Subcommand)]
+pub(super) enum Peer {
+    /// Make a peer and look whether it answers
+    Create {
+        /// Its name here, the first part of the relay's paths
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Change the peer when there is one of this name
+        #[arg(long)]
+        or_update: bool,
+    },
+    /// List all peers
+    List,
+    /// Show one: its state and why, its token, who allowed it
+    Show {
+        /// Which
+        name: String,
+    },
+    /// Change what is given, and nothing else; another URL ends the link
+    Update {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Give a peer another name
+    Rename {
+        /// Which
+        name: String,
+        /// Its new name
+        new_name: String,
+    },
+    /// Hold calls back while the peer is being worked on
+    Maintenance {
+        /// Which
+        name: String,
+        /// Until when, as in 2026-12-01T06:00:00Z; or off
+        #[arg(long, value_name = "T|off", value_parser = until)]
+        until: String,
+    },
+    /// Make a one-time request URL that links this instance with the peer
+    Request {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        options: request::Options,
+    },
+    /// Refresh the token now
+    Refresh {
+        /// Which
+        name: String,
+    },
+    /// Forget the token at once and revoke it at the peer
+    Unlink {
+        /// Which
+        name: String,
+        /// Also while calls are under way or the peer is down
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+    /// Delete a peer; its token is forgotten here and revoked there
+    Delete {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+/// Where a peer is and how we authenticate there.
+#[derive(Debug, Default, Args)]
+pub(super) struct Settings {
+    /// The remote's public_url
+    #[arg(long)]
+    url: Option<String>,
+    /// Where calls go, when it is not what the remote's metadata says
+    #[arg(long, value_name = "U")]
+    base_url: Option<String>,
+    /// An OB app that exists
+    #[arg(long, conflicts_with_all = ["client_id", "username"])]
+    ob: Option<String>,
+    /// The client id that the remote gave us: makes an OB app of the peer's name
+    #[arg(long, value_name = "ID", conflicts_with = "username")]
+    client_id: Option<String>,
+    /// Read the client secret from standard input: one line
+    #[arg(long, conflicts_with_all = ["ob", "username", "password_stdin"])]
+    client_secret_stdin: bool,
+    /// What is asked for
+    #[arg(long = "scope", value_name = "S", conflicts_with_all = ["ob", "username"])]
+    scopes: Vec<String>,
+    /// A user name there, instead of OAuth
+    #[arg(long, value_name = "U")]
+    username: Option<String>,
+    /// Read the password from standard input: one line
+    #[arg(long)]
+    password_stdin: bool,
+    /// Authorities that its certificate may come from, PEM; for this peer only
+    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
+    ca: Option<PathBuf>,
+    /// The fingerprint that its certificate must have, sha256:…
+    #[arg(long, value_name = "sha256:…")]
+    pin: Option<String>,
+}
+
+impl Settings {
+    fn given(&self, secrets: &Secrets) -> Result<Given, Failure> {
+        let ca = self.ca.as_deref().map(super::read_text).transpose()?;
+        let given = Given::new()
+            .maybe("url", self.url.as_deref())
+            .maybe("base_url", self.base_url.as_deref())
+            .maybe("ob", self.ob.as_deref())
+            .maybe("client_id", self.client_id.as_deref())
+            .list("scopes", &self.scopes)
+            .maybe("username", self.username.as_deref())
+            .maybe("ca", ca)
+            .maybe("pin", self.pin.as_deref());
+        Ok(match secrets {
+            Secrets::None => given,
+            Secrets::ClientSecret(secret) => given.with("client_secret", secret.expose_secret()),
+            Secrets::Password(password) => given.with("password", password.expose_secret()),
+        })
+    }
+
+    /// Asks for the secret that goes with what is given.
+    fn secrets(&self) -> Result<Secrets, Failure> {
+        if self.client_id.is_some() || self.client_secret_stdin {
+            ask::secret(self.client_secret_stdin, "--client-secret-stdin", "client secret").map(Secrets::ClientSecret)
+        } else if self.username.is_some() || self.password_stdin {
+            ask::secret(self.password_stdin, "--password-stdin", "password").map(Secrets::Password)
+        } else {
+            Ok(Secrets::None)
+        }
+    }
+}
+
+enum Secrets {
+    None,
+    ClientSecret(crate::secret::SecretString),
+    Password(crate::secret::SecretString),
+}
+
+/// Does what the command says.
+pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Failure> {
+    match command {
+        Peer::Create { name, settings, or_update } => create(context, &name, &settings, or_update).await?,
+        Peer::List => PEERS.list(context).await?,
+        Peer::Show { name } => PEERS.show(context, &name).await?,
+        Peer::Update { name, settings } => {
+            let peer = PEERS.update(context, &name, settings.given(&settings.secrets()?)?.into_value()).await?;
+            context.report.data(&peer, || PEERS.sheet(&peer));
+        }
+        Peer::Rename { name, new_name } => {
+            let peer = PEERS.act(context, &name, "rename", json!({ "name": new_name })).await?;
+            context.report.data(&peer, String::new);
+            context.report.note(&format!("{name} is now {new_name}; local applications call it at /{new_name}/"));
+        }
+        Peer::Maintenance { name, until } => {
+            let peer = PEERS.act(context, &name, "maintenance", json!({ "until": until })).await?;
+            context.report.data(&peer, || sentence(&peer));
+        }
+        Peer::Request { name, options } => request::run(context, &name, &options).await?,
+        Peer::Refresh { name } => {
+            let peer = PEERS.act(context, &name, "refresh", json!({})).await?;
+            context.report.data(&peer, || sentence(&peer));
+        }
+        Peer::Unlink { name, force, confirm } => {
+            confirm.or_ask(&format!("unlink the peer {name}"))?;
+            let peer = PEERS.act(context, &name, "unlink", json!({ "force": force })).await?;
+            context.report.data(&peer, || sentence(&peer));
+        }
+        Peer::Delete { name, confirm } => PEERS.delete(context, &name, confirm).await?,
+    }
+    Ok(())
+}
+
+async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_update: bool) -> Result<(), Failure> {
+    if settings.url.is_none() && !or_update {
+        return Err(Failure::usage("a peer needs its URL").expected("--url URL, the remote's public_url"));
+    }
+    let given = settings.given(&settings.secrets()?)?.with("name", name).flag("or_update", or_update);
+    let peer = PEERS.create(context, given.into_value()).await?;
+    for warning in peer["warnings"].as_array().into_iter().flatten() {
+        context.report.warn(&text(warning));
+    }
+    context.report.data(&peer, || sentence(&peer));
+    Ok(())
+}
+
+/// State and reason of a peer, with the next step where there is one.
+fn sentence(peer: &Value) -> String {
+    let (name, state) = (text(&peer["name"]), text(&peer["state"]));
+    let next = match state.as_str() {
+        "ready_to_link" | "relink_required" => format!("  Next: p2pid peer request {name}"),
+        _ => String::new(),
+    };
+    let (probe, reason) = (text(&peer["probe"]), text(&peer["reason"]));
+    let probe = if probe.is_empty() { probe } else { format!("{probe}  ") };
+    let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+    format!("{probe}{state}{reason}.{next}")
+}
+
+/// A time as the API takes it, or `off`.
+fn until(given: &str) -> Result<String, String> {
+    if given == "off" {
+        return Ok(given.to_owned());
+    }
+    let time = humantime::parse_rfc3339_weak(given).ok();
+    let time = time.or_else(|| SystemTime::now().checked_add(humantime::parse_duration(given).ok()?));
+    let time = time.filter(|time| *time > SystemTime::now() - Duration::from_secs(60));
+    let time = time.ok_or_else(|| "expected a time to come, as in 2026-12-01T06:00:00Z or 2h, or off".to_owned())?;
+    Ok(humantime::format_rfc3339_seconds(time).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_attributes() {
+        let settings = Settings {
+            url: Some("https://two.example.com".into()),
+            client_id: Some("5f0c".into()),
+            scopes: vec!["p2pi".into()],
+            pin: Some("sha256:00".into()),
+            ..Settings::default()
+        };
+        let given = settings.given(&Secrets::ClientSecret("s3cret".into())).expect("no file to read").into_value();
+        let expected = json!({
+            "url": "https://two.example.com", "client_id": "5f0c", "scopes": ["p2pi"], "pin": "sha256:00", "client_secret": "s3cret",
+        });
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn maintenance_ends_in_the_future() {
+        assert_eq!(until("off"), Ok("off".to_owned()));
+        assert_eq!(until("2999-01-01T00:00:00Z"), Ok("2999-01-01T00:00:00Z".to_owned()));
+        assert!(until("2h").expect("a duration").ends_with('Z'));
+        for wrong in ["", "tomorrow", "2001-01-01T00:00:00Z"] {
+            assert!(until(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_comes_with_its_reason_and_the_next_step() {
+        let peer = json!({ "name": "two", "state": "ready_to_link", "reason": "declined by ops" });
+        assert_eq!(sentence(&peer), "ready_to_link: declined by ops.  Next: p2pid peer request two");
+    }
+}

@@ -1,0 +1,98 @@
+//! Which instance a command means, and where its admin socket is.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::failure::Failure;
+
+/// Where configurations are looked for when none is named.
+const DIRECTORY: &str = "/etc/p2pid";
+/// Where a service keeps its admin socket when its configuration cannot say.
+const RUN_DIRECTORY: &str = "/run/p2pid";
+
+/// The options that say which instance is meant.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Selection {
+    /// The instance's configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, env = "P2PID_CONFIG", conflicts_with = "instance")]
+    pub(super) config: Option<PathBuf>,
+    /// The instance of this name: /etc/p2pid/NAME.toml
+    #[arg(short = 'i', long = "instance", value_name = "NAME", global = true)]
+    pub(super) instance: Option<String>,
+    /// The daemon's admin socket; needs no configuration file
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(super) socket: Option<PathBuf>,
+}
+
+impl Selection {
+    /// The configuration file that is meant; it need not exist.
+    ///
+    /// # Errors
+    /// When none is named and there is not exactly one in `/etc/p2pid`.
+    pub(super) fn file(&self) -> Result<PathBuf, Failure> {
+        match (&self.config, &self.instance) {
+            (Some(file), _) => Ok(file.clone()),
+            (None, Some(name)) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
+                Err(Failure::usage("-i names an instance, not a file").found(name).next("use -c FILE for a file"))
+            }
+            (None, Some(name)) => Ok(Path::new(DIRECTORY).join(format!("{name}.toml"))),
+            (None, None) => only_one(Path::new(DIRECTORY)),
+        }
+    }
+}
+
+/// Where the daemon of `file` listens for commands when the file itself cannot say.
+pub(super) fn usual_socket(file: &Path) -> PathBuf {
+    Path::new(RUN_DIRECTORY).join(file.file_stem().unwrap_or_default()).join("admin.sock")
+}
+
+fn only_one(directory: &Path) -> Result<PathBuf, Failure> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let mut files: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    files.sort();
+    match files.as_slice() {
+        [file] => Ok(file.clone()),
+        [] => Err(Failure::usage("no instance is named, and there is none")
+            .found(format!("no {}/*.toml", directory.display()))
+            .next("name one with -c FILE or $P2PID_CONFIG, or make one: p2pid init NAME --public-url URL")),
+        several => {
+            let names: Vec<_> = several.iter().filter_map(|file| file.file_stem()?.to_str()).collect();
+            Err(Failure::usage("no instance is named, and there are several")
+                .found(names.join(", "))
+                .next(format!("name one: p2pid -i {} …", names[0])))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_is_taken_and_several_are_listed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let failure = only_one(directory.path()).expect_err("none");
+        assert_eq!(failure.exit, 2);
+        std::fs::write(directory.path().join("one.toml"), "").expect("written");
+        std::fs::write(directory.path().join("notes.txt"), "").expect("written");
+        assert_eq!(only_one(directory.path()), Ok(directory.path().join("one.toml")));
+        std::fs::write(directory.path().join("two.toml"), "").expect("written");
+        assert_eq!(only_one(directory.path()).expect_err("several").found.as_deref(), Some("one, two"));
+    }
+
+    #[test]
+    fn a_name_is_no_path() {
+        let file = |name: &str| Selection { instance: Some(name.into()), ..Selection::default() }.file();
+        assert_eq!(file("two"), Ok("/etc/p2pid/two.toml".into()));
+        for name in ["", "../x", "a/b", ".x"] {
+            assert!(file(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_socket_is_named_after_the_file() {
+        assert_eq!(usual_socket(Path::new("/etc/p2pid/two.toml")), Path::new("/run/p2pid/two/admin.sock"));
+    }
+}

@@ -1,0 +1,112 @@
+//! What every request of the admin API passes: may the caller do this, is there such a tenant; and behind it the audit of what changed.
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::document::Named;
+use super::{AdminError, Caller};
+use crate::observe::log::AUDIT;
+
+/// Lets the request through to its handler, or refuses it.
+pub(super) async fn pass(caller: Caller, request: Request, next: Next) -> Result<Response, AdminError> {
+    let method = request.method().clone();
+    let target = Target::of(request.uri().path())?;
+    target.permit(&caller, &method)?;
+    let response = next.run(request).await;
+    if target.is_change(&method) && response.status().is_success() {
+        let made = response.extensions().get::<Named>().map(|named| named.0.as_str());
+        tracing::info!(target: AUDIT, who = %caller, %method, record = target.record(), made, "changed");
+    }
+    Ok(response)
+}
+
+/// What a path below `/v2` names: its segments, decoded.
+struct Target(Vec<String>);
+
+impl Target {
+    fn of(path: &str) -> Result<Self, AdminError> {
+        let decoded =
+            path.split('/').filter(|segment| !segment.is_empty()).skip(1).map(|segment| percent_decode_str(segment).decode_utf8());
+        let segments: Result<Vec<_>, _> = decoded.map(|segment| segment.map(|segment| segment.into_owned())).collect();
+        segments.map(Self).map_err(|_| AdminError::new(StatusCode::BAD_REQUEST, "bad_path", "the path is not UTF-8 text"))
+    }
+
+    fn segments(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    /// Whether `caller` may do `method` here.
+    fn permit(&self, caller: &Caller, method: &Method) -> Result<(), AdminError> {
+        match self.segments().as_slice() {
+            // Who is let in at all may see how the instance does.
+            ["status"] => Ok(()),
+            ["tenants", tenant, "peers", _, "call", ..] => caller.must_hold(tenant, "peers.call"),
+            ["tenants", tenant, collection, rest @ ..] => {
+                let verb = match *method {
+                    Method::GET | Method::HEAD => "get",
+                    Method::POST if rest.is_empty() => "create",
+                    Method::DELETE => "delete",
+                    _ => "edit",
+                };
+                caller.must_hold(tenant, &format!("{}.{verb}", collection.replace('-', "_")))
+            }
+            _ => caller.must_rule_instance(),
+        }
+    }
+
+    /// Whether something is another afterwards. A call through a link is for the relay's log, not for the audit.
+    fn is_change(&self, method: &Method) -> bool {
+        let is_call = matches!(self.segments().as_slice(), ["tenants", _, "peers", _, "call", ..]);
+        !is_call && !matches!(*method, Method::GET | Method::HEAD)
+    }
+
+    /// As the audit names it.
+    fn record(&self) -> String {
+        self.0.join("/")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(permission: &str) -> Caller {
+        let permissions = [("sales".to_owned(), [permission.to_owned()].into())].into();
+        Caller::Person { login: "a@example.com".into(), is_admin: false, permissions }
+    }
+
+    #[test]
+    fn each_verb_needs_its_permission() {
+        for (method, path, permission) in [
+            (Method::GET, "/v2/tenants/sales/ib-apps", "ib_apps.get"),
+            (Method::POST, "/v2/tenants/sales/ib-apps", "ib_apps.create"),
+            (Method::POST, "/v2/tenants/sales/ib-apps/one/rotate-secret", "ib_apps.edit"),
+            (Method::PATCH, "/v2/tenants/s%61les/peers/two", "peers.edit"),
+            (Method::DELETE, "/v2/tenants/sales/peers/two", "peers.delete"),
+            (Method::GET, "/v2/tenants/sales/peers/two/call/orders", "peers.call"),
+        ] {
+            let target = Target::of(path).expect("a path");
+            assert_eq!(target.permit(&person(permission), &method), Ok(()), "{path}");
+            assert!(target.permit(&person("peers.other"), &method).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_instance_is_for_its_admins() {
+        for path in ["/v2/users", "/v2/tenants", "/v2/tenants/sales", "/v2/reload", "/v2/keys", "/v2"] {
+            let target = Target::of(path).expect("a path");
+            assert!(target.permit(&person("admin"), &Method::GET).is_err(), "{path}");
+            assert_eq!(target.permit(&Caller::Process { uid: 0 }, &Method::GET), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn calls_are_no_changes() {
+        let call = Target::of("/v2/tenants/default/peers/two/call/x").expect("a path");
+        assert!(!call.is_change(&Method::POST));
+        assert!(Target::of("/v2/tenants/default/peers/two").expect("a path").is_change(&Method::PATCH));
+    }
+}
