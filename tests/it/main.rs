@@ -1,0 +1,4 @@
+//! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
+
+#[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
+mod world;

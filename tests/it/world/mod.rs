@@ -1,0 +1,8 @@
+//! The world of the tests: daemons, browsers, clocks and peers that misbehave.
+
+pub(crate) mod address;
+pub(crate) mod clock;
+pub(crate) mod hostile;
+pub(crate) mod message;
+pub(crate) mod patience;
+pub(crate) mod wire;
