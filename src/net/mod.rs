@@ -6,6 +6,8 @@ pub mod client;
 mod connect;
 pub mod forwarded;
 pub mod guard;
+pub mod headers;
+pub mod path;
 mod pool;
 pub mod problem;
 mod stream;
