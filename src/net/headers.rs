@@ -7,15 +7,9 @@ use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
+use super::problem::REQUEST_ID;
 use crate::inbound::permit::Bearer;
 use crate::random::{self, Random};
-
-/// The error code of gateway and relay, in their own answers.
-pub const P2PI_ERROR: HeaderName = HeaderName::from_static("p2pi-error");
-/// The name of the instance whose error it is.
-pub const P2PI_ERROR_FROM: HeaderName = HeaderName::from_static("p2pi-error-from");
-/// Names the call in the logs on both sides.
-pub const P2PI_REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
 
 const P2PI_CLIENT: HeaderName = HeaderName::from_static("p2pi-client");
 const P2PI_INSTANCE: HeaderName = HeaderName::from_static("p2pi-instance");
@@ -96,7 +90,7 @@ pub fn new_request_id(random: &dyn Random) -> HeaderValue {
 
 /// The request id that a caller chose, when it is one that can stand in a log line: up to 64 letters, digits, `-`, `.` and `_`.
 pub fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(P2PI_REQUEST_ID)?;
+    let value = headers.get(REQUEST_ID)?;
     let is_sane = |text: &[u8]| {
         (1..=REQUEST_ID_MOST).contains(&text.len()) && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte))
     };

@@ -10,5 +10,7 @@ pub mod headers;
 pub mod path;
 mod pool;
 pub mod problem;
+pub mod proxy;
 mod stream;
 pub mod trust;
+pub mod websocket;
