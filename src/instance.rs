@@ -37,7 +37,7 @@ impl Instance {
     /// An instance that starts now.
     pub fn new(config: Arc<Config>, store: Store, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let started_at = clock.now();
-        Self { config: ArcSwap::new(config), store, clock, random, passwords: Passwords::new(), started_at }
+        Self { config: ArcSwap::new(config), store, clock, random, passwords: Passwords::new(), metrics: Arc::default(), started_at }
     }
 
     /// The configuration in force now. Whoever needs two settings takes them from one snapshot.
