@@ -1,0 +1,312 @@
+//! A link as calls see it: where the peer is and which credential a call carries. While the token is fresh this is one atomic load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use secrecy::ExposeSecret;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::id::Id;
+use crate::instance::Instance;
+use crate::net::client::Client;
+use crate::outbound::answer;
+use crate::outbound::exchange;
+use crate::outbound::link::{Facts, Holding, Standing};
+use crate::outbound::peer::Auth;
+use crate::outbound::plan::{self, Validity};
+
+/// The link to one peer. One actor changes it ([`super::actor`]); anybody may look.
+#[derive(Debug)]
+pub struct Link {
+    id: Id,
+    instance: Arc<Instance>,
+    target: ArcSwap<Target>,
+    shown: ArcSwap<Shown>,
+    /// The newest generation that the peer refused with a 401.
+    refused: AtomicU64,
+    waiting: AtomicUsize,
+    /// Wakes the actor: a call has no usable token.
+    need: Notify,
+    /// Wakes who waits: something was shown.
+    changed: watch::Sender<()>,
+    /// Cancelled, and replaced, when the link is taken away.
+    life: ArcSwap<CancellationToken>,
+}
+
+/// Where a peer's calls go.
+#[derive(Debug)]
+pub struct Target {
+    /// Whose peer it is.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// What calls' paths are appended to.
+    pub base_url: Url,
+    /// Connections made under this peer's trust.
+    pub client: Client,
+    /// Calls are held back until then.
+    pub maintenance_until: Option<Timestamp>,
+}
+
+/// What a call carries.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The value of `Authorization`, marked as secret.
+    pub authorization: HeaderValue,
+    /// Which token it is: [`Link::refused`] takes it back.
+    pub generation: u64,
+}
+
+/// Why a call cannot be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkRefusal {
+    /// The peer is not linked.
+    #[error("the peer is not linked")]
+    NotLinked,
+    /// It was, and has to be linked again.
+    #[error("the peer has to be linked again")]
+    RelinkRequired,
+    /// Calls are held back.
+    #[error("calls to the peer are held back")]
+    Maintenance {
+        /// How long still.
+        retry_after: Duration,
+    },
+    /// The token has run out and could not be renewed in time.
+    #[error("the peer's token could not be renewed")]
+    RefreshFailed {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// Too many calls wait for this peer.
+    #[error("too many calls wait for the peer")]
+    Overloaded,
+}
+
+/// What everybody sees of a link until the actor shows the next.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// What the rows say.
+    pub(super) facts: Arc<Facts>,
+    /// What calls carry.
+    carried: Option<Carried>,
+    /// How many attempts have failed since the start: who waits learns from it that one did meanwhile.
+    pub(super) failed_attempts: u64,
+    /// When the next attempt is made by itself, after one that failed.
+    pub(super) pause: Option<Pause>,
+}
+
+/// No attempt before then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    /// Counted from here,
+    pub(super) since: Moment,
+    /// so long.
+    pub(super) wait: Duration,
+}
+
+impl Pause {
+    /// How much of it is left.
+    pub(super) fn left(&self, now: &Moment) -> Duration {
+        self.wait.saturating_sub(now.age_of(&self.since))
+    }
+}
+
+#[derive(Debug)]
+struct Carried {
+    authorization: HeaderValue,
+    generation: u64,
+    /// `None` for what does not run out.
+    validity: Option<Validity>,
+}
+
+impl Shown {
+    /// What is to be shown of `facts`.
+    pub(super) fn new(facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) -> Self {
+        let generation = facts.peer.generation;
+        let carried = match (&facts.peer.auth, &facts.holding) {
+            (Auth::Basic(user), _) => {
+                let authorization = exchange::basic(&user.name, user.password.expose_secret());
+                Some(Carried { authorization, generation, validity: None })
+            }
+            (Auth::OAuth { .. }, Holding::Tokens(held)) => {
+                Some(Carried { authorization: answer::bearer(&held.access), generation, validity: Some(held.validity) })
+            }
+            _ => None,
+        };
+        Self { facts, carried, failed_attempts, pause }
+    }
+}
+
+impl Link {
+    pub(super) fn new(id: Id, instance: Arc<Instance>, target: Target, shown: Shown) -> Self {
+        Self {
+            id,
+            instance,
+            target: ArcSwap::from_pointee(target),
+            shown: ArcSwap::from_pointee(shown),
+            refused: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            need: Notify::new(),
+            changed: watch::Sender::new(()),
+            life: ArcSwap::from_pointee(CancellationToken::new()),
+        }
+    }
+
+    /// The peer's identity.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Where its calls go.
+    pub fn target(&self) -> Arc<Target> {
+        self.target.load_full()
+    }
+
+    /// What is known of it now.
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.shown.load().facts)
+    }
+
+    /// What a call carries, while the token is fresh: no waiting, no lock, no database.
+    pub fn credential_now(&self) -> Option<Credential> {
+        let shown = self.shown.load();
+        let carried = shown.carried.as_ref()?;
+        let now = self.clock().now();
+        if shown.facts.peer.maintenance_at(now.wall).is_some() {
+            return None;
+        }
+        if let Some(validity) = &carried.validity
+            && (carried.generation <= self.refused.load(Ordering::Relaxed) || !validity.is_usable(&now))
+        {
+            return None;
+        }
+        Some(Credential { authorization: carried.authorization.clone(), generation: carried.generation })
+    }
+
+    /// What a call carries; when the token has run out, waits for the one refresh, at most `wait`.
+    pub async fn credential(&self, wait: Duration) -> Result<Credential, LinkRefusal> {
+        match self.credential_now() {
+            Some(credential) => Ok(credential),
+            None => self.awaited(wait).await,
+        }
+    }
+
+    /// The peer answered 401 `invalid_token` to the credential of `generation`: when that is still the current one it is renewed, else the
+    /// newer one is given, at once.
+    pub async fn refused(&self, generation: u64, wait: Duration) -> Result<Credential, LinkRefusal> {
+        self.refused.fetch_max(generation, Ordering::Relaxed);
+        self.credential(wait).await
+    }
+
+    /// Completes when the link is taken away (unlinked, deleted): what rests on it ends.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.life.load().as_ref().clone().cancelled_owned()
+    }
+
+    async fn awaited(&self, wait: Duration) -> Result<Credential, LinkRefusal> {
+        let limit = self.instance.config().limits.queue_per_peer;
+        let _place = Place::take(&self.waiting, limit).ok_or(LinkRefusal::Overloaded)?;
+        let began = self.clock().now();
+        let failed_before = self.shown.load().failed_attempts;
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(credential) = self.credential_now() {
+                return Ok(credential);
+            }
+            let now = self.clock().now();
+            let left = wait.saturating_sub(now.age_of(&began));
+            {
+                let shown = self.shown.load();
+                if let Some(standing) = shown.facts.refusal(&now) {
+                    return Err(standing.into());
+                }
+                let pause = shown.pause.map_or(Duration::ZERO, |pause| pause.left(&now));
+                if shown.failed_attempts != failed_before || pause > left || left.is_zero() {
+                    return Err(LinkRefusal::RefreshFailed { retry_after: pause.max(SHORTEST_RETRY) });
+                }
+            }
+            self.need.notify_one();
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = self.clock().sleep(left) => {}
+            }
+        }
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.instance.clock.as_ref()
+    }
+
+    /// Shows what is known from here on, and wakes who waits for it.
+    pub(super) fn show(&self, shown: Shown) {
+        self.shown.store(Arc::new(shown));
+        self.changed.send_replace(());
+    }
+
+    /// What is shown now.
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        self.shown.load_full()
+    }
+
+    /// Sends calls elsewhere from here on.
+    pub(super) fn retarget(&self, target: Target) {
+        self.target.store(Arc::new(target));
+    }
+
+    /// Ends what rests on the link.
+    pub(super) fn end(&self) {
+        self.life.swap(Arc::new(CancellationToken::new())).cancel();
+    }
+
+    /// Completes when a call needs a token.
+    pub(super) async fn needed(&self) {
+        self.need.notified().await;
+    }
+
+    /// Whether the peer refused the token that is held now.
+    pub(super) fn is_refused(&self) -> bool {
+        self.shown.load().facts.peer.generation <= self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// What `Retry-After` says at least.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+
+impl From<Standing> for LinkRefusal {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::NotLinked => Self::NotLinked,
+            Standing::RelinkRequired => Self::RelinkRequired,
+            Standing::Maintenance { ends_in } => Self::Maintenance { retry_after: ends_in.min(plan::ASK_AGAIN).max(SHORTEST_RETRY) },
+        }
+    }
+}
+
+/// One of the places to wait in.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
+        let place = Self(waiting);
+        // Counted first: two at once cannot both take the last one. Dropping it gives it back either way.
+        (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,3 @@
+//! Everything that runs by itself.
+
+pub mod keeper;
