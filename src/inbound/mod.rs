@@ -1,7 +1,11 @@
 //! Who may call us: IB apps, consent, grants and their tokens, and the permission that a call needs. Plain rules over plain data.
 
+pub mod event;
+pub mod grant;
+pub mod ib_app;
 pub mod password;
 pub mod permit;
+pub mod refresh;
 pub mod session;
 pub mod tenant;
 pub mod user;

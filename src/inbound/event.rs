@@ -1,0 +1,72 @@
+//! What the audit hears of judgements at the token endpoint and around it.
+
+/// Something that an operator may want to know of later, or at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A code was exchanged and made a grant.
+    GrantMade,
+    /// An app presented a code that was issued to another.
+    CodeOfAnotherClient,
+    /// The right app failed at its own code, which is burnt.
+    CodeBurnt {
+        /// What was wrong.
+        why: &'static str,
+    },
+    /// A code came again from its own app; the grant it made is ended.
+    CodeReplayed,
+    /// An app presented a refresh token that was issued to another.
+    RefreshTokenOfAnotherClient,
+    /// A replaced refresh token got its first answer again.
+    Repeated {
+        /// It came from another address than the first time.
+        from_elsewhere: bool,
+    },
+    /// A replaced refresh token whose successor nobody ever used got another one.
+    Reminted {
+        /// How often by now.
+        times: u32,
+    },
+    /// A refresh token was presented shortly after it was retired or withdrawn.
+    LatePresentation,
+    /// A refresh token came back that only a thief could have; the grant is ended.
+    RefreshTokenReplayed,
+    /// The grant was ended by its app.
+    GrantRevoked,
+    /// An app asked to revoke another app's token.
+    RevocationOfAnotherClient,
+}
+
+impl Event {
+    /// The event's name in the audit.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::GrantMade => "grant_made",
+            Self::CodeOfAnotherClient => "code_of_another_client",
+            Self::CodeBurnt { .. } => "code_burnt",
+            Self::CodeReplayed => "code_replayed",
+            Self::RefreshTokenOfAnotherClient => "refresh_token_of_another_client",
+            Self::Repeated { .. } => "refresh_repeated",
+            Self::Reminted { .. } => "refresh_reminted",
+            Self::LatePresentation => "refresh_token_late",
+            Self::RefreshTokenReplayed => "refresh_token_replayed",
+            Self::GrantRevoked => "grant_revoked",
+            Self::RevocationOfAnotherClient => "revocation_of_another_client",
+        }
+    }
+
+    /// Whether somebody should look at it now: a theft, or what one would look like early on.
+    pub const fn is_alert(&self) -> bool {
+        match self {
+            Self::CodeReplayed | Self::RefreshTokenReplayed | Self::Repeated { from_elsewhere: true } => true,
+            Self::Reminted { times } => *times == 3,
+            Self::GrantMade
+            | Self::CodeOfAnotherClient
+            | Self::CodeBurnt { .. }
+            | Self::RefreshTokenOfAnotherClient
+            | Self::Repeated { from_elsewhere: false }
+            | Self::LatePresentation
+            | Self::GrantRevoked
+            | Self::RevocationOfAnotherClient => false,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Grants: what somebody allowed an IB app, and the life of its tokens.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::oauth::rotation::Rotation;
+use crate::oauth::scope::Scope;
+use crate::secret::{Digest, ExposeSecret, SecretString};
+
+/// What somebody allowed an IB app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its identity.
+    pub id: Id,
+    /// The IB app.
+    pub app: Id,
+    /// Who allowed it; none once that person was deleted.
+    pub user: Option<Id>,
+    /// All that was allowed. Tokens may carry less, never more.
+    pub scope: Scope,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends whatever happens; rotation never extends it.
+    pub expires_at: Option<Timestamp>,
+    /// When and why it was ended.
+    pub ended: Option<Ended>,
+}
+
+/// The end of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Why a grant was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its app asked (RFC 7009).
+    RevokedByClient,
+    /// Somebody here did.
+    RevokedByAdmin,
+    /// Its code came a second time from its app (RFC 6749 §4.1.2).
+    CodeReplayed,
+    /// A refresh token came back that only a thief could have.
+    RefreshTokenReplayed,
+}
+
+impl EndReason {
+    /// For logs and lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RevokedByClient => "revoked_by_client",
+            Self::RevokedByAdmin => "revoked_by_admin",
+            Self::CodeReplayed => "code_replayed",
+            Self::RefreshTokenReplayed => "refresh_token_replayed",
+        }
+    }
+}
+
+impl Grant {
+    /// Whether its tokens may be good at `now`. Idle life is the refresh token's affair.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.ended.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// `refresh_token_expires_in`, where the grant's life is limited.
+    pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
+        self.expires_at.map(|end| end.since(now))
+    }
+}
+
+/// The settings by which tokens are judged: the instance's, with what the app overrides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Idle life of a refresh token.
+    pub refresh_ttl: Duration,
+    /// Absolute life of a grant.
+    pub grant_ttl: Option<Duration>,
+    /// What becomes of a refresh token that was used.
+    pub rotation: Rotation,
+    /// How long a replaced refresh token gets its first answer again.
+    pub retry_window: Duration,
+}
+
+/// A pair of tokens fresh from the random generator, not yet anybody's.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// The access token.
+    pub access: SecretString,
+    /// The refresh token.
+    pub refresh: SecretString,
+}
+
+/// A new access token, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAccess {
+    /// The token's digest.
+    pub digest: Digest,
+    /// Which refresh token of the grant it came with.
+    pub generation: u64,
+    /// What it allows.
+    pub scope: Scope,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// From when on it is refused.
+    pub expires_at: Timestamp,
+}
+
+impl NewAccess {
+    /// The fresh access token of a grant, which does not outlive the grant.
+    pub fn of(fresh: &Fresh, grant_end: Option<Timestamp>, generation: u64, scope: Scope, life: Duration, now: Timestamp) -> Self {
+        let end = now.plus(life);
+        Self {
+            digest: Digest::of(fresh.access.expose_secret()),
+            generation,
+            scope,
+            issued_at: now,
+            expires_at: grant_end.map_or(end, |grant_end| grant_end.min(end)),
+        }
+    }
+}

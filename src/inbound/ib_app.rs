@@ -1,0 +1,163 @@
+//! IB apps: registrations that let a peer call us.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::oauth::redirect_uri::RedirectUri;
+use crate::oauth::rotation::Rotation;
+use crate::oauth::scope::Scope;
+
+/// A grant type that an IB app may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantType {
+    /// Somebody allows it in a browser (RFC 6749 §4.1).
+    AuthorizationCode,
+    /// What was allowed is renewed (RFC 6749 §6).
+    RefreshToken,
+}
+
+impl GrantType {
+    /// Every grant type that is served, as the metadata names them.
+    pub const ALL: [Self; 2] = [Self::AuthorizationCode, Self::RefreshToken];
+
+    /// As sent.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::RefreshToken => "refresh_token",
+        }
+    }
+}
+
+/// A registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IbApp {
+    /// Its identity.
+    pub id: Id,
+    /// Whose it is.
+    pub tenant: String,
+    /// Its name, unique in the tenant.
+    pub name: String,
+    /// Its `client_id`, unique in the instance.
+    pub client_id: String,
+    /// Where its browser answers may go.
+    pub redirect_uris: Vec<RedirectUri>,
+    /// The grant types it may use.
+    pub grants: BTreeSet<GrantType>,
+    /// The most it may be allowed.
+    pub scope: Scope,
+    /// The life of its access tokens, where that is not the instance's.
+    pub access_ttl: Option<Duration>,
+    /// Its rotation, where that is not the instance's.
+    pub rotation: Option<Rotation>,
+    /// Runs on a person's machine: the port of its loopback redirect URIs may vary.
+    pub native: bool,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+impl IbApp {
+    /// Whether it may use `grant`.
+    pub fn may_use(&self, grant: GrantType) -> bool {
+        self.grants.contains(&grant)
+    }
+}
+
+/// One of an app's secrets, of which only a keyed hash is kept. Two may be good at once, so that a secret is changed without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSecret {
+    /// Its identity.
+    pub id: Id,
+    /// The keyed hash.
+    pub hash: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is refused; none while it is the newest.
+    pub expires_at: Option<Timestamp>,
+    /// When a client last authenticated with it.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ClientSecret {
+    /// Whether it is still good at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether [`ClientSecret::last_used_at`] is old enough to be written again: one write a minute, not one for each request.
+    pub fn is_use_news(&self, now: Timestamp) -> bool {
+        self.last_used_at.is_none_or(|last| now.since(last) >= Duration::from_secs(60))
+    }
+}
+
+/// How the two secrets of an app stand after a rotation: the newest stays good for `overlap`, what is older ends now.
+pub fn rotated(mut secrets: Vec<ClientSecret>, now: Timestamp, overlap: Duration) -> Vec<ClientSecret> {
+    secrets.retain(|secret| secret.is_live(now));
+    secrets.sort_by_key(|secret| (secret.expires_at.is_some(), std::cmp::Reverse(secret.created_at)));
+    secrets.truncate(1);
+    for secret in &mut secrets {
+        let end = now.plus(overlap);
+        secret.expires_at = Some(secret.expires_at.map_or(end, |earlier| earlier.min(end)));
+    }
+    secrets.retain(|secret| secret.is_live(now));
+    secrets
+}
+
+/// Whether `secret` may be given as a client secret: 1–128 printable ASCII characters.
+pub fn is_client_secret(secret: &str) -> bool {
+    (1..=128).contains(&secret.len()) && secret.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Whether `client_id` may be given: 1–255 characters of `VSCHAR` (RFC 6749 appendix A.1) without the colon, which Basic could not carry raw.
+pub fn is_client_id(client_id: &str) -> bool {
+    (1..=255).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+}
+
+/// Whether `name` may name a record: what peers and IB apps are called.
+pub fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= 63
+        && bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(number: u8, expires_at: Option<i64>) -> ClientSecret {
+        ClientSecret {
+            id: Id::from_bytes([number; 16]),
+            hash: vec![number],
+            created_at: Timestamp::from_millis(i64::from(number)),
+            expires_at: expires_at.map(Timestamp::from_millis),
+            last_used_at: None,
+        }
+    }
+
+    #[test]
+    fn t12_a_rotation_leaves_the_newest_secret_for_the_overlap_and_ends_the_others() {
+        let at = Timestamp::from_millis;
+        let hour = Duration::from_secs(3_600);
+        let after = rotated(vec![secret(1, Some(5_000)), secret(2, None)], at(1_000), hour);
+        assert_eq!(after, [ClientSecret { expires_at: Some(at(3_601_000)), ..secret(2, None) }]);
+        assert!(rotated(after, at(1_000), Duration::ZERO).is_empty());
+        assert!(rotated(vec![secret(1, Some(500))], at(1_000), hour).is_empty());
+        assert!(secret(1, Some(500)).is_live(at(499)) && !secret(1, Some(500)).is_live(at(500)));
+    }
+
+    #[test]
+    fn what_may_be_given_as_secret_id_and_name() {
+        assert!(is_client_secret("a b~") && !is_client_secret("") && !is_client_secret(&"a".repeat(129)) && !is_client_secret("ä"));
+        assert!(
+            is_client_id("https://x/".trim_start_matches("https:")) && !is_client_id("a:b") && !is_client_id("a b") && !is_client_id("")
+        );
+        for (name, expected) in [("one", true), ("1.a_b-c", true), ("", false), (".a", false), ("a/b", false), ("ä", false)] {
+            assert_eq!(is_name(name), expected, "{name}");
+        }
+        assert!(is_name(&"a".repeat(63)) && !is_name(&"a".repeat(64)));
+    }
+}

@@ -1,0 +1,329 @@
+//! Refresh with retry-safe rotation: a link is never lost to a lost answer, and never has two live branches.
+//!
+//! A grant has one `current` refresh token and, once that is a successor, the `previous` one that it replaced. Each mint opens a window
+//! of `retry_window`; nothing else opens or moves one. What a presented token gets is the first that fits:
+//!
+//! 1. `current`: a successor pair is minted; it becomes `previous`, and what was `previous` is retired.
+//! 2. `previous`, window open: the first answer again.
+//! 3. `previous`, window closed, nothing of the successor pair ever presented: the answer was lost for good. That pair is withdrawn and
+//!    another minted, as often as it happens.
+//! 4. `retired` or `withdrawn` for less than the window: an honest straggler. Refused, nothing else.
+//! 5. Anything else that was ever ours can only come from a thief: the grant is ended.
+//!
+//! `strict` refuses every second use (within two seconds as the loser of a race, later as theft); `none` keeps the token as it is.
+
+use std::time::Duration;
+
+use super::event::Event;
+use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy};
+use crate::clock::{Moment, Timestamp};
+use crate::oauth::rotation::Rotation;
+use crate::oauth::scope::Scope;
+use crate::secret::SecretString;
+
+/// How long after a strict rotation a second use is only the loser of a race.
+const RACE: Duration = Duration::from_secs(2);
+
+/// Where a refresh token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The one to present next.
+    Current,
+    /// Presented, and replaced by the current one.
+    Previous,
+    /// Replaced, and its successor has arrived.
+    Retired,
+    /// Minted, never used, and replaced by another successor of the same predecessor.
+    Withdrawn,
+}
+
+/// A refresh token of a grant, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Counts the refresh tokens of the grant.
+    pub generation: u64,
+    /// Where it stands.
+    pub state: State,
+    /// Since when it stands there; of the current one, when it was minted: when the window was opened.
+    pub since: Moment,
+    /// How often its successor was withdrawn and replaced.
+    pub remints: u32,
+    /// The address that presented it first.
+    pub presented_from: Option<String>,
+}
+
+/// The grant's current refresh token, as far as its predecessor is judged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Counts the refresh tokens of the grant.
+    pub generation: u64,
+    /// When it was minted: when the window was opened.
+    pub since: Moment,
+    /// Whether it or an access token that came with it was ever presented.
+    pub is_used: bool,
+    /// From when its idle life counts.
+    pub renewed_at: Timestamp,
+}
+
+/// The answer that a replaced refresh token got first; kept sealed under that token itself.
+#[derive(Clone, Debug)]
+pub struct Repeat {
+    /// The successor.
+    pub refresh: SecretString,
+    /// The access token that came with it.
+    pub access: SecretString,
+    /// What was asked and allowed.
+    pub scope: Scope,
+    /// When the access token was issued.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+/// What is known of a presented refresh token. The client is authenticated, and the token is its own.
+#[derive(Debug)]
+pub struct Facts {
+    /// Its grant.
+    pub grant: Grant,
+    /// The token itself.
+    pub presented: Token,
+    /// The grant's current refresh token, which may be the same.
+    pub current: Current,
+    /// Of a `previous` token whose window was open a moment ago: its first answer.
+    pub repeat: Option<Repeat>,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The refresh token that is presented.
+    pub token: &'a SecretString,
+    /// A narrower scope; none asks for the whole.
+    pub scope: Option<&'a Scope>,
+    /// The address that asks, where it is known.
+    pub from: Option<&'a str>,
+    /// Tokens to issue, should any be.
+    pub fresh: &'a Fresh,
+}
+
+/// What follows.
+#[derive(Debug)]
+pub struct Judgement {
+    /// What to write; also of a refusal.
+    pub changes: Changes,
+    /// What to answer.
+    pub answer: Result<Answer, Refusal>,
+    /// What the audit hears.
+    pub event: Option<Event>,
+}
+
+/// Tokens to hand out.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The refresh token.
+    pub refresh: SecretString,
+    /// The access token.
+    pub access: SecretString,
+    /// What it allows.
+    pub scope: Scope,
+    /// What is left of its life.
+    pub expires_in: Duration,
+}
+
+/// Why there are no tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// `invalid_grant`: the grant was ended or has run out.
+    #[error("the grant has ended; link again")]
+    GrantEnded,
+    /// `invalid_grant`: nobody renewed it for too long.
+    #[error("the refresh token has expired; link again")]
+    Idle,
+    /// `invalid_grant`: the token was replaced, and its successor has arrived.
+    #[error("the refresh token was replaced by a newer one")]
+    Replaced,
+    /// `invalid_grant`: the token was replaced long ago; the grant is ended.
+    #[error("the refresh token was used before; the grant is revoked")]
+    Replayed,
+    /// `invalid_scope`: more than was allowed.
+    #[error("the scope is more than what was allowed")]
+    Scope,
+    /// `invalid_request`: a retry asks for something else than the first request.
+    #[error("a repeated request must ask for the same scope as the first")]
+    OtherScope,
+}
+
+/// What a judgement writes.
+#[derive(Debug)]
+pub enum Changes {
+    /// Nothing.
+    Nothing,
+    /// Rules 1 and 3, and `strict`: a successor pair.
+    Mint(Mint),
+    /// Rule 2 with an access token that is about to run out: a new one under the same refresh token.
+    ReplaceAccess {
+        /// The new access token.
+        access: NewAccess,
+        /// The answer from now on.
+        repeat: Repeat,
+    },
+    /// `none`: a new access token under the same refresh token, whose idle life begins anew.
+    Renew(NewAccess),
+    /// The grant ends.
+    End(EndReason),
+}
+
+/// A new successor pair.
+#[derive(Debug)]
+pub struct Mint {
+    /// What becomes of the token that was presented.
+    pub presented_becomes: State,
+    /// What becomes of the successor or predecessor that there was: the former `previous` is retired by rule 1, the former `current` is
+    /// withdrawn by rule 3.
+    pub replaces: Replaces,
+    /// Access tokens of earlier generations stop working (`strict`).
+    pub ends_earlier_access: bool,
+    /// The pair's access token; its generation is the new refresh token's.
+    pub access: NewAccess,
+    /// The answer, for a retry; none where retries are refused.
+    pub repeat: Option<Repeat>,
+    /// How often the presented token's successor was replaced by now.
+    pub remints: u32,
+}
+
+/// Which token a mint moves aside, besides the one that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaces {
+    /// The former `previous` is retired.
+    Previous,
+    /// The former `current`, never used, is withdrawn with its access tokens.
+    Current,
+}
+
+/// Judges a refresh at `now`.
+pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> Judgement {
+    if let Err(refusal) = check_life_and_scope(facts, request, policy, now.wall) {
+        return refused(Changes::Nothing, refusal, None);
+    }
+    let presented = &facts.presented;
+    let window_is_open = |since: &Moment| now.age_of(since) < policy.retry_window;
+    match (presented.state, policy.rotation) {
+        (State::Current, Rotation::None) => keep(facts, request, policy, now),
+        (State::Current, Rotation::RetrySafe) => mint(facts, request, policy, now, State::Previous),
+        (State::Current, Rotation::Strict) => mint(facts, request, policy, now, State::Retired),
+        (State::Previous | State::Retired | State::Withdrawn, Rotation::Strict) if now.age_of(&presented.since) <= RACE => {
+            refused(Changes::Nothing, Refusal::Replaced, Some(Event::LatePresentation))
+        }
+        (State::Previous | State::Retired | State::Withdrawn, Rotation::Strict) => replayed(),
+        (State::Previous, Rotation::RetrySafe | Rotation::None) => match &facts.repeat {
+            Some(repeat) if window_is_open(&facts.current.since) => answer_again(facts, request, repeat, policy, now),
+            _ if !facts.current.is_used => mint(facts, request, policy, now, State::Previous),
+            _ => replayed(),
+        },
+        (State::Retired | State::Withdrawn, Rotation::RetrySafe | Rotation::None) => {
+            if window_is_open(&presented.since) {
+                refused(Changes::Nothing, Refusal::Replaced, Some(Event::LatePresentation))
+            } else {
+                replayed()
+            }
+        }
+    }
+}
+
+/// What is checked before the rules, changes nothing and counts as no use.
+fn check_life_and_scope(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
+    if !facts.grant.is_active(now) {
+        return Err(Refusal::GrantEnded);
+    }
+    if now.since(facts.current.renewed_at) >= policy.refresh_ttl {
+        return Err(Refusal::Idle);
+    }
+    match request.scope {
+        Some(scope) if !scope.is_within(&facts.grant.scope) => Err(Refusal::Scope),
+        _ => Ok(()),
+    }
+}
+
+/// Rules 1 and 3: a new pair. The successor keeps the grant's whole scope; only the access token is narrowed (RFC 6749 §6).
+fn mint(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, presented_becomes: State) -> Judgement {
+    let is_remint = facts.presented.state != State::Current;
+    let access = new_access(facts, request, policy, now, facts.current.generation + 1);
+    let answer = Answer {
+        refresh: request.fresh.refresh.clone(),
+        access: request.fresh.access.clone(),
+        scope: access.scope.clone(),
+        expires_in: access.expires_at.since(now.wall),
+    };
+    let repeat = (presented_becomes == State::Previous).then(|| Repeat {
+        refresh: request.fresh.refresh.clone(),
+        access: request.fresh.access.clone(),
+        scope: access.scope.clone(),
+        issued_at: access.issued_at,
+        expires_at: access.expires_at,
+    });
+    let remints = facts.presented.remints + u32::from(is_remint);
+    let changes = Changes::Mint(Mint {
+        presented_becomes,
+        replaces: if is_remint { Replaces::Current } else { Replaces::Previous },
+        ends_earlier_access: policy.rotation == Rotation::Strict,
+        access,
+        repeat,
+        remints,
+    });
+    Judgement { changes, answer: Ok(answer), event: is_remint.then_some(Event::Reminted { times: remints }) }
+}
+
+/// Rule 2: the same answer, whether or not it was used. Only an access token that is about to run out is replaced.
+fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &Policy, now: Moment) -> Judgement {
+    if request.scope.unwrap_or(&facts.grant.scope) != &repeat.scope {
+        return refused(Changes::Nothing, Refusal::OtherScope, None);
+    }
+    let from_elsewhere = matches!((request.from, &facts.presented.presented_from), (Some(now), Some(first)) if now != first);
+    let event = Some(Event::Repeated { from_elsewhere });
+    let life = repeat.expires_at.since(repeat.issued_at);
+    // A wall clock that was set back must not make a token live longer than it was issued for.
+    let remaining = repeat.expires_at.since(now.wall).min(life);
+    let answer = |access: &SecretString, expires_in| Answer {
+        refresh: repeat.refresh.clone(),
+        access: access.clone(),
+        scope: repeat.scope.clone(),
+        expires_in,
+    };
+    if remaining >= life / 2 {
+        return Judgement { changes: Changes::Nothing, answer: Ok(answer(&repeat.access, remaining)), event };
+    }
+    let access = new_access(facts, request, policy, now, facts.current.generation);
+    let answer = answer(&request.fresh.access, access.expires_at.since(now.wall));
+    let repeat =
+        Repeat { access: request.fresh.access.clone(), issued_at: access.issued_at, expires_at: access.expires_at, ..repeat.clone() };
+    Judgement { changes: Changes::ReplaceAccess { access, repeat }, answer: Ok(answer), event }
+}
+
+/// `none`: the same refresh token stays (FAPI 2.0 §5.3.2.1).
+fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> Judgement {
+    let access = new_access(facts, request, policy, now, facts.presented.generation);
+    let answer = Answer {
+        refresh: request.token.clone(),
+        access: request.fresh.access.clone(),
+        scope: access.scope.clone(),
+        expires_in: access.expires_at.since(now.wall),
+    };
+    Judgement { changes: Changes::Renew(access), answer: Ok(answer), event: None }
+}
+
+fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u64) -> NewAccess {
+    let scope = request.scope.unwrap_or(&facts.grant.scope).clone();
+    NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall)
+}
+
+/// Rule 5.
+fn replayed() -> Judgement {
+    refused(Changes::End(EndReason::RefreshTokenReplayed), Refusal::Replayed, Some(Event::RefreshTokenReplayed))
+}
+
+fn refused(changes: Changes, refusal: Refusal, event: Option<Event>) -> Judgement {
+    Judgement { changes, answer: Err(refusal), event }
+}
+
+#[cfg(test)]
+mod tests;
