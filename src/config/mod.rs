@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+pub use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 
 /// One checked configuration.
@@ -199,18 +200,6 @@ pub struct Tokens {
     pub rotation: Rotation,
     /// How long a replaced refresh token gets its first answer again.
     pub retry_window: Duration,
-}
-
-/// What becomes of a refresh token that was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rotation {
-    /// Replaced, and answered again inside a window when the answer was lost.
-    RetrySafe,
-    /// Replaced; a second use is refused.
-    Strict,
-    /// Kept.
-    None,
 }
 
 /// `[trust]`

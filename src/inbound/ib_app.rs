@@ -116,14 +116,6 @@ pub fn is_client_id(client_id: &str) -> bool {
     (1..=255).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
 }
 
-/// Whether `name` may name a record: what peers and IB apps are called.
-pub fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= 63
-        && bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,14 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_given_as_secret_id_and_name() {
+    fn what_may_be_given_as_secret_and_id() {
         assert!(is_client_secret("a b~") && !is_client_secret("") && !is_client_secret(&"a".repeat(129)) && !is_client_secret("ä"));
         assert!(
             is_client_id("https://x/".trim_start_matches("https:")) && !is_client_id("a:b") && !is_client_id("a b") && !is_client_id("")
         );
-        for (name, expected) in [("one", true), ("1.a_b-c", true), ("", false), (".a", false), ("a/b", false), ("ä", false)] {
-            assert_eq!(is_name(name), expected, "{name}");
-        }
-        assert!(is_name(&"a".repeat(63)) && !is_name(&"a".repeat(64)));
     }
 }

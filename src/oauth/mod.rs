@@ -6,6 +6,7 @@ pub mod error;
 pub mod parameters;
 pub mod pkce;
 pub mod redirect_uri;
+pub mod rotation;
 pub mod scope;
 pub mod token;
 pub mod token_reply;
