@@ -6,10 +6,12 @@
 //! - [`exchange`], [`answer`]: token calls, and what their answers mean
 //! - [`plan`], [`attempt`]: when a token is renewed, and what becomes of a link after each attempt
 //! - [`link`]: the state of a link, in words that name the fix
+//! - [`caller`]: the local applications that may call
 
 pub mod answer;
 pub mod attempt;
 pub mod callback;
+pub mod caller;
 pub mod exchange;
 pub mod handshake;
 pub mod link;

@@ -5,6 +5,7 @@
 //! looks at one consistent state on a thread of the reader pool. Secrets that must be shown again are sealed by [`Seals`], the others are
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
+pub mod caller;
 mod connection;
 mod key_file;
 mod keys;
