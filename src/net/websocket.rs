@@ -133,7 +133,7 @@ async fn join<K>(client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
         tokio::select! {
             _ = carry_both(client, server, &moved) => {}
             () = silence(&moved, terms.idle) => {}
-            () = terms.life.ended() => {}
+            () = std::sync::Arc::clone(&terms.basis).ended() => {}
         }
     }
     drop(kept);

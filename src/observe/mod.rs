@@ -1,6 +1,7 @@
-//! What the daemon says of itself: logs, metrics, and the named points at which crash tests kill it.
+//! What the daemon says of itself: logs, metrics, signs of life to systemd, and the named points at which crash tests kill it.
 
 pub mod log;
 pub mod metrics;
 pub mod point;
 mod redact;
+pub mod systemd;

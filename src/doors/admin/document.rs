@@ -46,8 +46,9 @@ impl<S: Send + Sync> FromRequest<S> for Document {
 }
 
 impl Document {
-    /// The attributes as a `T`, a struct that need not deny unknown members itself: here everything unknown, doubled or of a wrong type is
-    /// refused. `kind` is what `data.type` must say. No body means no attributes.
+    /// The attributes as a `T`, a struct that need not deny unknown members itself: what is unknown, doubled or of a wrong type is
+    /// refused (a struct with `#[serde(flatten)]` cannot be read this way: it hides its fields). `kind` is what `data.type` must say. No
+    /// body means no attributes.
     pub fn attributes<T: DeserializeOwned>(&self, kind: &str) -> Result<T, AdminError> {
         attributes(kind, &self.0)
     }

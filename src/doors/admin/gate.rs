@@ -1,20 +1,30 @@
 //! What every request of the admin API passes: may the caller do this, is there such a tenant; and behind it the audit of what changed.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::document::Named;
-use super::{AdminError, Caller};
+use super::{AdminError, AdminState, Caller};
 use crate::observe::log::AUDIT;
 
 /// Lets the request through to its handler, or refuses it.
-pub(super) async fn pass(caller: Caller, request: Request, next: Next) -> Result<Response, AdminError> {
+pub(super) async fn pass(
+    State(state): State<Arc<AdminState>>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, AdminError> {
     let method = request.method().clone();
     let target = Target::of(request.uri().path())?;
     target.permit(&caller, &method)?;
+    if let Some(tenant) = target.tenant() {
+        super::tenants::must_exist(&state.instance.store, tenant).await?;
+    }
     let response = next.run(request).await;
     if target.is_change(&method) && response.status().is_success() {
         let made = response.extensions().get::<Named>().map(|named| named.0.as_str());
@@ -36,6 +46,14 @@ impl Target {
 
     fn segments(&self) -> Vec<&str> {
         self.0.iter().map(String::as_str).collect()
+    }
+
+    /// The tenant whose records are meant.
+    fn tenant(&self) -> Option<&str> {
+        match self.segments().as_slice() {
+            ["tenants", tenant, _, ..] => Some(tenant),
+            _ => None,
+        }
     }
 
     /// Whether `caller` may do `method` here.

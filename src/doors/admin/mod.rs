@@ -13,6 +13,9 @@ pub mod caller;
 pub mod document;
 pub mod error;
 mod gate;
+pub mod status;
+mod tenants;
+mod users;
 
 pub use caller::Caller;
 pub use document::{Document, created, done, record, shown};
@@ -26,11 +29,15 @@ use http::StatusCode;
 
 use crate::instance::Instance;
 
+use status::Listening;
+
 /// What the handlers share.
 #[derive(Debug)]
 pub struct AdminState {
     /// The instance that is administered.
     pub instance: Arc<Instance>,
+    /// Where the daemon listens.
+    pub listeners: Vec<Listening>,
 }
 
 /// The whole API. Whoever serves it must have authenticated the caller and put a [`Caller`] into the request's extensions.
@@ -38,10 +45,12 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let largest = state.instance.config().limits.form_bytes;
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
+    let api = Router::new().merge(status::router()).merge(tenants::router()).merge(users::router());
     Router::new()
+        .nest("/v2", api)
         .fallback(|| async { AdminError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(gate::pass))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), gate::pass))
         .layer(DefaultBodyLimit::max(largest))
         .with_state(state)
 }

@@ -1,0 +1,42 @@
+//! How the instance does.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::{Router, routing};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::AdminState;
+use super::document;
+
+/// `/status`
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new().route("/status", routing::get(show))
+}
+
+/// One address that the daemon listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listening {
+    /// `public`, `local`, `console` or `admin`.
+    pub name: &'static str,
+    /// The address, with the port that the kernel chose.
+    pub address: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+async fn show(State(state): State<Arc<AdminState>>) -> Response {
+    let instance = &state.instance;
+    let config = instance.config();
+    let attributes = json!({
+        "instance": config.instance.name,
+        "public_url": config.instance.public_url.as_str(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
+        "listeners": state.listeners,
+        "peers": Value::Null,
+    });
+    document::shown(document::record("status", &config.instance.name, attributes))
+}

@@ -1,0 +1,74 @@
+//! Tenants over the admin API.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Router, routing};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::document::{self, Document};
+use super::{AdminError, AdminState};
+use crate::inbound::tenant::{self, Tenant};
+use crate::store::tenant::{self as rows, Deleted};
+use crate::store::{Store, StoreError};
+
+const KIND: &str = "tenant";
+
+/// `/tenants` and one of them.
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new().route("/tenants", routing::get(list).post(create)).route("/tenants/{tenant}", routing::get(show).delete(delete))
+}
+
+/// 404 unless there is a tenant of this name.
+pub(super) async fn must_exist(store: &Store, name: &str) -> Result<(), AdminError> {
+    find(store, name).await.map(drop)
+}
+
+#[derive(Deserialize)]
+struct Create {
+    name: String,
+}
+
+async fn list(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
+    let tenants = state.instance.store.read(rows::all).await?;
+    Ok(document::shown(tenants.iter().map(resource).collect::<Vec<_>>()))
+}
+
+async fn show(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
+    Ok(document::shown(resource(&find(&state.instance.store, &name).await?)))
+}
+
+async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Result<Response, AdminError> {
+    let Create { name } = document.attributes(KIND)?;
+    tenant::check_name(&name).map_err(|error| {
+        AdminError::bad_attribute("name", format!("{:?}", error.0), "a letter or digit, then up to 62 more of those and '.', '_', '-'")
+    })?;
+    let tenant = Tenant { name, created_at: state.instance.clock.now().wall };
+    let row = tenant.clone();
+    let is_new = state.instance.store.write(move |transaction| rows::insert(transaction, &row.name, row.created_at)).await?;
+    if is_new { Ok(document::created(resource(&tenant))) } else { Err(AdminError::exists(KIND, &tenant.name)) }
+}
+
+async fn delete(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
+    if name == tenant::DEFAULT {
+        return Err(AdminError::in_use(KIND, &name, "every command without --tenant"));
+    }
+    let gone = name.clone();
+    match state.instance.store.write(move |transaction| rows::delete(transaction, &gone)).await? {
+        Deleted::Gone => Ok(document::done()),
+        Deleted::Missing => Err(AdminError::not_found(KIND, &name)),
+        Deleted::InUse => Err(AdminError::in_use(KIND, &name, "the apps, peers or callers that belong to it")),
+    }
+}
+
+async fn find(store: &Store, name: &str) -> Result<Tenant, AdminError> {
+    let wanted = name.to_owned();
+    let found: Result<_, StoreError> = store.read(move |connection| rows::by_name(connection, &wanted)).await;
+    found?.ok_or_else(|| AdminError::not_found(KIND, name))
+}
+
+fn resource(tenant: &Tenant) -> Value {
+    document::record(KIND, &tenant.name, tenant)
+}
