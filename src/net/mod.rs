@@ -7,6 +7,7 @@ mod connect;
 pub mod forwarded;
 pub mod guard;
 pub mod headers;
+pub mod life;
 pub mod path;
 mod pool;
 pub mod problem;

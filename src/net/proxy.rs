@@ -16,16 +16,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::{RequestBody, ResponseBody};
 use super::client::{Client, SendError};
+use super::life::Life;
 use crate::config::Limits;
-
-/// What an open stream rests on, a grant or a link: it ends when that ends.
-pub trait Basis: Send + Sync + 'static {
-    /// Whether it has ended. Asked for every frame.
-    fn is_ended(&self) -> bool;
-
-    /// Completes when it ends. Asked for only by streams that have to wait.
-    fn ended(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-}
 
 /// What a call must obey while it is under way.
 #[derive(Clone)]
@@ -37,14 +29,14 @@ pub struct Terms {
     /// Longest body, in bytes.
     pub most: u64,
     /// What the call rests on.
-    pub basis: Arc<dyn Basis>,
+    pub life: Arc<Life>,
 }
 
 impl Terms {
-    /// The terms that `limits` set for a call resting on `basis`.
-    pub fn new(limits: &Limits, basis: Arc<dyn Basis>) -> Self {
+    /// The terms that `limits` set for a call that rests on `life`.
+    pub fn new(limits: &Limits, life: Arc<Life>) -> Self {
         let most = if limits.body_bytes == 0 { u64::MAX } else { limits.body_bytes };
-        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, basis }
+        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, life }
     }
 }
 
@@ -226,7 +218,7 @@ impl<B, K> Passage<B, K> {
         let idle = self.terms.idle;
         let wait = self.wait.get_or_insert_with(|| {
             self.is_waiting = true;
-            Box::pin(Wait { ended: Arc::clone(&self.terms.basis).ended(), silence: tokio::time::sleep(idle) })
+            Box::pin(Wait { ended: Box::pin(self.terms.life.ended()), silence: tokio::time::sleep(idle) })
         });
         let mut wait = wait.as_mut().project();
         if !std::mem::replace(&mut self.is_waiting, true) {
@@ -257,7 +249,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        let outcome = if this.terms.basis.is_ended() {
+        let outcome = if this.terms.life.is_ended() {
             Some(Err(Broken::Withdrawn))
         } else {
             match Pin::new(&mut this.body).poll_frame(context) {
@@ -292,29 +284,13 @@ mod tests {
 
     use futures_util::stream::{self, Stream, StreamExt};
     use http_body_util::{BodyExt, StreamBody};
-    use tokio::sync::watch;
 
     use super::*;
 
-    struct Grant(watch::Sender<bool>);
-
-    impl Basis for Grant {
-        fn is_ended(&self) -> bool {
-            *self.0.borrow()
-        }
-
-        fn ended(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            let mut ended = self.0.subscribe();
-            Box::pin(async move {
-                let _ = ended.wait_for(|ended| *ended).await;
-            })
-        }
-    }
-
-    fn terms(most: u64, idle: u64) -> (Terms, Arc<Grant>) {
-        let grant = Arc::new(Grant(watch::Sender::new(false)));
+    fn terms(most: u64, idle: u64) -> (Terms, Arc<Life>) {
+        let life = Arc::new(Life::default());
         let (first_byte, idle) = (Duration::from_millis(30), Duration::from_millis(idle));
-        (Terms { first_byte, idle, most, basis: Arc::clone(&grant) as Arc<dyn Basis> }, grant)
+        (Terms { first_byte, idle, most, life: Arc::clone(&life) }, life)
     }
 
     fn frames(texts: &'static [&'static str]) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin {
@@ -327,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_pass_as_they_come_and_trailers_by_the_rules() {
-        let (terms, _grant) = terms(6, 1_000);
+        let (terms, _life) = terms(6, 1_000);
         let trailers = [("checksum", "1"), ("p2pi-client", "admin")];
         let trailers = trailers.map(|(name, value)| (name.parse().expect(name), value.parse().expect(value))).into_iter().collect();
         let body = StreamBody::new(frames(&["abc", "def"]).chain(stream::iter([Ok(Frame::trailers(trailers))])));
@@ -344,22 +320,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_ends_early_when_it_is_too_long_silent_or_withdrawn() {
-        let (short, _grant) = terms(5, 1_000);
+        let (short, _life) = terms(5, 1_000);
         let (mut passage, sending) = upload(StreamBody::new(frames(&["abc", "def"])), &short).expect("a body");
         assert!(passage.frame().await.expect("a frame").is_ok());
         assert_eq!(passage.frame().await.expect("an end").err(), Some(Broken::TooLarge));
         assert_eq!(sending.ended.get(), Some(&Err(Broken::TooLarge)));
 
-        let (hurried, _grant) = terms(5, 20);
+        let (hurried, _life) = terms(5, 20);
         let (mut passage, _) = upload(StreamBody::new(frames(&["abc"]).chain(never())), &hurried).expect("a body");
         assert!(passage.frame().await.expect("a frame").is_ok());
         assert_eq!(passage.frame().await.expect("an end").err(), Some(Broken::Silent));
 
-        let (patient, grant) = terms(5, 60_000);
+        let (patient, life) = terms(5, 60_000);
         let (mut passage, _) = upload(StreamBody::new(never()), &patient).expect("a body");
         let waiting = tokio::spawn(async move { passage.frame().await.expect("an end").err() });
         tokio::task::yield_now().await;
-        grant.0.send_replace(true);
+        life.end();
         assert_eq!(waiting.await.expect("no panic"), Some(Broken::Withdrawn));
 
         let (mut passage, _) = upload(StreamBody::new(frames(&["abc"])), &patient).expect("a body");
@@ -368,7 +344,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_byte_is_due_after_the_request_s_last() {
-        let (patient, _grant) = terms(u64::MAX, 1_000);
+        let (patient, _life) = terms(u64::MAX, 1_000);
         let never_answered = std::future::pending::<Result<Response<ResponseBody>, SendError>>;
         let started = Instant::now();
         assert!(matches!(first_byte(never_answered(), None, &patient).await, Err(Failure::Timeout(_))));
@@ -390,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_of_sending_may_be_the_body_s_fault() {
-        let (short, _grant) = terms(5, 1_000);
+        let (short, _life) = terms(5, 1_000);
         let broken = || async { Err(SendError::Broken("reset".to_owned())) };
         let sending = Sending::default();
         assert!(matches!(first_byte(broken(), Some(&sending), &short).await, Err(Failure::Unreachable(_))));

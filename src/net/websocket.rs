@@ -133,7 +133,7 @@ async fn join<K>(client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
         tokio::select! {
             _ = carry_both(client, server, &moved) => {}
             () = silence(&moved, terms.idle) => {}
-            () = std::sync::Arc::clone(&terms.basis).ended() => {}
+            () = terms.life.ended() => {}
         }
     }
     drop(kept);

@@ -8,13 +8,13 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::net::client::Client;
+use crate::net::life::Life;
+use crate::net::path::Upstream;
 use crate::outbound::answer;
 use crate::outbound::exchange;
 use crate::outbound::link::{Facts, Holding, Standing};
@@ -35,8 +35,8 @@ pub struct Link {
     need: Notify,
     /// Wakes who waits: something was shown.
     changed: watch::Sender<()>,
-    /// Cancelled, and replaced, when the link is taken away.
-    life: ArcSwap<CancellationToken>,
+    /// Ended, and replaced, when the link is taken away.
+    life: ArcSwap<Life>,
 }
 
 /// Where a peer's calls go.
@@ -47,7 +47,7 @@ pub struct Target {
     /// Its name.
     pub name: String,
     /// What calls' paths are appended to.
-    pub base_url: Url,
+    pub upstream: Upstream,
     /// Connections made under this peer's trust.
     pub client: Client,
     /// Calls are held back until then.
@@ -155,7 +155,7 @@ impl Link {
             waiting: AtomicUsize::new(0),
             need: Notify::new(),
             changed: watch::Sender::new(()),
-            life: ArcSwap::from_pointee(CancellationToken::new()),
+            life: ArcSwap::from_pointee(Life::default()),
         }
     }
 
@@ -205,9 +205,9 @@ impl Link {
         self.credential(wait).await
     }
 
-    /// Completes when the link is taken away (unlinked, deleted): what rests on it ends.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.life.load().as_ref().clone().cancelled_owned()
+    /// What calls under way rest on: it ends when the link is taken away (unlinked, deleted).
+    pub fn life(&self) -> Arc<Life> {
+        self.life.load_full()
     }
 
     async fn awaited(&self, wait: Duration) -> Result<Credential, LinkRefusal> {
@@ -262,7 +262,7 @@ impl Link {
 
     /// Ends what rests on the link.
     pub(super) fn end(&self) {
-        self.life.swap(Arc::new(CancellationToken::new())).cancel();
+        self.life.swap(Arc::default()).end();
     }
 
     /// Completes when a call needs a token.
