@@ -1,0 +1,14 @@
+//! Why things are as they are: for those who operate p2pid, review it or change it.
+//!
+//! - [`defaults`]: every default of the configuration, with its reason
+//! - [`operations`]: what the daemon does at start, reload, stop, crash and restore, and what to watch
+//! - [`refresh`]: the refresh rules on both sides of a link, and why no cheaper rule will do
+
+#[doc = include_str!("defaults.md")]
+pub mod defaults {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("refresh.md")]
+pub mod refresh {}
