@@ -4,12 +4,15 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use super::connection::Held;
+use super::deadline::Patience;
 use super::pool::Lease;
 
 /// The body of a request that we send. The common ones, none and one already in memory, cost no allocation.
@@ -21,7 +24,7 @@ pub enum RequestBody {
     /// One that is here as a whole; `None` once it was taken.
     Whole(Option<Bytes>),
     /// Somebody's request body, passed on as it comes.
-    Incoming(Incoming),
+    Incoming(IncomingBody),
     /// Any other stream.
     Stream(UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>),
 }
@@ -141,5 +144,103 @@ impl Body for ResponseBody {
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.body, f)
+    }
+}
+
+/// The body of a request that somebody sends us. Whoever reads it waits for its next part no longer than `limits.idle_timeout`.
+pub struct IncomingBody {
+    body: Incoming,
+    longest: Duration,
+    waiting: Patience,
+}
+
+impl IncomingBody {
+    pub(super) fn new(body: Incoming, longest: Duration) -> Self {
+        Self { body, longest, waiting: Patience::default() }
+    }
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    /// Nothing came for too long.
+    #[error("nothing of the body came for {}", humantime::format_duration(*.0))]
+    Silent(Duration),
+    /// The connection or the stream ended.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+impl Body for IncomingBody {
+    type Data = Bytes;
+    type Error = IncomingError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                this.waiting.rewarded();
+                Poll::Ready(frame.map(|frame| frame.map_err(IncomingError::Broken)))
+            }
+            Poll::Pending => this.waiting.poll_exhausted(this.longest, context).map(|()| Some(Err(IncomingError::Silent(this.longest)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for IncomingBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.body, f)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of an answer of ours: the service's, or a short one in its place. While it lives its connection is busy.
+    pub(super) struct Answer<B> {
+        #[pin]
+        theirs: Option<B>,
+        ours: Option<Bytes>,
+        held: Held,
+    }
+}
+
+impl<B> Answer<B> {
+    pub(super) fn theirs(body: B, held: Held) -> Self {
+        Self { theirs: Some(body), ours: None, held }
+    }
+
+    pub(super) fn ours(body: Bytes, held: Held) -> Self {
+        Self { theirs: None, ours: Some(body), held }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Answer<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        match this.theirs.as_pin_mut() {
+            Some(body) => body.poll_frame(context),
+            None => Poll::Ready(this.ours.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.theirs.as_ref().map_or(self.ours.is_none(), Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.theirs {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(self.ours.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Client {
 
     fn make(trust: &Trust, limits: &Limits, guarded: bool) -> Self {
         let connector = Connector::new(trust, limits.connect_timeout, guarded);
-        Self { pool: Arc::new(Pool::new(connector, limits.header_bytes)) }
+        Self { pool: Arc::new(Pool::new(connector, limits)) }
     }
 
     /// Sends a request and reads the head of its answer; bodies stream both ways. The URI is absolute.

@@ -4,14 +4,22 @@ pub mod body;
 pub mod certificate;
 pub mod client;
 mod connect;
+pub mod connection;
+mod deadline;
 pub mod forwarded;
 pub mod guard;
 pub mod headers;
 pub mod life;
+pub mod listener;
 pub mod path;
 mod pool;
 pub mod problem;
 pub mod proxy;
+pub mod serve;
 mod stream;
+pub mod tls;
 pub mod trust;
 pub mod websocket;
+
+#[cfg(test)]
+mod tests;

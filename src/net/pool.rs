@@ -7,14 +7,13 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use futures_util::future::Shared as SharedFuture;
+use futures_util::future::{BoxFuture, Shared as SharedFuture};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -24,6 +23,9 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::client::{SendError, chain};
 use super::connect::{Connector, Offer, Origin};
+use super::deadline::Deadlined;
+use super::stream::Stream;
+use crate::config::Limits;
 
 /// An idle HTTP/1.1 connection is not used after this: servers commonly close theirs after 5 s.
 const HTTP1_IDLE: Duration = Duration::from_secs(4);
@@ -51,12 +53,14 @@ pub(super) struct Pool {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     hosts: ArcSwap<HashMap<Origin, Arc<Host>>>,
+    write_idle: Duration,
     born: Instant,
     swept: AtomicBool,
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, header_bytes: usize) -> Self {
+    pub(super) fn new(connector: Connector, limits: &Limits) -> Self {
+        let header_bytes = limits.header_bytes;
         let mut http1 = http1::Builder::new();
         http1.max_header_size(header_bytes);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -67,7 +71,15 @@ impl Pool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { connector, http1, http2, hosts: ArcSwap::default(), born: Instant::now(), swept: AtomicBool::new(false) }
+        Self {
+            connector,
+            http1,
+            http2,
+            hosts: ArcSwap::default(),
+            write_idle: limits.idle_timeout,
+            born: Instant::now(),
+            swept: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn connector(&self) -> &Connector {
@@ -127,7 +139,7 @@ impl Pool {
         let flight = {
             let mut flight = lock(&host.flight);
             match &*flight {
-                Some(under_way) if under_way.peek().is_none() => under_way.clone(),
+                Some(under_way) if under_way.0.peek().is_none() => under_way.clone(),
                 _ => {
                     let (pool, host) = (Arc::clone(self), Arc::clone(host));
                     let task = tokio::spawn(async move {
@@ -140,12 +152,11 @@ impl Pool {
                         .map(|joined| joined.unwrap_or_else(|_| Err(SendError::Unreachable("shutting down".to_owned()))))
                         .boxed()
                         .shared();
-                    *flight = Some(outcome.clone());
-                    outcome
+                    flight.insert(Flight(outcome)).clone()
                 }
             }
         };
-        flight.await
+        flight.0.await
     }
 
     async fn open(self: &Arc<Self>, host: &Arc<Host>) -> Result<Opened, SendError> {
@@ -160,7 +171,7 @@ impl Pool {
             return Ok(Opened::Alone(Alone { sender, born }));
         }
         let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, chain(&error)));
-        let (mut sender, connection) = self.http2.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let (mut sender, connection) = self.http2.handshake(TokioIo::new(Deadlined::new(stream, self.write_idle))).await.map_err(failed)?;
         tokio::spawn(connection.map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
         let shared = Arc::new(Shared { sender, born, under_way: AtomicUsize::new(0), last_used: AtomicU64::new(0) });
@@ -170,9 +181,9 @@ impl Pool {
         Ok(Opened::Shared(shared))
     }
 
-    async fn shake_http1(&self, host: &Host, stream: super::stream::Stream) -> Result<http1::SendRequest<RequestBody>, SendError> {
+    async fn shake_http1(&self, host: &Host, stream: Stream) -> Result<http1::SendRequest<RequestBody>, SendError> {
         let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: {}", host.origin, chain(&error)));
-        let (mut sender, connection) = self.http1.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let (mut sender, connection) = self.http1.handshake(TokioIo::new(Deadlined::new(stream, self.write_idle))).await.map_err(failed)?;
         tokio::spawn(connection.with_upgrades().map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
         Ok(sender)
@@ -226,8 +237,12 @@ pub(super) struct Host {
     protocol: AtomicU8,
     idle: Mutex<Vec<Idle>>,
     shared: ArcSwap<Vec<Arc<Shared>>>,
-    flight: Mutex<Option<SharedFuture<Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>>>>,
+    flight: Mutex<Option<Flight>>,
 }
+
+/// A connection that is being opened on behalf of all who wait for one.
+#[derive(Clone)]
+struct Flight(SharedFuture<BoxFuture<'static, Result<(), SendError>>>);
 
 impl Host {
     fn new(origin: Origin) -> Result<Self, SendError> {

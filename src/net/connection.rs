@@ -1,0 +1,219 @@
+//! One connection of somebody to us: who it is, whether anything is under way on it, and the register of all of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// A TCP address; an IPv4 address is one also where it came over an IPv6 socket.
+    Tcp(SocketAddr),
+    /// A process on this host, as the kernel says.
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// The process, where the kernel tells.
+        pid: Option<i32>,
+    },
+}
+
+/// A connection that was accepted. Requests carry it as an extension: `request.extensions().get::<Arc<Connection>>()`.
+#[derive(Debug)]
+pub struct Connection {
+    neighbour: Neighbour,
+    tls: bool,
+    born: Instant,
+    under_way: AtomicUsize,
+    /// Milliseconds since `born`; when the last request ended.
+    idle_since: AtomicU64,
+    began: AtomicBool,
+    finishing: AtomicBool,
+    driver: AtomicWaker,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn neighbour(&self) -> Neighbour {
+        self.neighbour
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Declares something to be under way until the answer is dropped. Requests do so by themselves until their answers are sent;
+    /// a tunnel does it for as long as it lives, or an HTTP/2 connection that carries nothing else counts as idle.
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.began.store(true, Ordering::Relaxed);
+        Held(Arc::clone(self))
+    }
+
+    /// Completes when the daemon stops and has no time left: tunnels end then.
+    pub async fn ended(&self) {
+        self.cut.cancelled().await;
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    /// The connection's task, woken when [`Self::is_finishing`] or [`Self::is_cut`] changes.
+    pub(super) fn driven_by(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    /// Ends the connection as soon as nothing is under way.
+    pub(super) fn finish(&self) {
+        self.finishing.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts the idle time from now.
+    pub(super) fn touch(&self) {
+        self.idle_since.store(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Until when a request must begin, were none under way.
+    pub(super) fn must_begin_by(&self, first: Duration, idle: Duration) -> Instant {
+        let since = self.born + Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+        since + if self.began.load(Ordering::Relaxed) { idle } else { first }
+    }
+}
+
+/// Something is under way on a connection.
+#[derive(Debug)]
+pub struct Held(Arc<Connection>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The time first: who sees the count at zero sees the time that belongs to it, or an older one once more.
+        self.0.touch();
+        self.0.under_way.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// All connections of all listeners.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    /// Connections that count against the limit.
+    counted: AtomicUsize,
+    closed: Notify,
+    cut: CancellationToken,
+}
+
+impl Register {
+    /// Enters a connection.
+    pub(super) fn enter(self: &Arc<Self>, neighbour: Neighbour, tls: bool, counts: bool) -> Arc<Slot> {
+        let connection = Arc::new(Connection {
+            neighbour,
+            tls,
+            born: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(0),
+            began: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            cut: self.cut.clone(),
+        });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(number, Arc::clone(&connection));
+        if counts {
+            self.counted.fetch_add(1, Ordering::Relaxed);
+        }
+        Arc::new(Slot { register: Arc::clone(self), number, counts, connection })
+    }
+
+    /// How many connections count against the limit.
+    pub(super) fn counted(&self) -> usize {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Asks all connections to end, waits for `limit`, then cuts those that are left.
+    pub(super) async fn close(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.each(Connection::finish);
+        if tokio::time::timeout_at(deadline, self.all_closed()).await.is_err() {
+            tracing::warn!(connections = self.open(), "calls under way took longer than limits.drain; cutting them");
+            self.cut.cancel();
+            self.each(|connection| connection.driver.wake());
+        }
+    }
+
+    async fn all_closed(&self) {
+        loop {
+            let closed = self.closed.notified();
+            if self.lock().is_empty() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    fn each(&self, act: impl Fn(&Connection)) {
+        let connections: Vec<_> = self.lock().values().cloned().collect();
+        connections.iter().for_each(|connection| act(connection));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place in the register; it leaves when the last owner of its byte stream drops it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    register: Arc<Register>,
+    number: u64,
+    counts: bool,
+    connection: Arc<Connection>,
+}
+
+impl Slot {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.counts {
+            self.register.counted.fetch_sub(1, Ordering::Relaxed);
+        }
+        let left = {
+            let mut open = self.register.lock();
+            open.remove(&self.number);
+            open.len()
+        };
+        if left == 0 {
+            self.register.closed.notify_waiters();
+        }
+    }
+}

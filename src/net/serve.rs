@@ -1,0 +1,375 @@
+//! Serving: from a listener to a service's answers, one task per connection, until the daemon stops.
+//!
+//! HTTP/1.1 and HTTP/2 on every listener: TLS agrees on one, in clear HTTP/2 is known by its preface. The service is any
+//! `tower_service::Service` over `http::Request<IncomingBody>`, an axum `Router` among them. What connections may not do, and for how
+//! long, is in [`super::deadline`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::body::{Answer, IncomingBody};
+use super::connection::{Connection, Register, Slot};
+use super::deadline::Deadlined;
+use super::listener::Listener;
+use super::problem::{Code, Problem};
+use super::stream::Stream;
+use super::tls::ServerTls;
+use crate::config::Limits;
+
+/// From accepting a connection until its first request has begun, TLS included.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// A connection that was asked to end and has nothing under way may take this long to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Connections above the limit that are still told so, with a 503; beyond those they are closed without a word.
+const REFUSED_POLITELY: usize = 64;
+/// Streams on one HTTP/2 connection.
+const STREAMS: u32 = 200;
+/// What may come ahead of us on one HTTP/2 stream, and on one connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// An HTTP/2 connection with streams open is asked for a sign of life this often, and given up this long after.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long accepting rests after an error, so that running out of file descriptors is no busy loop.
+const REST: Duration = Duration::from_millis(100);
+
+/// All listeners and their connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Server {
+    register: Arc<Register>,
+    settings: Arc<ArcSwap<Settings>>,
+    stop: CancellationToken,
+    accepting: TaskTracker,
+}
+
+/// How one listener serves.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    /// TLS; a Unix socket has none.
+    pub tls: Option<ServerTls>,
+    /// WebSockets over HTTP/2 (RFC 8441) are offered.
+    pub extended_connect: bool,
+    /// Connections are taken whatever `limits.connections` says: an operator gets in when nobody else does.
+    pub always: bool,
+}
+
+impl Server {
+    /// A server without listeners. `instance` is the name that its own errors carry.
+    pub fn new(limits: &Limits, instance: &str) -> Self {
+        let settings = Settings::new(limits, instance);
+        Self {
+            register: Arc::default(),
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            stop: CancellationToken::new(),
+            accepting: TaskTracker::new(),
+        }
+    }
+
+    /// Uses other limits for connections from now on; open ones keep theirs.
+    pub fn set_limits(&self, limits: &Limits) {
+        let settings = Settings::new(limits, &self.settings.load().instance);
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Serves a listener from now on. Must be called inside a tokio runtime.
+    pub fn serve<S, B>(&self, listener: Listener, serving: Serving, service: S)
+    where
+        S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.accepting.spawn(self.clone().accept(listener, serving, service));
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.register.open()
+    }
+
+    /// Stops listening, closes idle connections at once and the others when they are done, at the latest after `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        self.stop.cancel();
+        self.accepting.close();
+        self.accepting.wait().await;
+        self.register.close(limit).await;
+    }
+
+    async fn accept<S, B>(self, listener: Listener, serving: Serving, service: S)
+    where
+        S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let tls = serving.tls.filter(|_| !listener.is_unix());
+        let mut failing = false;
+        let mut full = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, neighbour) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(listener = %listener.address(), %error, "cannot accept connections; trying on");
+                    }
+                    tokio::time::sleep(REST).await;
+                    continue;
+                }
+            };
+            failing = false;
+            let settings = self.settings.load_full();
+            let over = if serving.always { 0 } else { (self.register.counted() + 1).saturating_sub(settings.connections) };
+            if over > 0 && !full {
+                tracing::warn!(listener = %listener.address(), connections = settings.connections, "limits.connections is reached; refusing more");
+            }
+            full = over > 0;
+            if over > REFUSED_POLITELY {
+                continue;
+            }
+            let slot = self.register.enter(neighbour, tls.is_some(), !serving.always);
+            // A stop between accepting and entering has not seen this one.
+            if self.stop.is_cancelled() {
+                slot.connection().finish();
+            }
+            let task = Task { settings, slot, refused: over > 0, extended_connect: serving.extended_connect };
+            tokio::spawn(task.run(stream, tls.clone(), service.clone()));
+        }
+    }
+}
+
+/// What every connection needs of the configuration.
+#[derive(Debug)]
+struct Settings {
+    instance: Arc<str>,
+    connections: usize,
+    header_bytes: usize,
+    first_request: Duration,
+    idle: Duration,
+    goodbye: Duration,
+}
+
+impl Settings {
+    fn new(limits: &Limits, instance: &str) -> Self {
+        Self {
+            instance: Arc::from(instance),
+            connections: limits.connections,
+            header_bytes: limits.header_bytes,
+            first_request: FIRST_REQUEST.min(limits.idle_timeout),
+            idle: limits.idle_timeout,
+            goodbye: GOODBYE.min(limits.idle_timeout),
+        }
+    }
+}
+
+/// One connection's task.
+struct Task {
+    settings: Arc<Settings>,
+    slot: Arc<Slot>,
+    refused: bool,
+    extended_connect: bool,
+}
+
+impl Task {
+    async fn run<S, B>(self, stream: Stream, tls: Option<ServerTls>, service: S)
+    where
+        S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connection = Arc::clone(self.slot.connection());
+        let deadline = Instant::now() + self.settings.first_request;
+        let opening = unless_finishing(&connection, tokio::time::timeout_at(deadline, open(stream, tls)));
+        let (stream, ahead, speaks_http2) = match opening.await {
+            Some(Ok(Ok(opened))) => opened,
+            Some(Ok(Err(error))) => {
+                return tracing::debug!(neighbour = ?connection.neighbour(), %error, "a connection failed before its first request");
+            }
+            Some(Err(_)) => {
+                return tracing::debug!(neighbour = ?connection.neighbour(), "a connection was silent for too long before its first request");
+            }
+            None => return,
+        };
+        let settings = &self.settings;
+        let io = TokioIo::new(Deadlined::accepted(stream, ahead, settings.idle, Arc::clone(&self.slot)));
+        let (refused, extended_connect) = (self.refused, self.extended_connect);
+        let hyper_service = {
+            let (connection, settings) = (Arc::clone(&connection), Arc::clone(&self.settings));
+            service_fn(move |request| answer(request, service.clone(), Arc::clone(&connection), Arc::clone(&settings), refused))
+        };
+        // From here on the byte stream alone keeps the connection's place: an upgrade may carry it away.
+        let settings = Arc::clone(&self.settings);
+        drop(self);
+        let outcome = if speaks_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
+                .max_concurrent_streams(STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_TIMEOUT);
+            if extended_connect {
+                builder.enable_connect_protocol();
+            }
+            drive(&connection, &settings, builder.serve_connection(io, hyper_service), http2::Connection::graceful_shutdown).await
+        } else {
+            let mut builder = http1::Builder::new();
+            // Our own rule for connections without a request covers heads too.
+            builder.header_read_timeout(None).max_header_size(settings.header_bytes);
+            let conn = builder.serve_connection(io, hyper_service).with_upgrades();
+            drive(&connection, &settings, conn, http1::UpgradeableConnection::graceful_shutdown).await
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(neighbour = ?connection.neighbour(), error = super::client::chain(&error), "a connection broke");
+        }
+    }
+}
+
+/// TLS, and which HTTP it is: the stream, what was read of it to find out, and whether it is HTTP/2.
+async fn open(stream: Stream, tls: Option<ServerTls>) -> io::Result<(Stream, Bytes, bool)> {
+    let mut stream = match (tls, stream) {
+        (Some(tls), Stream::Tcp(tcp)) => {
+            let stream = tls.accept(tcp).await?;
+            let speaks_http2 = stream.speaks_http2();
+            return Ok((stream, Bytes::new(), speaks_http2));
+        }
+        (_, stream) => stream,
+    };
+    let mut ahead = BytesMut::with_capacity(PREFACE.len());
+    while ahead.len() < PREFACE.len() && PREFACE.starts_with(&ahead) {
+        let left = PREFACE.len() - ahead.len();
+        if (&mut stream).take(left as u64).read_buf(&mut ahead).await? == 0 {
+            break;
+        }
+    }
+    let speaks_http2 = *ahead == *PREFACE;
+    Ok((stream, ahead.freeze(), speaks_http2))
+}
+
+/// `work`, or nothing when the connection is to end first.
+async fn unless_finishing<F: Future>(connection: &Connection, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        connection.driven_by(context.waker());
+        if connection.is_finishing() {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Runs a connection to its end: its own, or the one that the deadline for the next request or the daemon's stop puts to it.
+///
+/// The timer is not moved at every request: when it fires it is set to when it should have.
+async fn drive<C, E>(connection: &Connection, settings: &Settings, work: C, finish: impl Fn(Pin<&mut C>)) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let mut work = pin!(work);
+    let mut timer = pin!(tokio::time::sleep_until(connection.must_begin_by(settings.first_request, settings.idle)));
+    let mut goodbye = false;
+    std::future::poll_fn(|context| {
+        connection.driven_by(context.waker());
+        if connection.is_finishing() && !goodbye {
+            goodbye = true;
+            finish(work.as_mut());
+            timer.as_mut().reset(Instant::now() + settings.goodbye);
+        }
+        if let Poll::Ready(outcome) = work.as_mut().poll(context) {
+            return Poll::Ready(outcome);
+        }
+        if connection.is_cut() {
+            return Poll::Ready(Ok(()));
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let due = connection.must_begin_by(settings.first_request, settings.idle);
+            if connection.is_busy() {
+                timer.as_mut().reset(now + if goodbye { settings.goodbye } else { settings.idle });
+            } else if goodbye {
+                return Poll::Ready(Ok(()));
+            } else if due > now {
+                timer.as_mut().reset(due);
+            } else {
+                goodbye = true;
+                finish(work.as_mut());
+                timer.as_mut().reset(now + settings.goodbye);
+                if let Poll::Ready(outcome) = work.as_mut().poll(context) {
+                    return Poll::Ready(outcome);
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One request: the service's answer, or 500 where it panics.
+async fn answer<S, B>(
+    request: Request<Incoming>,
+    mut service: S,
+    connection: Arc<Connection>,
+    settings: Arc<Settings>,
+    refused: bool,
+) -> Result<Response<Answer<B>>, Infallible>
+where
+    S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible>,
+{
+    let held = connection.hold();
+    if refused {
+        let mut response = own_problem(Code::Overloaded, "all connections that limits.connections allows are taken; try again", &settings);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        connection.finish();
+        return Ok(response.map(|body| Answer::ours(body, held)));
+    }
+    let mut request = request.map(|body| IncomingBody::new(body, settings.idle));
+    request.extensions_mut().insert(connection);
+    let work = async move {
+        let Ok(()) = std::future::poll_fn(|context: &mut Context<'_>| service.poll_ready(context)).await;
+        let Ok(response) = service.call(request).await;
+        response
+    };
+    Ok(match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(response) => response.map(|body| Answer::theirs(body, held)),
+        Err(_) => {
+            // The panic hook has logged where.
+            own_problem(Code::Internal, "the request met a fault in p2pid; its log says more", &settings)
+                .map(|body| Answer::ours(body, held))
+        }
+    })
+}
+
+fn own_problem(code: Code, detail: &str, settings: &Settings) -> Response<Bytes> {
+    Problem { code, detail, instance: &settings.instance, request_id: "-", retry_after: None }.response()
+}

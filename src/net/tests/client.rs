@@ -1,0 +1,224 @@
+//! The client: whom it believes, what it reuses, and what its errors promise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::net::body::RequestBody;
+use crate::net::client::SendError;
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let site = Site::plain(who_calls());
+    let client = anybody();
+    let first = text(&client, &site.url("/")).await;
+    assert!(first.ends_with("HTTP/1.1"), "{first}");
+    assert_eq!(text(&client, &site.url("/")).await, first);
+
+    let (identity, pem) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    let client = trusting(&pem);
+    let first = text(&client, &site.secure_url("/")).await;
+    assert!(first.ends_with("HTTP/2.0"), "{first}");
+    assert_eq!(text(&client, &site.secure_url("/")).await, first);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_one_http2_connection_from_the_start() {
+    let (identity, pem) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    let client = trusting(&pem);
+    let url = site.secure_url("/");
+    let answers = futures_util::future::join_all((0..20).map(|_| text(&client, &url))).await;
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(site.server.connections(), 1);
+}
+
+#[tokio::test]
+async fn c5_certificates_are_believed_by_authority_or_by_pin_and_refused_with_their_fingerprint() {
+    let (identity, pem) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    let url = site.secure_url("/");
+    let pin = identity.certificate().pin;
+    text(&trusting(&pem), &url).await;
+    text(&pinning(pin), &url).await;
+
+    let other = super::identity();
+    for client in [trusting(&other.1), pinning(other.0.certificate().pin), Client::new(&Trust::system(&[]).expect("roots"), &limits())] {
+        let Err(FetchError::Untrusted(untrusted)) = fetch(&client, &url).await else { panic!("expected a refusal") };
+        assert_eq!(untrusted.pin, pin);
+        assert!(untrusted.to_string().contains(&format!("({pin})")), "{untrusted}");
+    }
+    let by_name = site.secure_url("/").replace("127.0.0.1", "localhost");
+    let Err(FetchError::Untrusted(untrusted)) = fetch(&trusting(&pem), &by_name).await else { panic!("expected a refusal") };
+    assert_eq!(untrusted.reason, "it stands for another name");
+}
+
+#[tokio::test]
+async fn a_peers_certificate_can_be_looked_at() {
+    let (identity, pem) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    let seen = soon("a handshake", trusting(&pem).certificate(&site.secure_url("/").parse().expect("a URL"))).await;
+    assert_eq!(seen.expect("trusted").as_ref(), Some(identity.certificate()));
+}
+
+#[tokio::test]
+async fn c5_redirects_are_not_followed() {
+    let site = Site::plain(Router::new().route("/token", post(|| async { Redirect::temporary("/elsewhere") })));
+    let request = Request::post(site.url("/token")).body(Bytes::from_static(b"grant_type=x")).expect("a request");
+    let response = anybody().fetch(request, PATIENCE, 1000).await.expect("an answer");
+    assert_eq!(response.status(), 307);
+    assert_eq!(response.headers()["location"], "/elsewhere");
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_cap_is_inconclusive() {
+    let site = Site::plain(Router::new().route("/", get(|| async { "0123456789" })));
+    for (most, whole) in [(10, true), (9, false)] {
+        let request = Request::get(site.url("/")).body(Bytes::new()).expect("a request");
+        let outcome = anybody().fetch(request, PATIENCE, most).await;
+        assert_eq!(outcome.is_ok(), whole);
+        assert!(whole || outcome.expect_err("too large").is_inconclusive());
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_sent_and_what_may_have_been_are_told_apart() {
+    let client = anybody();
+    let get = |url: &str| Request::get(url).body(Bytes::new()).expect("a request");
+    let deadline = Duration::from_millis(300);
+
+    // Nobody listens.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    assert!(matches!(fetch(&client, &format!("http://{address}/")).await, Err(FetchError::NotSent(_))));
+    // No such name, no usable URL.
+    assert!(matches!(fetch(&client, "http://nowhere.invalid/").await, Err(FetchError::NotSent(_))));
+    assert!(matches!(fetch(&client, "/relative").await, Err(FetchError::NotSent(_))));
+
+    // TCP, but never TLS: the deadline passes before a request can be sent.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    assert!(matches!(client.fetch(get(&format!("https://{address}/")), deadline, 10).await, Err(FetchError::NotSent(_))));
+    // Taken, and never answered.
+    assert!(matches!(client.fetch(get(&format!("http://{address}/")), deadline, 10).await, Err(FetchError::Inconclusive(_))));
+
+    // Taken, and the connection closed instead of an answer; half an answer.
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"] {
+        let address = scripted(vec![vec![answer]]).await;
+        assert!(matches!(fetch(&client, &format!("http://{address}/")).await, Err(FetchError::Inconclusive(_))), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_costs_no_request() {
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let address = scripted(vec![vec![OK], vec![OK, OK]]).await;
+    let client = anybody();
+    for _ in 0..3 {
+        assert_eq!(text(&client, &format!("http://{address}/")).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_client_calls_no_private_address() {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&hits);
+    let site = Site::plain(Router::new().route("/", get(move || async move { counted.fetch_add(1, Ordering::Relaxed).to_string() })));
+    let client = Client::guarded(&Trust::system(&[]).expect("roots"), &limits());
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0x7f.1", "2130706433"] {
+        let request = Request::get(format!("http://{host}:{}/", site.address.port())).body(RequestBody::Empty).expect("a request");
+        let error = soon("a refusal", client.send(request)).await.expect_err(host);
+        assert!(matches!(error, SendError::Forbidden(_)), "{host}: {error:?}");
+    }
+    assert_eq!(hits.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let site = Site::plain(Router::new().route("/", post(|body: axum::body::Body| async { body })));
+    let (sender, parts) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = futures_util::stream::unfold(parts, |mut parts| async move {
+        parts.recv().await.map(|part| (Ok::<_, std::convert::Infallible>(part), parts))
+    });
+    let request = Request::post(site.url("/")).body(RequestBody::stream(axum::body::Body::from_stream(body))).expect("a request");
+    let client = anybody();
+    let answer = tokio::spawn(async move { client.send(request).await });
+    sender.send(Bytes::from_static(b"one")).await.expect("a reader");
+    let mut body = soon("a head", answer).await.expect("no panic").expect("an answer").into_body();
+    let mut next = async || soon("a frame", body.frame()).await.map(|frame| frame.expect("a frame").into_data().expect("data"));
+    assert_eq!(next().await.as_deref(), Some(&b"one"[..]));
+    sender.send(Bytes::from_static(b"two")).await.expect("a reader");
+    assert_eq!(next().await.as_deref(), Some(&b"two"[..]));
+    drop(sender);
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused_alike_by_both_versions() {
+    let (identity, pem) = identity();
+    let (secure, _) = Site::secure(who_calls(), &identity);
+    let plain = Site::plain(who_calls());
+    let client = trusting(&pem);
+    for url in [plain.url("/"), secure.secure_url("/")] {
+        for (size, status) in [(60 << 10, 200), (70 << 10, 431)] {
+            let request = Request::get(&url).header("x-large", "x".repeat(size)).body(Bytes::new()).expect("a request");
+            let response = soon("an answer", client.fetch(request, PATIENCE, 1 << 20)).await.expect("an answer");
+            assert_eq!(response.status(), status, "{url} {size}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_takes_its_connection_over() {
+    async fn upgrade(request: axum::extract::Request) -> http::Response<axum::body::Body> {
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
+            let mut io = hyper_util::rt::TokioIo::new(upgraded);
+            let mut greeting = [0; 4];
+            io.read_exact(&mut greeting).await.expect("a greeting");
+            io.write_all(&greeting).await.expect("a reader");
+        });
+        let response = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "websocket");
+        response.body(axum::body::Body::empty()).expect("a response")
+    }
+    let site = Site::plain(Router::new().route("/", get(upgrade)));
+    let request = Request::get(site.url("/")).header("connection", "upgrade").header("upgrade", "websocket");
+    let response = anybody().send_upgrade(request.body(RequestBody::Empty).expect("a request")).await.expect("an answer");
+    assert_eq!(response.status(), 101);
+    let mut io = hyper_util::rt::TokioIo::new(soon("an upgrade", hyper::upgrade::on(response)).await.expect("an upgrade"));
+    io.write_all(b"ping").await.expect("a reader");
+    let mut echo = [0; 4];
+    soon("an echo", io.read_exact(&mut echo)).await.expect("an echo");
+    assert_eq!(&echo, b"ping");
+}
+
+/// A server that follows a script: for each connection the answers to its requests, then it closes it.
+async fn scripted(connections: Vec<Vec<&'static str>>) -> std::net::SocketAddr {
+    async fn request(stream: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a request"));
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        for answers in connections {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            for answer in answers {
+                request(&mut stream).await;
+                stream.write_all(answer.as_bytes()).await.expect("a reader");
+            }
+        }
+    });
+    address
+}

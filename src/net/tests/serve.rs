@@ -1,0 +1,195 @@
+//! Listeners, limits, faults and the way out.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use axum::Router;
+use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::net::body::RequestBody;
+
+async fn raw(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin), path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.expect("a reader");
+    let mut answer = vec![0; 4096];
+    let count = soon("an answer", stream.read(&mut answer)).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..count]).into_owned()
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_with_500_and_the_connection_lives_on() {
+    let site = Site::plain(who_calls().route("/panic", get(async || -> &'static str { panic!("on purpose") })));
+    let client = anybody();
+    let before = text(&client, &site.url("/")).await;
+    let response = fetch(&client, &site.url("/panic")).await.expect("an answer");
+    assert_eq!(response.status(), 500);
+    assert_eq!(response.headers()["p2pi-error"], "internal");
+    assert_eq!(response.headers()["p2pi-error-from"], "instance1");
+    assert_eq!(text(&client, &site.url("/")).await, before);
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_are_told_so() {
+    let site = Site::open(&Limits { connections: 2, ..limits() }, None, who_calls());
+    let mut first = TcpStream::connect(site.address).await.expect("a connection");
+    let mut second = TcpStream::connect(site.address).await.expect("a connection");
+    assert!(raw(&mut first, "/").await.starts_with("HTTP/1.1 200"));
+    assert!(raw(&mut second, "/").await.starts_with("HTTP/1.1 200"));
+    let mut third = TcpStream::connect(site.address).await.expect("a connection");
+    let refusal = raw(&mut third, "/").await;
+    assert!(refusal.starts_with("HTTP/1.1 503"), "{refusal}");
+    assert!(refusal.contains("p2pi-error: overloaded") && refusal.contains("retry-after: 1"), "{refusal}");
+    assert_eq!(soon("its end", third.read(&mut [0])).await.expect("an end"), 0);
+    // Those that were there are served on, and a place that is given up is free.
+    assert!(raw(&mut first, "/").await.starts_with("HTTP/1.1 200"));
+    drop(second);
+    until("a free place", || site.server.connections() == 1).await;
+    let mut fourth = TcpStream::connect(site.address).await.expect("a connection");
+    assert!(raw(&mut fourth, "/").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn http2_is_spoken_in_clear_to_who_begins_it_and_offers_extended_connect() {
+    let site = Site::plain(who_calls());
+    let stream = TcpStream::connect(site.address).await.expect("a connection");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, RequestBody>(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = Request::get(site.url("/")).body(RequestBody::Empty).expect("a request");
+    let response = soon("an answer", sender.send_request(request)).await.expect("an answer");
+    assert_eq!((response.status(), response.version()), (http::StatusCode::OK, http::Version::HTTP_2));
+    // Refused by the service; without the offer it could not even be sent.
+    let request = Request::connect(site.url("/")).extension(hyper::ext::Protocol::from_static("websocket"));
+    let response = soon("an answer", sender.send_request(request.body(RequestBody::Empty).expect("a request"))).await.expect("an answer");
+    assert_eq!(response.status(), 405);
+}
+
+/// A site with a request under way that `go` lets finish.
+async fn busy_site() -> (Site, Arc<Notify>, tokio::task::JoinHandle<String>) {
+    let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (arrived, go) = (Arc::clone(&arrived), Arc::clone(&go));
+        move || async move {
+            arrived.notify_one();
+            go.notified().await;
+            "done"
+        }
+    };
+    let site = Site::plain(who_calls().route("/slow", get(handler)));
+    let mut stream = TcpStream::connect(site.address).await.expect("a connection");
+    let call = tokio::spawn(async move { raw(&mut stream, "/slow").await });
+    soon("the request", arrived.notified()).await;
+    (site, go, call)
+}
+
+#[tokio::test]
+async fn draining_closes_idle_connections_at_once_and_waits_for_busy_ones() {
+    let (site, go, call) = busy_site().await;
+    let mut idle = TcpStream::connect(site.address).await.expect("a connection");
+    raw(&mut idle, "/").await;
+    let mut fresh = TcpStream::connect(site.address).await.expect("a connection");
+    until("three connections", || site.server.connections() == 3).await;
+    let server = site.server.clone();
+    let drain = tokio::spawn(async move { server.drain(PATIENCE).await });
+    for stream in [&mut idle, &mut fresh] {
+        assert_eq!(soon("its end", stream.read(&mut [0])).await.expect("an end"), 0);
+    }
+    assert!(TcpStream::connect(site.address).await.is_err(), "nobody listens any more");
+    assert!(!drain.is_finished());
+    go.notify_one();
+    let answer = soon("the answer", call).await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+    soon("the drain's end", drain).await.expect("no panic");
+    assert_eq!(site.server.connections(), 0);
+}
+
+#[tokio::test]
+async fn draining_cuts_what_takes_too_long() {
+    let (site, _go, call) = busy_site().await;
+    soon("the drain's end", site.server.drain(Duration::from_millis(50))).await;
+    assert_eq!(soon("the cut", call).await.expect("no panic"), "");
+    until("no connection", || site.server.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn draining_ends_http2_connections_after_their_streams() {
+    let (identity, pem) = identity();
+    let go = Arc::new(Notify::new());
+    let arrived = Arc::new(Notify::new());
+    let handler = {
+        let (arrived, go) = (Arc::clone(&arrived), Arc::clone(&go));
+        move || async move {
+            arrived.notify_one();
+            go.notified().await;
+            "done"
+        }
+    };
+    let (site, _) = Site::secure(Router::new().route("/slow", get(handler)), &identity);
+    let (client, url) = (trusting(&pem), site.secure_url("/slow"));
+    let call = tokio::spawn(async move { text(&client, &url).await });
+    soon("the request", arrived.notified()).await;
+    let server = site.server.clone();
+    let drain = tokio::spawn(async move { server.drain(PATIENCE).await });
+    go.notify_one();
+    assert_eq!(soon("the answer", call).await.expect("no panic"), "done");
+    soon("the drain's end", drain).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_ours_alone_and_says_who_calls() {
+    async fn handler(Extension(connection): Extension<Arc<Connection>>) -> String {
+        format!("{:?}", connection.neighbour())
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run").join("admin.sock");
+    let listen = Listen::Unix(path.clone());
+    let server = Server::new(&limits(), "instance1");
+    let listener = Listener::bind(&listen, None).expect("a socket");
+    assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o660);
+    let error = Listener::bind(&listen, None).expect_err("taken").to_string();
+    assert!(error.starts_with(&format!("cannot listen on unix:{}", path.display())) && error.contains("another daemon"), "{error}");
+    server.serve(listener, Serving::default(), Router::new().route("/", get(handler)));
+    let mut stream = UnixStream::connect(&path).await.expect("a connection");
+    let uid = std::fs::metadata(folder.path()).expect("the folder").uid();
+    let answer = raw(&mut stream, "/").await;
+    assert!(answer.contains(&format!("Unix {{ uid: {uid},")), "{answer}");
+    drop(stream);
+    server.drain(PATIENCE).await;
+    assert!(!path.exists(), "its file goes with it");
+}
+
+#[tokio::test]
+async fn only_dead_sockets_are_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists(), "a dead socket stays behind");
+    Listener::bind(&Listen::Unix(path), None).expect("the dead one is replaced");
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "precious").expect("a file");
+    let error = Listener::bind(&Listen::Unix(file.clone()), None).expect_err("no socket").to_string();
+    assert!(error.contains("expected a socket or nothing"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
+}
+
+#[tokio::test]
+async fn a_listener_on_all_addresses_takes_both_families_and_names_ipv4_as_such() {
+    let listener = Listener::bind(&Listen::Tcp("[::]:0".parse().expect("an address")), None).expect("a port");
+    let Listen::Tcp(address) = listener.address() else { panic!("TCP was asked for") };
+    assert_ne!(address.port(), 0);
+    let server = Server::new(&limits(), "instance1");
+    server.serve(listener, Serving::default(), who_calls());
+    let answer = text(&anybody(), &format!("http://127.0.0.1:{}/", address.port())).await;
+    assert!(answer.starts_with("127.0.0.1:"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let first = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address")), None).expect("a port");
+    let error = Listener::bind(&first.address(), None).expect_err("taken").to_string();
+    assert!(error.starts_with(&format!("cannot listen on {}", first.address())) && error.contains("another daemon"), "{error}");
+}

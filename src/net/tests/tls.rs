@@ -1,0 +1,75 @@
+//! Our own certificate: made, kept, replaced.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn url(text: &str) -> url::Url {
+    text.parse().expect("a URL")
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_to_new_connections_and_open_ones_live_on() {
+    let ((old, old_pem), (new, new_pem)) = (identity(), identity());
+    let (site, tls) = Site::secure(who_calls(), &old);
+    let early = trusting(&old_pem);
+    let before = text(&early, &site.secure_url("/")).await;
+    tls.replace(new.clone());
+    assert_eq!(tls.certificate(), *new.certificate());
+    assert_eq!(text(&early, &site.secure_url("/")).await, before, "the same connection");
+    text(&trusting(&new_pem), &site.secure_url("/")).await;
+    text(&pinning(new.certificate().pin), &site.secure_url("/")).await;
+    assert!(matches!(fetch(&trusting(&old_pem), &site.secure_url("/")).await, Err(FetchError::Untrusted(_))));
+}
+
+#[test]
+fn the_development_certificate_is_private_kept_and_made_anew_when_needed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("tls");
+    let one = url("https://one.example.com:7443");
+    let first = Identity::self_signed(&folder, &one, now()).expect("a certificate");
+    assert_eq!(first.certificate().names, ["one.example.com"]);
+    for file in ["cert.pem", "key.pem"] {
+        assert_eq!(std::fs::metadata(folder.join(file)).expect(file).permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    let pin = |url: &url::Url, now: Timestamp| Identity::self_signed(&folder, url, now).expect("a certificate").certificate().pin;
+    assert_eq!(pin(&one, now()), first.certificate().pin, "kept");
+    let end = first.certificate().not_after;
+    let renewed = pin(&one, end);
+    assert_ne!(renewed, first.certificate().pin, "it has run out");
+    assert_ne!(pin(&url("https://two.example.com"), end), renewed, "another host");
+    let address = Identity::self_signed(&folder, &url("https://[::1]:7443"), end).expect("a certificate");
+    assert_eq!(address.certificate().names, ["::1"]);
+    assert_eq!(pin(&url("https://[::1]:7443"), end), address.certificate().pin, "kept");
+    std::fs::write(folder.join("key.pem"), "damaged").expect("a file");
+    pin(&one, end);
+}
+
+#[test]
+fn files_that_are_no_certificate_or_do_not_fit_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let make = |name: &str| {
+        Identity::self_signed(&folder.path().join(name), &url("https://localhost"), now()).expect("a certificate");
+        (folder.path().join(name).join("cert.pem"), folder.path().join(name).join("key.pem"))
+    };
+    let ((cert, key), (_, other_key)) = (make("one"), make("other"));
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "").expect("a file");
+    let missing = folder.path().join("missing.pem");
+    let damaged = folder.path().join("damaged.pem");
+    std::fs::write(&damaged, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("a file");
+    let cases = [
+        (&missing, &key, &missing, "cannot be read"),
+        (&empty, &key, &empty, "found no certificate"),
+        (&damaged, &key, &damaged, "found a certificate that cannot be read"),
+        (&cert, &missing, &missing, "cannot be read"),
+        (&cert, &empty, &empty, "found nothing that is a private key"),
+        (&cert, &cert, &cert, "found nothing that is a private key"),
+        (&cert, &other_key, &other_key, "found a key of another certificate"),
+    ];
+    for (cert, key, named, found) in cases {
+        let error = Identity::from_files(cert, key).expect_err(found).to_string();
+        assert!(error.starts_with(&named.display().to_string()) && error.contains(found) && error.contains("expected"), "{error}");
+    }
+    Identity::from_files(&cert, &key).expect("these fit");
+}
