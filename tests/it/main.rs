@@ -1,4 +1,5 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
+mod tidy;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;

@@ -1,0 +1,253 @@
+//! The house's order, read off the sources: which room may know which, how long a file may be, and what has no place in it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms, from the inside out. A room may use those of the groups before its own; inside a group see [`KNOW_EACH_OTHER`].
+const ROOMS: &[&[&str]] = &[
+    &["secret", "clock", "random", "id"],
+    &["oauth"],
+    &["inbound", "outbound"],
+    &["store", "net", "pages", "dialect", "config", "observe"],
+    &["instance"],
+    &["tasks"],
+    &["doors"],
+    &["daemon"],
+    &["cli"],
+];
+
+/// The innermost group is one thing in parts, and the shell's services use one another. `inbound` and `outbound` do not know each other.
+const KNOW_EACH_OTHER: &[usize] = &[0, 3];
+
+/// The rooms of the core: plain functions over plain data.
+const CORE: &[&str] = &["secret", "clock", "random", "id", "oauth", "inbound", "outbound"];
+
+/// What the core does not touch.
+const NOT_IN_THE_CORE: &[&str] =
+    &["tokio::", "rusqlite", "hyper::", "axum::", "std::fs", "std::net::Tcp", "SystemTime::now", "Instant::now"];
+
+/// `system` is the operating system's clock and randomness: only what assembles the daemon, and tests, may reach for it.
+const MAY_USE_SYSTEM: &[&str] = &["cli", "daemon"];
+
+const MOST_LINES: usize = 600;
+
+#[test]
+fn rooms_know_only_the_rooms_further_in() {
+    let mut complaints = Complaints::default();
+    for file in sources() {
+        let Some(room) = file.room() else { continue };
+        for line in file.code() {
+            for used in rooms_named_in(line.text) {
+                let allowed = match used {
+                    "system" => MAY_USE_SYSTEM.contains(&room) || line.in_tests,
+                    _ => may_use(room, used),
+                };
+                if !allowed {
+                    complaints.at(&file, line.number, &format!("{room} may not know {used}"));
+                }
+            }
+        }
+    }
+    complaints.none();
+}
+
+#[test]
+fn the_core_does_nothing_by_itself() {
+    let mut complaints = Complaints::default();
+    for file in sources().iter().filter(|file| file.room().is_some_and(|room| CORE.contains(&room))) {
+        for line in file.code().filter(|line| !line.in_tests) {
+            for word in NOT_IN_THE_CORE.iter().filter(|word| line.text.contains(**word)) {
+                complaints.at(file, line.number, &format!("{word} has no place in the core"));
+            }
+        }
+    }
+    complaints.none();
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_stays_readable() {
+    let mut complaints = Complaints::default();
+    for file in sources().into_iter().chain(files_in("tests", "rs")) {
+        if !file.text.starts_with("//! ") {
+            complaints.at(&file, 1, "a file begins with //! and what it is for");
+        }
+        let lines = file.text.lines().count();
+        if lines > MOST_LINES {
+            complaints.at(&file, lines, &format!("{lines} lines, at most {MOST_LINES}"));
+        }
+    }
+    complaints.none();
+}
+
+#[test]
+fn nothing_is_left_unfinished_or_printed_past_the_report() {
+    const NOWHERE: &[&str] = &["todo!(", "unimplemented!(", "dbg!(", "#[allow(", "#![allow(", "unsafe {", "unsafe fn"];
+    const NOT_OUTSIDE_TESTS: &[&str] = &[".unwrap()", "println!(", "print!(", "eprintln!(", "eprint!(", "panic!("];
+    let mut complaints = Complaints::default();
+    for file in sources() {
+        let report = file.path.ends_with("src/cli/report.rs");
+        for line in file.code() {
+            let banned = NOT_OUTSIDE_TESTS.iter().filter(|word| !line.in_tests && !(report && word.contains("print")));
+            for word in NOWHERE.iter().chain(banned).filter(|word| contains_word(line.text, word)) {
+                complaints.at(&file, line.number, &format!("{word} has no place here"));
+            }
+        }
+    }
+    complaints.none();
+}
+
+#[test]
+fn names_are_whole_words_and_things_have_one_name() {
+    let mut complaints = Complaints::default();
+    for file in sources() {
+        if file.path.file_stem().is_some_and(|name| ["util", "utils", "misc", "common", "helpers"].iter().any(|bad| name == *bad)) {
+            complaints.at(&file, 1, "a drawer for everything is for nothing");
+        }
+        for line in file.code() {
+            if line.text.contains("fn get_") {
+                complaints.at(&file, line.number, "a getter is called by what it gives");
+            }
+            let declaration =
+                line.text.strip_prefix("pub(crate) ").or(line.text.strip_prefix("pub(super) ")).or(line.text.strip_prefix("pub "));
+            if declaration.unwrap_or(line.text).starts_with("type ") && !line.text.contains("= Box<dyn Fn") {
+                complaints.at(&file, line.number, "a type alias is a second name for one thing");
+            }
+        }
+    }
+    complaints.none();
+}
+
+#[test]
+fn no_note_of_the_builders_is_left_on_the_wall() {
+    // Put together here, so that this list does not find itself.
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X "],
+        ["HA", "CK "],
+        ["/wo", "rk/"],
+        ["/tm", "p/team"],
+        ["house", ".md"],
+        ["place", "holder text"],
+    ];
+    let words: Vec<String> = words.iter().map(|parts| parts.concat()).collect();
+    let mut complaints = Complaints::default();
+    let texts = ["src", "tests", "config", "systemd", "templates", "benches"].iter().flat_map(|folder| files_in(folder, ""));
+    for file in texts {
+        for (number, line) in file.text.lines().enumerate() {
+            for word in words.iter().filter(|word| line.contains(word.as_str())) {
+                complaints.at(&file, number + 1, &format!("\"{word}\""));
+            }
+        }
+    }
+    complaints.none();
+}
+
+/// A line of code, comments left out.
+struct Line<'a> {
+    number: usize,
+    text: &'a str,
+    in_tests: bool,
+}
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The room that the file belongs to; none for `main.rs`, `lib.rs` and `system.rs`, which stand outside.
+    fn room(&self) -> Option<&'static str> {
+        let relative = self.path.strip_prefix(root().join("src")).ok()?;
+        let first = Path::new(relative.iter().next()?).file_stem()?.to_str()?;
+        ROOMS.iter().copied().flatten().copied().find(|room| *room == first)
+    }
+
+    fn code(&self) -> impl Iterator<Item = Line<'_>> {
+        let all_tests = self.path.iter().any(|part| part == "tests" || part == "tests.rs");
+        let lines: Vec<&str> = self.text.lines().collect();
+        // Tests stand at the end of a file, or in one of their own that is only declared here.
+        let starts_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && !(pair[1].starts_with("mod ") && pair[1].ends_with(';'));
+        let first_test = lines.windows(2).position(starts_tests).unwrap_or(usize::MAX);
+        let code = lines.into_iter().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        code.map(move |(index, text)| Line { number: index + 1, text, in_tests: all_tests || index >= first_test })
+    }
+}
+
+#[derive(Default)]
+struct Complaints(String);
+
+impl Complaints {
+    fn at(&mut self, file: &Source, line: usize, what: &str) {
+        let path = file.path.strip_prefix(root()).unwrap_or(&file.path);
+        let _ = writeln!(self.0, "{}:{line}: {what}", path.display());
+    }
+
+    #[track_caller]
+    fn none(self) {
+        assert!(self.0.is_empty(), "\n{}", self.0);
+    }
+}
+
+/// The rooms that a line names by `crate::room` or `crate::{room, …}`.
+fn rooms_named_in(line: &str) -> Vec<&str> {
+    let mut named = Vec::new();
+    for (position, _) in line.match_indices("crate::") {
+        let path = &line[position + "crate::".len()..];
+        let names: Vec<&str> = match path.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
+            None => vec![path],
+        };
+        named.extend(names.into_iter().map(|name| name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()));
+    }
+    named.retain(|name| *name == "system" || ROOMS.iter().any(|group| group.contains(name)));
+    named
+}
+
+fn may_use(room: &str, used: &str) -> bool {
+    let group = |name: &str| ROOMS.iter().position(|group| group.contains(&name));
+    let (from, to) = (group(room), group(used));
+    room == used || from > to || (from == to && from.is_some_and(|group| KNOW_EACH_OTHER.contains(&group)))
+}
+
+/// Whether `line` has `word`, and not as the end of a longer name.
+fn contains_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(position, _)| !line[..position].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    files_in("src", "rs")
+}
+
+/// The text files below a folder, with this extension or any.
+fn files_in(folder: &str, extension: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("a folder of the project can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if (extension.is_empty() || path.extension().is_some_and(|found| found == extension))
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                found.push(Source { path, text });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+#[test]
+fn the_rules_catch_what_they_are_for() {
+    assert!(!may_use("inbound", "outbound") && !may_use("oauth", "store") && !may_use("store", "doors") && !may_use("tasks", "doors"));
+    assert!(may_use("doors", "tasks") && may_use("cli", "daemon") && may_use("net", "config") && may_use("id", "clock"));
+    assert_eq!(rooms_named_in("use crate::{store, clock::Clock}; crate::doors::x()"), ["store", "clock", "doors"]);
+    assert!(contains_word("    println!(\"x\")", "println!(") && !contains_word("eprintln!()", "println!("));
+}
