@@ -10,12 +10,14 @@ pub mod demo;
 mod failure;
 mod grant;
 mod ib;
+mod manual;
 mod ob;
 mod peer;
 mod records;
 mod report;
 mod request;
 mod select;
+mod status;
 mod tenant;
 mod user;
 
@@ -63,6 +65,12 @@ enum Command {
     Caller(caller::Caller),
     #[command(subcommand)]
     Grant(grant::Grant),
+    /// Show how the daemon does: configuration, listeners, peers
+    Status,
+    /// Have the daemon read its configuration again
+    Reload,
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 /// Does what the command line says; gives the exit status.
@@ -92,6 +100,10 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
             Command::Peer(command) => peer::run(command, &context).await,
             Command::Caller(command) => caller::run(command, &context).await,
             Command::Grant(command) => grant::run(command, &context).await,
+            Command::Status => status::show(&context).await,
+            Command::Reload => status::reload(&context).await,
+            Command::Completions(command) => manual::completions(&command, &context),
+            Command::Man(command) => manual::man(&command, &context),
         }
     })
 }

@@ -1,4 +1,3 @@
 //! Everything that runs by itself.
 
 pub mod keeper;
-pub mod purge;

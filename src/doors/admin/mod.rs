@@ -9,6 +9,7 @@
 //! A handler takes [`document::Document`] and answers with [`document::shown`], [`document::created`], [`document::done`] or an
 //! [`AdminError`]. Who asks and whether they may is settled before it runs, and every change leaves an audit event behind it.
 
+pub mod access;
 pub mod caller;
 pub mod document;
 pub mod error;
@@ -23,12 +24,15 @@ pub use error::AdminError;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use http::StatusCode;
 
 use crate::instance::Instance;
+use crate::net::connection::Connection;
 
+use access::Allowed;
 use status::Listening;
 
 /// What the handlers share.
@@ -38,6 +42,18 @@ pub struct AdminState {
     pub instance: Arc<Instance>,
     /// Where the daemon listens.
     pub listeners: Vec<Listening>,
+}
+
+/// The API as the admin socket serves it, to the processes that may.
+pub fn socket_router(state: Arc<AdminState>, allowed: Allowed) -> Router {
+    router(state).layer(middleware::from_fn_with_state(Arc::new(allowed), admit))
+}
+
+async fn admit(State(allowed): State<Arc<Allowed>>, mut request: Request, next: Next) -> Result<Response, AdminError> {
+    let connection = request.extensions().get::<Arc<Connection>>().map(|connection| connection.neighbour());
+    let caller = allowed.admit(connection.ok_or_else(|| AdminError::forbidden("the admin socket"))?)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
 }
 
 /// The whole API. Whoever serves it must have authenticated the caller and put a [`Caller`] into the request's extensions.
