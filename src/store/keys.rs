@@ -1,18 +1,22 @@
 //! Which values hang on which state key: checked at the start, listed for people, sealed again by a rotation.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Seals;
-use super::key_file::KeyId;
-use super::open::{OpenError, Unprepared};
+use super::key_file::{self, KeyFileError, KeyId, StateKey};
+use super::open::{Explanation, OpenError, Unprepared};
+use super::{Fault, Place, Seals, Store, StoreError, Transaction};
 use crate::clock::Timestamp;
 
-/// What a registered column holds; each begins with the four bytes of its key's id.
+/// Rows sealed again in one go.
+const BATCH: i64 = 100;
+
+/// What a registered column holds; each value begins with the four bytes of its key's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// [`Seals::seal`]: a rotation seals it again.
+    /// [`Seals::seal`], with the row's key as its place: a rotation seals it again.
     Sealed,
     /// [`Seals::hash`]: hashed again when its secret is next presented.
     Hashed,
@@ -29,15 +33,191 @@ struct Column {
     kind: Kind,
 }
 
-/// Every column that holds sealed values or keyed hashes. A migration that adds one adds its line here.
+/// Every column that holds sealed values (its name ends in `_sealed`) or keyed hashes (`_hash`). A migration that adds one adds its line here.
 const COLUMNS: &[Column] = &[];
+
+/// One state key, and what hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct KeyUse {
+    /// Names it.
+    pub id: KeyId,
+    /// Whether it seals: it stands first in the list.
+    pub seals: bool,
+    /// Sealed values; a rotation moves them to the first key.
+    pub sealed: i64,
+    /// Keyed hashes; each moves to the first key at the next use of its secret.
+    pub hashed: i64,
+    /// Values that run out by themselves within minutes.
+    pub passing: i64,
+}
+
+impl KeyUse {
+    /// Whether its line can be removed from the list.
+    pub fn is_free(&self) -> bool {
+        !self.seals && self.sealed == 0 && self.hashed == 0 && self.passing == 0
+    }
+}
+
+/// What a rotation did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Rotation {
+    /// The key that was made, unless the list is somebody else's to change.
+    pub added: Option<KeyId>,
+    /// How many values were sealed again with the first key.
+    pub resealed: usize,
+    /// Every key, with what hangs on it now.
+    pub keys: Vec<KeyUse>,
+}
+
+/// Why the key list was not changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.explain())]
+pub enum KeyError {
+    /// The list comes from the service manager.
+    Credential(PathBuf),
+    /// The list cannot be read or written.
+    File(PathBuf, String),
+    /// The database failed.
+    Store(#[from] StoreError),
+}
+
+impl KeyError {
+    /// What to tell.
+    pub fn explain(&self) -> Explanation {
+        match self {
+            Self::Credential(path) => Explanation {
+                code: "key_credential",
+                message: "the key list cannot be changed from here".to_owned(),
+                found: format!("the credential {}", path.display()),
+                expected: "a key list in state_dir".to_owned(),
+                next: "put a line with a new key into the credential, first in the list, restart, then run `p2pid key rotate`".to_owned(),
+            },
+            Self::File(path, what) => Explanation {
+                code: "key_unreadable",
+                message: format!("the key list {} cannot be changed", path.display()),
+                found: what.clone(),
+                expected: "a key list that this user can read and write".to_owned(),
+                next: "check owner, mode and free space".to_owned(),
+            },
+            Self::Store(error) => Explanation {
+                code: "unavailable",
+                message: "the keys' use cannot be looked up".to_owned(),
+                found: error.to_string(),
+                expected: "a database that can be read and written".to_owned(),
+                next: "see the log, then try again".to_owned(),
+            },
+        }
+    }
+}
+
+/// Makes the key list of a state directory, with one new key; false when there is a list already.
+pub fn make_key(state_dir: &Path) -> io::Result<bool> {
+    let path = state_dir.join(key_file::FILE);
+    match key_file::read(&path, true) {
+        Err(KeyFileError::Missing) => key_file::write(&path, &[StateKey::generate()]).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+impl Store {
+    /// Every key of the list in its order, with what hangs on it.
+    pub async fn keys(&self) -> Result<Vec<KeyUse>, StoreError> {
+        let ids: Vec<KeyId> = self.seals().proofs().into_iter().map(|(id, _)| id).collect();
+        self.read(move |connection| ids.iter().enumerate().map(|(position, id)| usage(connection, *id, position == 0)).collect()).await
+    }
+
+    /// Makes a key and adds it to the end of the list: it opens, and does not seal yet.
+    pub async fn add_key(&self) -> Result<KeyId, KeyError> {
+        let _alone = self.inner.key_change.lock().await;
+        self.extend_list(|keys, key| keys.push(key)).await
+    }
+
+    /// Makes a key, puts it first in the list, and seals with it what was sealed with others. A list that comes from the service manager
+    /// is left as it is: what hangs on its later keys is sealed with its first.
+    pub async fn rotate_keys(&self) -> Result<Rotation, KeyError> {
+        let _alone = self.inner.key_change.lock().await;
+        let added = match self.inner.credential {
+            None => Some(self.extend_list(|keys, key| keys.insert(0, key)).await?),
+            Some(_) => None,
+        };
+        let mut resealed = 0;
+        for column in COLUMNS.iter().filter(|column| column.kind == Kind::Sealed) {
+            let mut after = Vec::new();
+            loop {
+                let seals = self.seals().clone();
+                let from = after.clone();
+                let (last, count) = self.write(move |transaction| reseal(transaction, &seals, column, &from)).await?;
+                resealed += count;
+                match last {
+                    Some(last) => after = last,
+                    None => break,
+                }
+            }
+        }
+        let keys = self.keys().await?;
+        Ok(Rotation { added, resealed, keys })
+    }
+
+    /// The database learns of the key before the list has it: a crash between leaves a known key on which nothing hangs, which the next
+    /// start forgets.
+    async fn extend_list(&self, put: impl FnOnce(&mut Vec<StateKey>, StateKey)) -> Result<KeyId, KeyError> {
+        if let Some(path) = &self.inner.credential {
+            return Err(KeyError::Credential(path.clone()));
+        }
+        let path = self.inner.state_dir.join(key_file::FILE);
+        let failed = |what: String| KeyError::File(path.clone(), what);
+        let mut keys = key_file::read(&path, false).map_err(|error| failed(error.to_string()))?;
+        let key = StateKey::generate();
+        let id = key.id;
+        put(&mut keys, key);
+        let next = Seals::new(&keys);
+        let proofs = next.proofs();
+        self.write(move |transaction| {
+            let now = transaction.now().wall;
+            for (id, proof) in &proofs {
+                transaction.prepare_cached(MAKE_KNOWN)?.execute(params![id.0, proof, now])?;
+            }
+            Ok(())
+        })
+        .await?;
+        key_file::write(&path, &keys).map_err(|error| failed(error.to_string()))?;
+        self.seals().replace(&keys);
+        Ok(id)
+    }
+}
+
+const MAKE_KNOWN: &str = "INSERT INTO state_key (id, proof, added_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+
+/// Seals up to [`BATCH`] rows after the row `after` again; the last row looked at, if there may be more, and how many were sealed.
+fn reseal(transaction: &Transaction<'_>, seals: &Seals, column: &Column, after: &[u8]) -> Result<(Option<Vec<u8>>, usize), Fault> {
+    let Column { table, row, column, .. } = *column;
+    let select = format!("SELECT {row}, {column} FROM {table} WHERE {row} > ?1 AND {column} IS NOT NULL ORDER BY {row} LIMIT {BATCH}");
+    let update = format!("UPDATE {table} SET {column} = ?2 WHERE {row} = ?1");
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        transaction.prepare_cached(&select)?.query_map([after], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let first = seals.proofs()[0].0;
+    let mut resealed = 0;
+    for (row, sealed) in &rows {
+        if sealed.starts_with(&first.0) {
+            continue;
+        }
+        let place = Place { table, column, row };
+        match seals.open(place, sealed) {
+            Ok(secret) => {
+                transaction.prepare_cached(&update)?.execute((row, seals.seal(place, &secret)))?;
+                resealed += 1;
+            }
+            // It stays as it is, and listed: one damaged value must not keep the others on an old key.
+            Err(error) => tracing::error!(%error, column, "a value cannot be sealed again"),
+        }
+    }
+    let is_full = i64::try_from(rows.len()) == Ok(BATCH);
+    Ok((rows.into_iter().next_back().map(|(row, _)| row).filter(|_| is_full), resealed))
+}
 
 /// Checks the key list against the keys that the database knows, and makes new ones known.
 pub(super) fn check(transaction: &Connection, seals: &Seals, key_path: &Path, now: Timestamp) -> Result<(), Unprepared> {
-    let known: Vec<KeyId> = transaction
-        .prepare("SELECT id FROM state_key ORDER BY added_at, id")?
-        .query_map([], |row| row.get(0).map(KeyId))?
-        .collect::<Result<_, _>>()?;
+    let known = known(transaction)?;
     let found: Vec<KeyId> = seals.proofs().iter().map(|(id, _)| *id).collect();
     let wrong = || OpenError::WrongKey { path: key_path.to_owned(), found: found.clone(), expected: known.clone() };
     if !known.is_empty() && !known.iter().any(|id| found.contains(id)) {
@@ -47,21 +227,41 @@ pub(super) fn check(transaction: &Connection, seals: &Seals, key_path: &Path, no
         let stored: Option<[u8; 32]> =
             transaction.query_row("SELECT proof FROM state_key WHERE id = ?1", [id.0], |row| row.get(0)).optional()?;
         match stored {
-            Some(stored) if stored != proof => return Err(wrong().into()),
+            Some(stored) if stored != proof => return Err(OpenError::OtherKey { path: key_path.to_owned(), key: id }.into()),
             Some(_) => {}
             None => {
-                transaction.execute("INSERT INTO state_key (id, proof, added_at) VALUES (?1, ?2, ?3)", params![id.0, proof, now])?;
+                transaction.execute(MAKE_KNOWN, params![id.0, proof, now])?;
             }
         }
     }
     for id in known.iter().filter(|id| !found.contains(id)) {
-        let needed = hanging(transaction, *id)?;
-        if !needed.is_empty() {
-            return Err(OpenError::KeyNeeded(*id, describe(&needed)).into());
+        let hanging = hanging(transaction, *id)?;
+        if !hanging.is_empty() {
+            let parts: Vec<String> =
+                hanging.iter().map(|(column, count)| format!("{count} in {}.{}", column.table, column.column)).collect();
+            return Err(OpenError::KeyNeeded(*id, parts.join(", ")).into());
         }
         transaction.execute("DELETE FROM state_key WHERE id = ?1", [id.0])?;
     }
     Ok(())
+}
+
+/// The keys that a database knows, oldest first.
+pub(super) fn known(connection: &Connection) -> rusqlite::Result<Vec<KeyId>> {
+    let mut statement = connection.prepare("SELECT id FROM state_key ORDER BY added_at, id")?;
+    statement.query_map([], |row| row.get(0).map(KeyId))?.collect()
+}
+
+fn usage(connection: &Connection, id: KeyId, seals: bool) -> Result<KeyUse, Fault> {
+    let mut usage = KeyUse { id, seals, sealed: 0, hashed: 0, passing: 0 };
+    for (column, count) in hanging(connection, id)? {
+        match column.kind {
+            Kind::Sealed => usage.sealed += count,
+            Kind::Hashed => usage.hashed += count,
+            Kind::Bound => usage.passing += count,
+        }
+    }
+    Ok(usage)
 }
 
 /// Columns with values that hang on the key `id`, and how many.
@@ -77,7 +277,125 @@ fn hanging(connection: &Connection, id: KeyId) -> rusqlite::Result<Vec<(&'static
     Ok(hanging)
 }
 
-fn describe(hanging: &[(&'static Column, i64)]) -> String {
-    let parts: Vec<String> = hanging.iter().map(|(column, count)| format!("{count} in {}.{}", column.table, column.column)).collect();
-    parts.join(", ")
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::temporary;
+    use crate::system::SystemClock;
+
+    #[tokio::test]
+    async fn k5_every_column_that_needs_a_key_is_registered() {
+        let (_directory, store) = temporary();
+        let look = |connection: &Connection| {
+            let mut statement = connection.prepare(
+                "SELECT t.name, c.name, (SELECT group_concat(name) FROM pragma_table_info(t.name) WHERE pk > 0)
+                 FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
+                 WHERE t.type = 'table' AND (c.name LIKE '%\\_sealed' ESCAPE '\\' OR c.name LIKE '%\\_hash' ESCAPE '\\')",
+            )?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<Result<Vec<(String, String, String)>, _>>()?)
+        };
+        let columns = store.read(look).await.expect("read");
+        for (table, column, row) in &columns {
+            let is_listed = COLUMNS.iter().any(|listed| listed.table == table && listed.column == column && listed.row == row);
+            assert!(is_listed, "{table}.{column} (row {row}) is missing in COLUMNS");
+        }
+        assert_eq!(columns.len(), COLUMNS.len(), "COLUMNS names a column that is not there or is misnamed");
+    }
+
+    const SAMPLE: Column = Column { table: "sample", row: "id", column: "secret_sealed", kind: Kind::Sealed };
+
+    fn place(row: &[u8]) -> Place<'_> {
+        Place { table: "sample", column: "secret_sealed", row }
+    }
+
+    #[tokio::test]
+    async fn k5_a_rotation_seals_again_in_batches_and_skips_what_is_damaged() {
+        let (_directory, store) = temporary();
+        let seals = store.seals().clone();
+        let fill = move |transaction: &Transaction<'_>| {
+            transaction.execute_batch("CREATE TABLE sample (id BLOB PRIMARY KEY, secret_sealed BLOB) STRICT")?;
+            for number in 0..250_u16 {
+                let row = number.to_be_bytes();
+                let sealed = match number {
+                    7 => None,
+                    8 => Some(seals.seal(place(b"elsewhere"), b"x")),
+                    _ => Some(seals.seal(place(&row), row.as_slice())),
+                };
+                transaction.execute("INSERT INTO sample VALUES (?1, ?2)", params![row, sealed])?;
+            }
+            Ok(())
+        };
+        store.write(fill).await.expect("written");
+        let old = store.keys().await.expect("keys")[0].id;
+        let added = store.rotate_keys().await.expect("rotated").added.expect("the list is ours");
+        let (mut after, mut resealed, mut batches) = (Vec::new(), 0, 0);
+        loop {
+            let (seals, from) = (store.seals().clone(), after.clone());
+            let (last, count) = store.write(move |transaction| reseal(transaction, &seals, &SAMPLE, &from)).await.expect("sealed again");
+            resealed += count;
+            batches += 1;
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        assert_eq!((resealed, batches), (248, 3));
+        let seals = store.seals().clone();
+        let look = move |connection: &Connection| {
+            let mut statement = connection.prepare("SELECT id, secret_sealed FROM sample WHERE secret_sealed IS NOT NULL")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (id, sealed): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                if sealed.starts_with(&old.0) {
+                    assert_eq!(id, 8_u16.to_be_bytes(), "only the damaged one stays");
+                } else {
+                    assert_eq!(seals.open(place(&id), &sealed)?.as_slice(), id);
+                }
+            }
+            Ok(())
+        };
+        store.read(look).await.expect("read");
+        let keys = store.keys().await.expect("keys");
+        assert_eq!(
+            keys.iter().map(|key| (key.id, key.seals, key.is_free())).collect::<Vec<_>>(),
+            [(added, true, false), (old, false, true)]
+        );
+    }
+
+    #[tokio::test]
+    async fn k5_a_key_that_is_added_opens_at_the_next_start_and_a_free_one_may_go() {
+        let (directory, store) = temporary();
+        let added = store.add_key().await.expect("added");
+        let sealed = store.seals().seal(place(b"x"), b"secret");
+        store.close().await;
+        let open = || Store::open(directory.path(), None, Arc::new(SystemClock::new()));
+        let store = open().expect("opened");
+        let keys = store.keys().await.expect("keys");
+        assert_eq!((keys.len(), keys[1].id, keys[1].seals), (2, added, false));
+        assert_eq!(store.seals().open(place(b"x"), &sealed).expect("opened").as_slice(), b"secret");
+        store.close().await;
+        let path = directory.path().join(key_file::FILE);
+        let text = std::fs::read_to_string(&path).expect("a list");
+        std::fs::write(&path, text.lines().next().expect("a line")).expect("written");
+        let store = open().expect("nothing hangs on the key that is gone");
+        assert_eq!(store.keys().await.expect("keys").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn k5_a_list_of_the_service_manager_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let credential = directory.path().join("p2pid-key");
+        key_file::write(&credential, &[StateKey::generate(), StateKey::generate()]).expect("written");
+        let before = std::fs::read(&credential).expect("read");
+        let state_dir = directory.path().join("state");
+        let store = Store::open(&state_dir, Some(&credential), Arc::new(SystemClock::new())).expect("opened");
+        assert!(!state_dir.join("key").exists());
+        assert!(matches!(store.add_key().await, Err(KeyError::Credential(_))));
+        let rotation = store.rotate_keys().await.expect("rotated");
+        assert_eq!((rotation.added, rotation.keys.len()), (None, 2));
+        assert_eq!(std::fs::read(&credential).expect("read"), before);
+    }
 }

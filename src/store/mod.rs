@@ -11,6 +11,7 @@ mod key_file;
 mod keys;
 mod migrations;
 mod open;
+mod purge;
 mod reader;
 pub mod rows;
 mod seal;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Moment};
 
 pub use key_file::KeyId;
+pub use keys::{KeyError, KeyUse, Rotation, make_key};
 pub use open::{Explanation, OpenError};
 pub use seal::{Place, SealFault, Seals, Verified};
 
@@ -44,9 +46,10 @@ pub struct Store {
 struct Inner {
     state_dir: PathBuf,
     credential: Option<PathBuf>,
+    /// One change of the key list at a time.
+    key_change: tokio::sync::Mutex<()>,
     epoch: i64,
     seals: Seals,
-    clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     writer: writer::Queue,
     readers: reader::Queue,

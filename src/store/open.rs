@@ -48,6 +48,13 @@ pub enum OpenError {
         /// The keys that the database knows.
         expected: Vec<KeyId>,
     },
+    /// The list has another key under a name that the database knows.
+    OtherKey {
+        /// The key list.
+        path: PathBuf,
+        /// The key.
+        key: KeyId,
+    },
     /// Values hang on a key that the list no longer has.
     KeyNeeded(KeyId, String),
     /// The file is no database of ours.
@@ -134,6 +141,13 @@ impl OpenError {
                 list(expected),
                 "put back the key list that this database was made with; a new key is added with `p2pid key add`".to_owned(),
             ),
+            Self::OtherKey { path, key } => say(
+                "wrong_key",
+                format!("the key list {} is not this database's", path.display()),
+                format!("another key under the name {key}"),
+                format!("the key {key} that this database was made with"),
+                "put back the key list that this database was made with".to_owned(),
+            ),
             Self::KeyNeeded(key, what) => say(
                 "key_needed",
                 format!("key {key} is gone from the key list"),
@@ -208,7 +222,19 @@ pub(super) fn open(state_dir: &Path, credential: Option<&Path>, clock: Arc<dyn C
     let (writer, lost) =
         writer::Queue::start(connection, path, lock, connections, Arc::clone(&clock), Arc::clone(&counters)).map_err(no_thread)?;
     let (state_dir, credential) = (state_dir.to_owned(), credential.map(Path::to_owned));
-    Ok(Store { inner: Arc::new(Inner { state_dir, credential, epoch, seals, clock, counters, writer, readers, lost }) })
+    Ok(Store {
+        inner: Arc::new(Inner {
+            state_dir,
+            credential,
+            key_change: tokio::sync::Mutex::new(()),
+            epoch,
+            seals,
+            counters,
+            writer,
+            readers,
+            lost,
+        }),
+    })
 }
 
 /// The key list. A key is made only together with a new database.

@@ -90,11 +90,14 @@ impl Queue {
     }
 
     pub(super) async fn close(&self) {
-        for has_ended in self.ended.lock().await.drain(..) {
-            // A full queue drains, so this ends; the readers answer what came before.
+        let mut ended = self.ended.lock().await;
+        // Any reader may take any message, so all are told before any is waited for. A full queue drains; what came before is answered.
+        for _ in ended.iter() {
             while let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Close) {
                 tokio::task::yield_now().await;
             }
+        }
+        for has_ended in ended.drain(..) {
             let _ = has_ended.await;
         }
     }

@@ -1,3 +1,4 @@
 //! Everything that runs by itself.
 
 pub mod keeper;
+pub mod purge;
