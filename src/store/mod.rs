@@ -5,6 +5,7 @@
 //! looks at one consistent state on a thread of the reader pool. Secrets that must be shown again are sealed by [`Seals`], the others are
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
+mod backup;
 pub mod caller;
 mod connection;
 mod key_file;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
 
+pub use backup::{BackupError, BackupReport, RestoreReport, backup, restore};
 pub use key_file::KeyId;
 pub use keys::{KeyError, KeyUse, Rotation, make_key};
 pub use open::{Explanation, OpenError};
@@ -208,6 +210,8 @@ impl std::fmt::Debug for Store {
     }
 }
 
+#[cfg(test)]
+mod open_tests;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -253,7 +253,7 @@ fn key_list(state_dir: &Path, credential: Option<&Path>, is_new: bool) -> Result
 }
 
 /// Looks at the file before anything is changed in it.
-fn inspect(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(|error| refused(path, error));
     let (application, version) = (number("application_id")?, number("user_version")?);
     if application != i64::from(APPLICATION_ID) {
@@ -295,7 +295,9 @@ impl From<OpenError> for Unprepared {
 
 /// Brings the schema up to date, fills what every database has, checks the keys, and says which epoch it is.
 fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals: &Seals, now: Timestamp) -> Result<i64, Unprepared> {
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? != APPLICATION_ID {
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     MIGRATIONS.to_latest(connection).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => Unprepared::Database(err),
@@ -342,13 +344,22 @@ fn write_epoch(state_dir: &Path, epoch: i64) -> Result<(), OpenError> {
     key_file::replace(&path, format!("{epoch}\n").as_bytes()).map_err(|error| OpenError::Io(path, error))
 }
 
-fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
+pub(super) fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::NotOurs(path, "a file that is not an SQLite database".to_owned()),
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt(path, error.to_string()),
         _ => OpenError::Database(path, error),
     }
+}
+
+/// Gives `path` to the owner of what `like` describes, when that is somebody else and we may.
+pub(super) fn own_as(path: &Path, like: &fs::Metadata) -> io::Result<()> {
+    let is = fs::metadata(path)?;
+    if rustix::process::geteuid().is_root() && (is.uid(), is.gid()) != (like.uid(), like.gid()) {
+        std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))?;
+    }
+    Ok(())
 }
 
 /// The exclusive lock on a state directory, held until this is dropped or the process ends.
@@ -373,6 +384,8 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        // A command that root runs must not leave a lock that the daemon's own user cannot take.
+        fs::metadata(state_dir).and_then(|owner| own_as(&path, &owner)).map_err(failed)?;
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
         Ok(Self { _file: file })
     }
