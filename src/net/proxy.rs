@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::body::{RequestBody, ResponseBody};
-use super::client::{Client, SendError};
+use super::body::ResponseBody;
+use super::client::SendError;
 use super::life::Life;
 use crate::config::Limits;
 
@@ -84,15 +84,14 @@ pub struct Sending {
     ended: OnceLock<Result<Instant, Broken>>,
 }
 
-/// Sends a request and waits for the head of its answer. `sending` is that of the request's body, if it has one.
-pub async fn send(
-    client: &Client,
-    request: Request<RequestBody>,
+/// The head of an answer that is on its way, but a 101: we passed no `Upgrade` on, so nobody was asked. `sending` is that of the
+/// request's body, if it has one.
+pub async fn head(
+    answer: impl Future<Output = Result<Response<ResponseBody>, SendError>>,
     sending: Option<&Sending>,
     terms: &Terms,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let response = first_byte(client.send(request), sending, terms).await?;
-    // We passed no `Upgrade` on, so nobody was asked.
+    let response = first_byte(answer, sending, terms).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS { Err(Failure::WrongUpgrade) } else { Ok(response) }
 }
 

@@ -80,7 +80,7 @@ impl Asked {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             // Over HTTP/2 a success *is* the WebSocket.
             let is_misleading = self.key.is_some() && response.status().is_success();
-            return if is_misleading { Err(Failure::WrongUpgrade) } else { Ok(Answer::Refused(response, kept)) };
+            return if is_misleading { Err(Failure::WrongUpgrade) } else { Ok(Answer::Refused(response, self, kept)) };
         }
         let is_ours = |key: &String| response.headers().get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == accepted(key));
         if !headers::names_websocket(response.headers()) || !self.key.as_ref().is_none_or(is_ours) {
@@ -96,8 +96,8 @@ impl Asked {
 pub enum Answer<K> {
     /// It is one. The head is as the client has to see it, but for the headers that every answer loses.
     Granted(http::response::Parts),
-    /// An ordinary answer.
-    Refused(Response<ResponseBody>, K),
+    /// An ordinary answer; with it comes back what another attempt needs.
+    Refused(Response<ResponseBody>, Asked, K),
 }
 
 /// Restores, after hop-by-hop headers were dropped, what makes an HTTP/1.1 client switch.

@@ -1,0 +1,166 @@
+//! What gateway and relay share: how they refuse a call, name it, and tell of it.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+
+use crate::net::path::BadPath;
+use crate::net::problem::{Code, Problem};
+use crate::random::{self, Random};
+
+/// What a 405 says where a route names no methods of its own: all that are forwarded.
+pub(super) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// Why a call is answered here.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: Code,
+    detail: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// `detail` is for people: what was found, what was expected, what to do next.
+    pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), header: None, retry_after: None }
+    }
+
+    /// With a header that belongs to it: a challenge, the methods that are allowed.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// With the time to wait before trying again.
+    pub(super) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The answer.
+    pub(super) fn into_response(self, instance: &str, request_id: &HeaderValue) -> Response<Body> {
+        let request_id = request_id.to_str().unwrap_or_default();
+        let problem = Problem { code: self.code, detail: &self.detail, instance, request_id, retry_after: self.retry_after };
+        let mut response = problem.response().map(Body::from);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+impl From<BadPath> for Refusal {
+    fn from(bad: BadPath) -> Self {
+        Self::new(Code::BadPath, bad.to_string())
+    }
+}
+
+/// 405 for a method that is never forwarded.
+pub(super) fn never_forwarded(allow: HeaderValue) -> Refusal {
+    Refusal::new(Code::MethodNotAllowed, "TRACE, and CONNECT to anything but a WebSocket, are not forwarded").with(header::ALLOW, allow)
+}
+
+/// An HTTP/1.1 request names its host exactly once (RFC 9112 §3.2), and whoever reads it later must not find another.
+pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_fine = match request.version() {
+        Version::HTTP_11 => hosts.next().is_some() && hosts.next().is_none(),
+        _ => hosts.next().is_none() || hosts.next().is_none(),
+    };
+    if is_fine { Ok(()) } else { Err(Refusal::new(Code::BadRequest, "an HTTP/1.1 request has exactly one Host header")) }
+}
+
+/// The length that a request announces for its body.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Refuses a body that announces itself as too long, before any of it is read.
+pub(super) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), Refusal> {
+    match announced_length(headers) {
+        Some(length) if length > most => Err(body_too_large(most)),
+        _ => Ok(()),
+    }
+}
+
+/// 413.
+pub(super) fn body_too_large(most: u64) -> Refusal {
+    Refusal::new(Code::BodyTooLarge, format!("the body is longer than limits.body_bytes, {most} bytes"))
+}
+
+/// Names for requests, unique across restarts: a random beginning and a count.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    beginning: [u8; 8],
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new(random: &dyn Random) -> Self {
+        Self { beginning: random::bytes(random), count: AtomicU64::new(0) }
+    }
+
+    /// A new one: 32 hexadecimal digits.
+    pub(super) fn next(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let count = self.count.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.beginning.iter().chain(&count)) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
+    }
+}
+
+/// Whether an answer of this status has no body to stream, whatever its headers say.
+pub(super) fn is_switch(status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::SystemRandom;
+
+    #[test]
+    fn request_ids_do_not_repeat() {
+        let ids = RequestIds::new(&SystemRandom);
+        let (one, two) = (ids.next(), ids.next());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 32);
+        assert_eq!(one.as_bytes()[..16], two.as_bytes()[..16]);
+        assert_ne!(RequestIds::new(&SystemRandom).next(), one);
+    }
+
+    #[test]
+    fn g5_a_request_names_its_host_once() {
+        let request = |version, hosts: &[&'static str]| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            for host in hosts {
+                request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
+            }
+            check_host(&request).is_ok()
+        };
+        assert!(request(Version::HTTP_11, &["a"]));
+        assert!(!request(Version::HTTP_11, &[]));
+        assert!(!request(Version::HTTP_11, &["a", "a"]));
+        assert!(request(Version::HTTP_10, &[]));
+        assert!(request(Version::HTTP_2, &[]));
+        assert!(!request(Version::HTTP_2, &["a", "b"]));
+    }
+}

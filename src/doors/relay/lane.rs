@@ -1,0 +1,135 @@
+//! One peer's share of the relay: so many calls at once, so many that wait, and no more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// What may happen on a lane at once; the configuration's values of the moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Width {
+    /// Calls under way.
+    pub(super) calls: usize,
+    /// Calls waiting for one of those to end.
+    pub(super) queue: usize,
+    /// How long they wait.
+    pub(super) wait: Duration,
+}
+
+/// The calls to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// One call's place on its lane; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Pass(Arc<Lane>);
+
+impl Lane {
+    /// A place: at once if there is one, otherwise in the order of asking. `None` when too many wait, or for too long.
+    pub(super) async fn enter(self: &Arc<Self>, width: Width) -> Option<Pass> {
+        match self.try_enter(width.calls) {
+            Some(pass) => Some(pass),
+            None => self.queue(width).await,
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, calls: usize) -> Option<Pass> {
+        let take = |running| (running < calls).then_some(running + 1);
+        self.running.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).ok().map(|_| Pass(Arc::clone(self)))
+    }
+
+    async fn queue(self: &Arc<Self>, width: Width) -> Option<Pass> {
+        let _waiting = Waiting::enter(&self.waiting, width.queue)?;
+        let entered = async {
+            loop {
+                let mut freed = std::pin::pin!(self.freed.notified());
+                // In line before the look, so a place that is freed in between is not missed.
+                freed.as_mut().enable();
+                if let Some(pass) = self.try_enter(width.calls) {
+                    return pass;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(width.wait, entered).await.ok()
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Release);
+        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
+        // Counted first: two at once cannot both take the last place. Dropping gives it back either way.
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::SeqCst) < most).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn width(calls: usize, queue: usize, wait: u64) -> Width {
+        Width { calls, queue, wait: Duration::from_millis(wait) }
+    }
+
+    #[tokio::test]
+    async fn a_lane_takes_so_many_lets_so_many_wait_and_refuses_the_rest() {
+        let lane = Arc::new(Lane::default());
+        let first = lane.enter(width(1, 1, 1_000)).await.expect("the lane is free");
+        let second = tokio::spawn({
+            let lane = Arc::clone(&lane);
+            async move { lane.enter(width(1, 1, 1_000)).await }
+        });
+        while lane.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(lane.enter(width(1, 1, 1_000)).await.is_none(), "the queue is full");
+        drop(first);
+        let second = second.await.expect("no panic").expect("the place was freed");
+        assert!(lane.enter(width(1, 1, 10)).await.is_none(), "nobody leaves in time");
+        drop(second);
+        assert!(lane.enter(width(1, 0, 0)).await.is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_waits_for_ever() {
+        let lane = Arc::new(Lane::default());
+        let calls: Vec<_> = (0..200)
+            .map(|_| {
+                let lane = Arc::clone(&lane);
+                tokio::spawn(async move {
+                    let pass = lane.enter(width(3, 200, 10_000)).await.expect("a place in time");
+                    assert!(lane.running.load(Ordering::Relaxed) <= 3);
+                    tokio::task::yield_now().await;
+                    drop(pass);
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.expect("no panic");
+        }
+        assert_eq!(lane.running.load(Ordering::Relaxed), 0);
+        assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,369 @@
+//! The relay: `/{peer}/{path}` on the local listener becomes a call to the peer, with the peer's token.
+//!
+//! While the token is fresh a call takes a snapshot of the configuration, one of the callers and one of the link, and is on its way. A 401
+//! `invalid_token`, which a gateway gives before it touches its application, is followed by one refresh and one more attempt.
+
+mod lane;
+mod tape;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
+
+use super::call::{self, Refusal, RequestIds};
+use super::local_browser;
+use crate::config::Config;
+use crate::id::Id;
+use crate::instance::Instance;
+use crate::net::body::{RequestBody, ResponseBody};
+use crate::net::client::SendError;
+use crate::net::headers;
+use crate::net::path::{self, Path};
+use crate::net::problem::{Code, ERROR, REQUEST_ID};
+use crate::net::proxy::{self, Failure, Sending, Terms};
+use crate::net::websocket::{self, Answer, Asked};
+use crate::oauth::bearer;
+use crate::outbound::caller::CallerTable;
+use crate::tasks::keeper::{Credential, Link, LinkRefusal, Links, Target};
+
+use lane::{Lane, Pass, Width};
+use tape::Tape;
+
+/// Whose peers a caller without a key reaches, where the relay is open.
+const DEFAULT_TENANT: &str = "default";
+
+/// How a caller without a good key is asked for one.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"p2pid relay\"");
+
+/// The relay of one instance.
+#[derive(Debug)]
+pub struct Relay {
+    instance: Arc<Instance>,
+    links: Arc<Links>,
+    callers: Arc<CallerTable>,
+    lanes: ArcSwap<HashMap<Id, Arc<Lane>>>,
+    request_ids: RequestIds,
+}
+
+/// What a call sends, again where there is a second attempt.
+struct Outgoing<'a> {
+    target: &'a Target,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    terms: Terms,
+}
+
+/// A request's body, if it has one: what was read of it, how far its sending has come, and whether it waits to be wanted.
+struct Upload<B> {
+    tape: Arc<Tape<B>>,
+    sending: Arc<Sending>,
+    is_long: bool,
+}
+
+impl Relay {
+    /// The relay to `links` for `callers`.
+    pub fn new(instance: Arc<Instance>, links: Arc<Links>, callers: Arc<CallerTable>) -> Self {
+        let request_ids = RequestIds::new(instance.random.as_ref());
+        Self { instance, links, callers, lanes: ArcSwap::default(), request_ids }
+    }
+
+    /// Answers one request of the local listener; `port` is that of a TCP listener, for what browsers may do.
+    pub async fn answer<B>(&self, request: Request<B>, port: Option<u16>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let began = Instant::now();
+        let config = self.instance.config();
+        let request_id = headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let outcome = match self.admit(&request, port, &config) {
+            Ok((link, rest)) => self.forward(request, &link, rest, &request_id, &config).await,
+            Err(refusal) => Err(refusal),
+        };
+        let elapsed_ms = began.elapsed().as_millis();
+        match outcome {
+            Ok(response) => {
+                tracing::debug!(?request_id, %method, path = uri.path(), status = response.status().as_u16(), elapsed_ms, "relayed");
+                response
+            }
+            Err(refusal) => {
+                let (code, reason) = (refusal.code().name(), refusal.detail());
+                tracing::info!(?request_id, %method, path = uri.path(), code, reason, elapsed_ms, "not relayed");
+                refusal.into_response(&config.instance.name, &request_id)
+            }
+        }
+    }
+
+    /// Which peer a request is for, when its sender may call it, and where in the path the peer's own begins.
+    fn admit<B>(&self, request: &Request<B>, port: Option<u16>, config: &Config) -> Result<(Arc<Link>, String), Refusal> {
+        if let Some(port) = port {
+            local_browser::check(request.uri(), request.headers(), port, &config.local.hosts, &config.local.origins)
+                .map_err(|refusal| Refusal::new(Code::BrowserRefused, refusal.to_string()))?;
+        }
+        if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
+            return Err(call::never_forwarded(call::ALLOW));
+        }
+        call::check_host(request)?;
+        let path = Path::of_request(request.uri(), request.version())?;
+        let caller = match bearer::presented(request.headers(), None) {
+            Ok(key) => Some(self.callers.find(key).ok_or_else(|| caller_unknown("the caller key is not one of ours"))?),
+            Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,
+            Err(missing) => return Err(caller_unknown(format!("found {missing}, expected a caller key (`p2pid caller add`)"))),
+        };
+        let (name, rest) = path::first_segment(path.as_str());
+        let tenant = caller.as_ref().map_or(DEFAULT_TENANT, |caller| &caller.tenant);
+        let link = self.links.find(tenant, name);
+        // A caller with a list of peers learns nothing of others: whether there is one of that name makes no difference.
+        if let Some(caller) = &caller
+            && !link.as_ref().map_or(caller.peers.is_none(), |link| caller.may_call(link.id()))
+        {
+            return Err(Refusal::new(Code::CallerDenied, format!("the caller {:?} may not call the peer {name:?}", caller.name)));
+        }
+        let unknown =
+            || Refusal::new(Code::UnknownPeer, format!("there is no peer {name:?}; a path begins with a peer's name (`p2pid peer list`)"));
+        Ok((link.ok_or_else(unknown)?, rest.to_owned()))
+    }
+
+    async fn forward<B>(
+        &self,
+        mut request: Request<B>,
+        link: &Link,
+        rest: String,
+        request_id: &HeaderValue,
+        config: &Config,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let limits = &config.limits;
+        let terms = Terms::new(limits, link.life());
+        call::check_length(request.headers(), terms.most)?;
+        let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
+        let pass = self.lane(link.id()).enter(width).await;
+        let pass =
+            pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
+        let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
+
+        let asked = websocket::asked(&mut request, self.instance.random.as_ref());
+        let (mut head, body) = request.into_parts();
+        headers::strip_request(&mut head.headers);
+        head.headers.insert(REQUEST_ID, request_id.clone());
+        let target = link.target();
+        let slash = PathAndQuery::from_static("/");
+        let uri = target.upstream.uri(&rest, head.uri.path_and_query().unwrap_or(&slash))?;
+        let mut outgoing = Outgoing { target: &target, method: head.method, uri, headers: head.headers, terms };
+        if let Some(asked) = asked {
+            asked.mark(&mut outgoing.headers);
+            return switched(&outgoing, asked, link, credential, pass, config).await;
+        }
+        let upload = proxy::upload(body, &outgoing.terms).map(|(passage, sending)| {
+            let is_long = call::announced_length(&outgoing.headers).is_some_and(|length| length > tape::MOST as u64);
+            Upload { tape: Tape::new(passage), sending, is_long }
+        });
+        let response = relayed(&outgoing, upload, link, credential, config).await?;
+        Ok(passed_on(response, &outgoing.terms, pass))
+    }
+
+    /// The lane to one peer; lanes that nobody uses any more go when a new one comes.
+    fn lane(&self, peer: Id) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.load().get(&peer) {
+            return Arc::clone(lane);
+        }
+        let new = Arc::new(Lane::default());
+        let peers: Vec<Id> = self.links.all().iter().map(|link| link.id()).collect();
+        self.lanes.rcu(|lanes| {
+            let kept = lanes.iter().filter(|(id, lane)| peers.contains(id) || Arc::strong_count(lane) > 1);
+            let mut lanes: HashMap<_, _> = kept.map(|(id, lane)| (*id, Arc::clone(lane))).collect();
+            lanes.entry(peer).or_insert_with(|| Arc::clone(&new));
+            lanes
+        });
+        self.lanes.load().get(&peer).map_or(new, Arc::clone)
+    }
+}
+
+/// Makes the call, once more with another token where the peer refuses this one.
+async fn relayed<B>(
+    outgoing: &Outgoing<'_>,
+    upload: Option<Upload<B>>,
+    link: &Link,
+    credential: Credential,
+    config: &Config,
+) -> Result<Response<ResponseBody>, Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let first = attempt(outgoing, upload.as_ref(), &credential).await?;
+    let response = match refusal_of(&first, &outgoing.method) {
+        None => first,
+        Some(refused) if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) => {
+            // The token is renewed by whoever calls next.
+            let _ = link.refused(credential.generation, Duration::ZERO).await;
+            return if refused == Refused::ByGateway { Err(retry_call()) } else { Ok(first) };
+        }
+        Some(refused) => match link.refused(credential.generation, config.limits.refresh_wait).await {
+            Ok(renewed) if renewed.generation != credential.generation => {
+                drop(first);
+                attempt(outgoing, upload.as_ref(), &renewed).await?
+            }
+            // Nothing else can be presented; who knows no tokens of ours may have meant something else anyway.
+            Ok(_) => first,
+            Err(_) if refused == Refused::BySomebody => first,
+            Err(refusal) => return Err(refused_link(refusal)),
+        },
+    };
+    if let Some(upload) = &upload {
+        upload.tape.forget();
+    }
+    Ok(response)
+}
+
+/// As [`relayed`], for a request to become a WebSocket.
+async fn switched(
+    outgoing: &Outgoing<'_>,
+    asked: Asked,
+    link: &Link,
+    credential: Credential,
+    pass: Pass,
+    config: &Config,
+) -> Result<Response<Body>, Refusal> {
+    let client = &outgoing.target.client;
+    let first = asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await;
+    let answer = match first.map_err(failed)? {
+        Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET).is_some() => {
+            let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
+            if renewed.generation == credential.generation {
+                return Ok(passed_on(response, &outgoing.terms, pass));
+            }
+            drop(response);
+            asked.send(client, outgoing.request(RequestBody::Empty, &renewed), &outgoing.terms, pass).await.map_err(failed)?
+        }
+        answer => answer,
+    };
+    match answer {
+        Answer::Refused(response, _, pass) => Ok(passed_on(response, &outgoing.terms, pass)),
+        Answer::Granted(mut head) => {
+            headers::strip_peer_answer(&mut head.headers);
+            websocket::mark_granted(&mut head);
+            Ok(Response::from_parts(head, Body::empty()))
+        }
+    }
+}
+
+/// One attempt, to the head of its answer.
+async fn attempt<B>(outgoing: &Outgoing<'_>, upload: Option<&Upload<B>>, credential: &Credential) -> Result<Response<ResponseBody>, Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let (client, terms) = (&outgoing.target.client, &outgoing.terms);
+    let Some(upload) = upload else {
+        let request = outgoing.request(RequestBody::Empty, credential);
+        return proxy::head(client.send(request), None, terms).await.map_err(failed);
+    };
+    let mut body = upload.tape.from_the_beginning().ok_or_else(retry_call)?;
+    let sending = Some(upload.sending.as_ref());
+    if !upload.is_long {
+        let request = outgoing.request(RequestBody::stream(body), credential);
+        return proxy::head(client.send(request), sending, terms).await.map_err(failed);
+    }
+    // Too long to be remembered: it is sent when the peer wants it, which is after the peer has looked at the token. Only HTTP/1.1 clients
+    // learn of a `100 Continue`, so the call gets a connection of its own.
+    let wanted = Mutex::new(Some(body.hold()));
+    let mut request = outgoing.request(RequestBody::stream(body), credential);
+    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    hyper::ext::on_informational(&mut request, move |response| {
+        if response.status() == StatusCode::CONTINUE
+            && let Some(wanted) = wanted.lock().ok().and_then(|mut wanted| wanted.take())
+        {
+            let _ = wanted.send(());
+        }
+    });
+    proxy::head(client.send_upgrade(request), sending, terms).await.map_err(failed)
+}
+
+impl Outgoing<'_> {
+    fn request(&self, body: RequestBody, credential: &Credential) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().insert(header::AUTHORIZATION, credential.authorization.clone());
+        request
+    }
+}
+
+/// Who refused a token, when it is worth another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// A gateway, which has not touched its application: every method is tried again.
+    ByGateway,
+    /// Somebody else, who may have acted already: only what changes nothing is tried again.
+    BySomebody,
+}
+
+fn refusal_of(response: &Response<ResponseBody>, method: &Method) -> Option<Refused> {
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return None;
+    }
+    match response.headers().get(ERROR) {
+        Some(error) => (error == Code::InvalidToken.name()).then_some(Refused::ByGateway),
+        None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS).then_some(Refused::BySomebody),
+    }
+}
+
+/// The peer's answer as the caller gets it; the call's place is free when the body is done with.
+fn passed_on(response: Response<ResponseBody>, terms: &Terms, pass: Pass) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    headers::strip_peer_answer(&mut head.headers);
+    Response::from_parts(head, proxy::download(body, terms, headers::strip_peer_trailers, pass))
+}
+
+fn caller_unknown(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(Code::CallerUnknown, detail).with(header::WWW_AUTHENTICATE, CHALLENGE)
+}
+
+fn retry_call() -> Refusal {
+    Refusal::new(
+        Code::RetryCall,
+        "the peer refused the token before it took the call, whose body is too long to be remembered; send the call again",
+    )
+}
+
+/// Why the link gives no token.
+fn refused_link(refusal: LinkRefusal) -> Refusal {
+    match refusal {
+        LinkRefusal::NotLinked => {
+            Refusal::new(Code::NotLinked, "the peer is not linked; `p2pid peer show` says why, `p2pid peer request` links it")
+        }
+        LinkRefusal::RelinkRequired => {
+            Refusal::new(Code::RelinkRequired, "the peer has withdrawn the link; make a new request URL with `p2pid peer request`")
+        }
+        LinkRefusal::Maintenance { retry_after } => {
+            Refusal::new(Code::PeerMaintenance, "calls to the peer are held back (`p2pid peer maintenance`)").after(retry_after)
+        }
+        LinkRefusal::RefreshFailed { retry_after } => {
+            Refusal::new(Code::RefreshFailed, "the peer's token has run out and could not be renewed yet; it is tried on")
+                .after(retry_after)
+        }
+        LinkRefusal::Overloaded => Refusal::new(Code::Overloaded, "too many calls wait for the peer's token; see limits.queue_per_peer"),
+    }
+}
+
+/// Why the peer gave no answer.
+fn failed(failure: Failure) -> Refusal {
+    match failure {
+        Failure::BodyTooLarge(most) => call::body_too_large(most),
+        Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
+        Failure::Unreachable(SendError::NotProcessed(why)) => Refusal::new(Code::RetryCall, why),
+        Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::PeerUnreachable, failure.to_string()),
+        Failure::Timeout(_) => Refusal::new(Code::PeerTimeout, failure.to_string()),
+    }
+}
