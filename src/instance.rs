@@ -1,5 +1,6 @@
 //! One running instance: what every door and every task is handed.
 
+pub mod live_token;
 pub mod passwords;
 
 use std::sync::Arc;
