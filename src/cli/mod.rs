@@ -51,6 +51,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     #[command(subcommand)]
     User(user::User),
     #[command(subcommand)]
@@ -93,6 +94,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new("system", format!("this system gives no event queue: {error}")))?;
     runtime.block_on(async {
         match arguments.command {
+            Command::Demo(command) => demo::run(command, report).await,
             Command::User(command) => user::run(command, &context).await,
             Command::Tenant(command) => tenant::run(command, &context).await,
             Command::Ib(command) => ib::run(command, &context).await,

@@ -88,7 +88,7 @@ fn nothing_is_left_unfinished_or_printed_past_the_report() {
     for file in sources() {
         let report = file.path.ends_with("src/cli/report.rs");
         for line in file.code() {
-            let banned = NOT_OUTSIDE_TESTS.iter().filter(|word| !line.in_tests && !(report && word.contains("print")));
+            let banned = NOT_OUTSIDE_TESTS.iter().filter(|word| !(line.in_tests || report && word.contains("print")));
             for word in NOWHERE.iter().chain(banned).filter(|word| contains_word(line.text, word)) {
                 complaints.at(&file, line.number, &format!("{word} has no place here"));
             }

@@ -359,7 +359,8 @@ fn crossing(page: &Url, url: &Url) -> Crossing {
     }
 }
 
-async fn speak<S>(stream: S, request: http::Request<Full<Bytes>>) -> Result<http::Response<Bytes>, anyhow::Error>
+/// One HTTP/1.1 request over a connection of its own, and the whole answer.
+pub(super) async fn speak<S>(stream: S, request: http::Request<Full<Bytes>>) -> Result<http::Response<Bytes>, anyhow::Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
