@@ -58,9 +58,10 @@ pub(super) fn connect(path: &Path, purpose: Use) -> rusqlite::Result<Connection>
             connection.pragma_update(None, "secure_delete", true)?;
             connection.pragma_update(None, "cache_size", -32 * 1024)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-            // Replaces SQLite's own checkpoints: the writer decides when it copies the log back (writer.rs).
+            // Runs after each commit that wrote something. Replaces SQLite's own checkpoints: the writer decides when it copies the log back (writer.rs).
             connection.wal_hook(Some(|_, pages| {
                 LOG_PAGES.set(i64::from(pages));
+                counted(|counters| &counters.commits);
                 Ok(())
             }));
         }
@@ -99,10 +100,6 @@ impl Counters {
         COUNTERS.set(Some(Arc::clone(self)));
     }
 
-    pub(super) fn committed(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(super) fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
@@ -113,9 +110,13 @@ impl Counters {
 }
 
 fn count(_: TraceEvent<'_>) {
+    counted(|counters| &counters.statements);
+}
+
+fn counted(which: fn(&Counters) -> &AtomicU64) {
     COUNTERS.with_borrow(|counters| {
         if let Some(counters) = counters {
-            counters.statements.fetch_add(1, Ordering::Relaxed);
+            which(counters).fetch_add(1, Ordering::Relaxed);
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The reader pool: a few threads, each with a connection that refuses to write, and one bounded queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -103,7 +103,7 @@ impl Queue {
     }
 }
 
-fn serve(queue: &Mutex<Receiver<Message>>, path: &PathBuf, slot: &Mutex<Option<Connection>>) {
+fn serve(queue: &Mutex<Receiver<Message>>, path: &Path, slot: &Mutex<Option<Connection>>) {
     loop {
         let message = lock(queue).recv();
         let Ok(Message::Look(look)) = message else { break };
@@ -118,7 +118,12 @@ fn serve(queue: &Mutex<Receiver<Message>>, path: &PathBuf, slot: &Mutex<Option<C
                 }
             }
         }
-        look(Ok(slot.as_ref().expect("it was opened above")));
+        let connection = slot.as_ref().expect("it was opened above");
+        look(Ok(connection));
+        // What could not be rolled back is closed, and opened anew for the next.
+        if !connection.is_autocommit() {
+            *slot = None;
+        }
     }
     *lock(slot) = None;
 }
@@ -127,7 +132,10 @@ fn look_at_one_state<T>(connection: &Connection, look: impl FnOnce(&Connection) 
     let run = |sql| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
     run("BEGIN").map_err(|error| failed(error.into()))?;
     let looked = catch_unwind(AssertUnwindSafe(|| look(connection)));
-    if let Err(error) = run("ROLLBACK") {
+    // Some errors have ended the transaction already.
+    if !connection.is_autocommit()
+        && let Err(error) = run("ROLLBACK")
+    {
         return Err(failed(error.into()));
     }
     match looked {

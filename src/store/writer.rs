@@ -97,7 +97,7 @@ impl Queue {
         let (end, has_ended) = oneshot::channel();
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             counters.adopt_thread();
-            let writer = Writer { connection, path, readers, clock, counters, unknown: 0, copied: 0 };
+            let writer = Writer { connection, path, readers, clock, unknown: 0, copied: 0 };
             if let Err(reason) = writer.serve(&queue) {
                 tracing::error!(reason, "the database can no longer be trusted");
                 lost.send_replace(Some(reason));
@@ -138,7 +138,6 @@ struct Writer {
     path: PathBuf,
     readers: Connections,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
     /// Commits in a row whose outcome is unknown.
     unknown: u32,
     /// How many of the log's pages were there when it was last copied back.
@@ -220,7 +219,6 @@ impl Writer {
         if let Err(error) = self.run("BEGIN IMMEDIATE") {
             return End::NotBegun(error);
         }
-        let changes = self.connection.total_changes();
         let alone = batch.len() == 1;
         for slot in batch.iter_mut() {
             slot.outcome = match self.judge(slot.item.as_mut(), alone) {
@@ -228,25 +226,21 @@ impl Writer {
                 Err(error) => {
                     tracing::error!(%error, "a transaction was undone");
                     // When SQLite has not done it already.
-                    if !self.connection.is_autocommit() {
-                        if let Err(error) = self.run("ROLLBACK") {
-                            return End::Unknown(error);
-                        }
+                    if !self.connection.is_autocommit()
+                        && let Err(error) = self.run("ROLLBACK")
+                    {
+                        return End::Unknown(error);
                     }
                     return End::Undone;
                 }
             };
         }
-        let is_changed = self.connection.total_changes() != changes;
         // With one item there is no savepoint: its fault undoes the transaction itself.
         let end = if alone && batch[0].outcome.is_err() { "ROLLBACK" } else { "COMMIT" };
         if let Err(error) = self.run(end) {
             return End::Unknown(error);
         }
         self.unknown = 0;
-        if is_changed {
-            self.counters.committed();
-        }
         End::Decided
     }
 
