@@ -5,4 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod hostile;
 pub(crate) mod message;
 pub(crate) mod patience;
+pub(crate) mod person;
+pub(crate) mod process;
+pub(crate) mod settings;
 pub(crate) mod wire;

@@ -1,0 +1,99 @@
+//! One instance of the world: its folder, its addresses, its configuration file.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::address::{free_port, own_address};
+
+/// Everything that is fixed before a daemon starts, in process or as a process.
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) public: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) console: SocketAddr,
+    folder: TempDir,
+}
+
+impl Settings {
+    /// An instance with addresses of its own, one route `/p2pi` to `upstream`, and the scope `p2pi` for it.
+    pub(crate) fn new(name: &str, upstream: &str) -> Self {
+        let address = own_address();
+        let [public, local, console] = [(); 3].map(|()| free_port(address));
+        let settings = Self { name: name.to_owned(), public, local, console, folder: tempfile::tempdir().expect("a temporary folder") };
+        let text = format!(
+            r#"[instance]
+name = "{name}"
+public_url = "https://{public}"
+state_dir = "state"
+
+[public]
+listen = ["{public}"]
+tls = "self-signed"
+
+[local]
+listen = ["{local}"]
+
+[console]
+listen = ["{console}"]
+
+[[route]]
+path = "/p2pi"
+upstream = "{upstream}"
+scopes = ["p2pi"]
+
+[scopes]
+p2pi = "Call this instance's platform interface"
+"#
+        );
+        std::fs::write(settings.config(), text).expect("the temporary folder can be written");
+        settings
+    }
+
+    /// Adds to the configuration, or says otherwise: a file in `NAME.d`.
+    pub(crate) fn says(&self, file: &str, toml: &str) {
+        let folder = self.folder.path().join(format!("{}.d", self.name));
+        std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        std::fs::write(folder.join(file), toml).expect("the temporary folder can be written");
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join(format!("{}.toml", self.name))
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.state_dir().join("admin.sock")
+    }
+
+    /// The issuer.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.public)
+    }
+
+    /// The certificate that stands for it; there once it has started.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.state_dir().join("tls/cert.pem")
+    }
+}
+
+/// An HTTP/1.1 request with a body of this length, for a [`super::wire::Wire`].
+pub(crate) fn request(method: &str, target: &str, host: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+    for (name, value) in headers {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    if !body.is_empty() || !matches!(method, "GET" | "HEAD") {
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
+    }
+    text + "\r\n" + body
+}
