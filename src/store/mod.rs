@@ -211,8 +211,6 @@ impl std::fmt::Debug for Store {
 }
 
 #[cfg(test)]
-mod open_tests;
-#[cfg(test)]
 mod tests;
 
 /// A new database in a directory of its own, which lasts as long as the first of the two.

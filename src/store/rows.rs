@@ -87,3 +87,42 @@ pub fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -
 fn conversion(column: usize, error: FromSqlError) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{Connection, params};
+
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection::open_in_memory().expect("a database")
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let connection = connection();
+        let (id, digest) = (Id::from_bytes([7; 16]), Digest::of("text"));
+        let (time, scope): (_, Scope) = (Timestamp::from_millis(-5), "b a".parse().expect("a scope"));
+        let moment = Moment { wall: time, boot: Duration::from_millis(1_234), boot_id: BootId(u64::MAX >> 1) };
+        let [wall, boot, boot_id] = moment_columns(&moment);
+        let names = vec!["a \"quoted\"".to_owned(), "ä".to_owned()];
+        let read = connection.query_row(
+            "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8",
+            params![id, digest, time, scope, wall, boot, boot_id, json(&names)],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, super::moment(row, 4)?, from_json(row, 7)?)),
+        );
+        assert_eq!(read.expect("read"), (id, digest, time, scope, moment, names));
+    }
+
+    #[test]
+    fn what_does_not_convert_is_an_error() {
+        let connection = connection();
+        let refused = |sql: &str, read: fn(&Row<'_>) -> rusqlite::Result<()>| connection.query_row(sql, [], read).is_err();
+        assert!(refused("SELECT x'0011'", |row| row.get::<_, Id>(0).map(drop)));
+        assert!(refused("SELECT 'text'", |row| row.get::<_, Digest>(0).map(drop)));
+        assert!(refused("SELECT 'a  b'", |row| row.get::<_, Scope>(0).map(drop)));
+        assert!(refused("SELECT 1, -1, 1", |row| moment(row, 0).map(drop)));
+        assert!(refused("SELECT '[1'", |row| from_json::<Vec<i64>>(row, 0).map(drop)));
+        assert!(refused("SELECT x'00'", |row| from_json::<Vec<i64>>(row, 0).map(drop)));
+    }
+}

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{OpenError, Store, temporary, tenant};
 use crate::clock::Timestamp;
+use crate::store::{OpenError, Store, make_key, temporary, tenant};
 use crate::system::SystemClock;
 
 fn open(state_dir: &Path) -> Result<Store, OpenError> {
@@ -99,9 +99,9 @@ async fn k5_a_wrong_key_stops_the_start() {
 #[tokio::test]
 async fn k5_a_key_that_is_there_is_used_for_a_new_database() {
     let directory = tempfile::tempdir().expect("a directory");
-    assert!(super::make_key(directory.path()).expect("made"));
+    assert!(make_key(directory.path()).expect("made"));
     let key = fs::read(directory.path().join("key")).expect("a key");
-    assert!(!super::make_key(directory.path()).expect("kept"));
+    assert!(!make_key(directory.path()).expect("kept"));
     assert!(open(directory.path()).is_ok());
     assert_eq!(fs::read(directory.path().join("key")).expect("a key"), key);
 }
@@ -137,13 +137,13 @@ async fn a_damaged_database_is_left_alone() {
 #[tokio::test]
 async fn a_start_that_was_interrupted_is_taken_up() {
     let directory = tempfile::tempdir().expect("a directory");
-    super::make_key(directory.path()).expect("a key");
+    make_key(directory.path()).expect("a key");
     fs::write(database(directory.path()), "").expect("an empty file");
     let store = open(directory.path()).expect("a new store");
     store.close().await;
 
     let directory = tempfile::tempdir().expect("a directory");
-    super::make_key(directory.path()).expect("a key");
+    make_key(directory.path()).expect("a key");
     Connection::open(database(directory.path())).and_then(|raw| raw.pragma_update(None, "journal_mode", "WAL")).expect("a header");
     assert!(open(directory.path()).is_ok());
 }
@@ -168,7 +168,7 @@ async fn what_was_acknowledged_outlives_a_kill() {
     let directory = closed().await;
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program)
-        .args(["--exact", "store::open_tests::writes_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "store::tests::opening::writes_until_it_is_killed", "--ignored", "--nocapture"])
         .env("P2PID_TEST_STATE_DIR", directory.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -1,10 +1,15 @@
-//! The writer, the readers and the opening, on real databases.
+//! The writer and the readers, on real databases.
+
+mod opening;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::*;
+use rusqlite::Connection;
+
+use super::{Fault, Store, StoreError, Transaction, temporary};
+use crate::clock::Clock;
 use crate::system::SystemClock;
 
 const TABLE: &str = "CREATE TABLE item (number INTEGER PRIMARY KEY, text TEXT)";
