@@ -19,4 +19,5 @@ pub mod metadata;
 pub mod ob_app;
 pub mod peer;
 pub mod plan;
+pub mod revocation;
 pub mod ticket;

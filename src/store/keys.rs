@@ -34,7 +34,19 @@ struct Column {
 }
 
 /// Every column that holds sealed values (its name ends in `_sealed`) or keyed hashes (`_hash`). A migration that adds one adds its line here.
-const COLUMNS: &[Column] = &[];
+const COLUMNS: &[Column] = &[
+    sealed("ob_app", "id", "client_secret_sealed"),
+    sealed("peer", "id", "password_sealed"),
+    sealed("held_token", "peer", "access_sealed"),
+    sealed("held_token", "peer", "refresh_sealed"),
+    sealed("handshake", "id", "verifier_sealed"),
+    sealed("outbox", "id", "token_sealed"),
+    sealed("outbox", "id", "client_secret_sealed"),
+];
+
+const fn sealed(table: &'static str, row: &'static str, column: &'static str) -> Column {
+    Column { table, row, column, kind: Kind::Sealed }
+}
 
 /// One state key, and what hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -2,7 +2,11 @@
 
 use rusqlite_migration::{M, Migrations};
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/01-base.sql")), M::up(include_str!("migrations/04-callers.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("migrations/01-base.sql")),
+    M::up(include_str!("migrations/03-outbound.sql")),
+    M::up(include_str!("migrations/04-callers.sql")),
+];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.
 pub(super) const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

@@ -8,16 +8,23 @@
 mod backup;
 pub mod caller;
 mod connection;
+pub mod handshake;
+pub mod held_token;
 mod key_file;
 mod keys;
+pub mod link;
 mod migrations;
+pub mod ob_app;
 mod open;
+pub mod outbox;
+pub mod peer;
 mod purge;
 mod reader;
 pub mod rows;
 mod seal;
 pub mod session;
 pub mod tenant;
+pub mod ticket;
 pub mod user;
 mod writer;
 
@@ -208,6 +215,16 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("state_dir", &self.inner.state_dir).field("epoch", &self.inner.epoch).finish_non_exhaustive()
     }
+}
+
+/// A row of `table` holds in `column` what no version of this program writes.
+fn corrupt(table: &'static str, column: &str) -> Fault {
+    Fault::Corrupt { table, what: format!("{column} is none of its values") }
+}
+
+/// A URL as it stands in a row.
+fn url(table: &'static str, text: &str) -> Result<url::Url, Fault> {
+    url::Url::parse(text).map_err(|_| corrupt(table, "a URL"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 const BATCH: usize = 200;
 
 /// Every table with a `purge_at` column, and its primary key. A migration that adds such a table adds its line here.
-const TABLES: &[(&str, &str)] = &[("session", "digest")];
+const TABLES: &[(&str, &str)] = &[("session", "digest"), ("ticket", "digest"), ("handshake", "id"), ("outbox", "id")];
 
 impl Store {
     /// Deletes every row whose `purge_at` is before `now`; how many there were.

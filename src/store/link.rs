@@ -1,0 +1,50 @@
+//! Everything that the rows say of one peer, read together.
+
+use rusqlite::Connection;
+
+use super::{Fault, Seals, handshake, held_token, ob_app, peer, ticket};
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::outbound::handshake::Stage;
+use crate::outbound::link::{Facts, Holding, OpenRequest, RequestEnd};
+use crate::outbound::peer::Auth;
+use crate::outbound::ticket::Fate;
+
+/// The facts of a peer; `None` when there is no such peer.
+pub fn facts(connection: &Connection, seals: &Seals, epoch: i64, id: Id) -> Result<Option<Facts>, Fault> {
+    let Some(peer) = peer::by_id(connection, seals, id)? else { return Ok(None) };
+    let ob_app = match &peer.auth {
+        Auth::OAuth { ob_app, .. } => ob_app::by_id(connection, seals, *ob_app)?,
+        Auth::Basic(_) | Auth::None => None,
+    };
+    let (metadata, unlinked) = peer::metadata_and_unlinked(connection, id)?;
+    let holding = match (held_token::of_peer(connection, seals, epoch, id)?, held_token::broken(connection, id)?) {
+        (Some(held), _) => Holding::Tokens(Box::new(held)),
+        (None, Some(broken)) => Holding::Broken(broken),
+        (None, None) => Holding::Nothing { unlinked },
+    };
+    let (request, ended) = request(connection, seals, epoch, id)?;
+    // What was over before the peer was unlinked says nothing of what it is now.
+    let is_old = |at: Timestamp| unlinked.is_some_and(|unlinked| at < unlinked);
+    let request = request.filter(|request| !is_old(request.made_at));
+    let ended = ended.filter(|ended| !is_old(ended.at));
+    Ok(Some(Facts { peer, ob_app, metadata, holding, request, ended }))
+}
+
+/// The request URL that is out, or how the last one ended.
+fn request(connection: &Connection, seals: &Seals, epoch: i64, peer: Id) -> Result<(Option<OpenRequest>, Option<RequestEnd>), Fault> {
+    let Some(ticket) = ticket::latest(connection, epoch, peer)? else { return Ok((None, None)) };
+    let open = |expires_at, opened| (Some(OpenRequest { made_at: ticket.made_at, expires_at, opened }), None);
+    let handshake = match ticket.fate {
+        Fate::Replaced => return Ok((None, None)),
+        Fate::Open => return Ok(open(ticket.expires_at, false)),
+        Fate::Used { handshake } => handshake::by_id(connection, seals, epoch, handshake)?,
+    };
+    let ended = |at, what| (None, Some(RequestEnd { at, what }));
+    Ok(match handshake.map(|handshake| (handshake.expires_at, handshake.stage)) {
+        Some((expires_at, Stage::Pressed { .. } | Stage::Exchanging { .. })) => open(expires_at, true),
+        Some((_, Stage::Declined { at })) => ended(at, format!("somebody at the peer declined {at}")),
+        Some((_, Stage::Failed { at, why })) => ended(at, format!("the last attempt to link failed {at}: {why}")),
+        Some((_, Stage::Linked { .. } | Stage::Replaced)) | None => (None, None),
+    })
+}
