@@ -1,8 +1,25 @@
 //! The configuration: TOML as written becomes checked types here, or a list of problems that name file, line and key.
 //!
 //! [`Config`] is what the rest of the program sees: whole, checked, immutable, swapped as one snapshot when the files change.
+//! On the way there: `load` finds and reads the files, `tree` merges them, `section` walks a table and notes what is wrong,
+//! `values` reads single values, `build` has every key with its default, `checks` the rules between keys.
+
+mod build;
+mod change;
+mod checks;
+mod files;
+mod load;
+mod problem;
+mod section;
+mod sources;
+mod tree;
+mod values;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +29,23 @@ use url::Url;
 
 pub use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
+
+pub use load::{Loaded, Located, load, locate};
+pub use problem::{Problem, Problems};
+pub use sources::Sources;
+
+/// Where p2pid itself answers on the public listener; no route may be one of these or lie below one.
+pub const BUILT_IN_PATHS: &[&str] = &[
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/oauth-protected-resource",
+    "/oauth",
+    "/oauth2",
+    "/oauth-server",
+    "/link",
+    "/login",
+    "/logout",
+    "/api/oauth",
+];
 
 /// One checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +62,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[[route]]`: what of this instance's applications peers may reach; longest path first.
     pub routes: Vec<Route>,
-    /// `[scopes]`: scope token → what the Allow page says of it.
-    pub scopes: BTreeMap<String, String>,
+    /// `[scopes]`: scope token → what it allows, and whose it is.
+    pub scopes: BTreeMap<String, OfferedScope>,
     /// `[tokens]`
     pub tokens: Tokens,
     /// `[trust]`: certificate authorities besides the system's.
@@ -141,6 +175,16 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Listen {
+    /// As it is written in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// TLS of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tls {
@@ -181,6 +225,15 @@ pub enum Paths {
     Strict,
     /// `//` and encoded slashes pass as they are.
     Raw,
+}
+
+/// A scope that peers can be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedScope {
+    /// What the Allow page says that it allows.
+    pub text: String,
+    /// Whose IB apps may have it.
+    pub tenant: String,
 }
 
 /// `[tokens]`

@@ -1,6 +1,5 @@
 //! Sockets that we listen on: TCP, on both IP families where asked, and Unix sockets that replace only dead ones.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -100,16 +99,6 @@ impl BindError {
             _ => "",
         };
         Self { listen: listen.to_string(), source, hint }
-    }
-}
-
-impl fmt::Display for Listen {
-    /// As it is written in the configuration.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }
 
