@@ -98,7 +98,9 @@ impl Queue {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             counters.adopt_thread();
             let writer = Writer { connection, path, readers, clock, unknown: 0, copied: 0 };
-            if let Err(reason) = writer.serve(&queue) {
+            // Judges' panics are caught one by one; one of the writer's own is the end of it.
+            let served = catch_unwind(AssertUnwindSafe(|| writer.serve(&queue)));
+            if let Err(reason) = served.unwrap_or_else(|_| Err("the writer panicked".to_owned())) {
                 tracing::error!(reason, "the database can no longer be trusted");
                 lost.send_replace(Some(reason));
             }
