@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::client::Client;
 use super::failure::Failure;
 use super::report::Report;
-use super::select::{self, Selection};
+use super::select::Selection;
+use crate::config::{self, Located};
 
 /// The tenant that exists from the start, meant when none is named.
 const DEFAULT_TENANT: &str = "default";
@@ -47,12 +48,19 @@ impl<'a> Context<'a> {
         Ok(self.client.get_or_init(|| client))
     }
 
-    fn socket(&self) -> Result<PathBuf, Failure> {
-        if let Some(socket) = &self.selection.socket {
-            return Ok(socket.clone());
+    /// Where the instance keeps its state and its socket. What had to be guessed is warned of.
+    pub(super) fn located(&self) -> Result<Located, Failure> {
+        let located = config::locate(&self.selection.file()?);
+        if let Some(warning) = &located.warning {
+            self.report.warn(warning);
         }
-        let file = self.selection.file()?;
-        let usual = select::usual_socket(&file);
-        Ok(usual)
+        Ok(located)
+    }
+
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        match &self.selection.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(self.located()?.socket),
+        }
     }
 }

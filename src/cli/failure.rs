@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::config::Problems;
+use crate::store::Explanation;
+
 /// The exit status when something was refused or failed.
 pub(super) const FAILED: u8 = 1;
 /// The exit status when the command line is wrong.
@@ -24,14 +27,16 @@ pub(super) struct Failure {
     pub(super) expected: Option<String>,
     /// What to do next.
     pub(super) next: Option<String>,
-    /// Members that a command adds to the error document.
-    pub(super) details: Vec<(&'static str, Value)>,
+    /// The whole text for people, where it is not made of the above.
+    text: Option<String>,
+    /// What is wrong with a configuration, one by one.
+    errors: Option<Value>,
 }
 
 impl Failure {
     /// A refusal or failure: exit status 1.
     pub(super) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, details: Vec::new() }
+        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, text: None, errors: None }
     }
 
     /// A wrong command line: exit status 2.
@@ -42,6 +47,12 @@ impl Failure {
     /// A wrong configuration: exit status 78.
     pub(super) fn configuration(message: impl Into<String>) -> Self {
         Self { exit: CONFIGURATION, ..Self::new("configuration", message) }
+    }
+
+    /// With a text for people that says it all.
+    pub(super) fn said_as(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
     }
 
     /// With what was found.
@@ -62,33 +73,45 @@ impl Failure {
         self
     }
 
-    /// With a member beside `error` in the document for programs.
-    pub(super) fn detail(mut self, name: &'static str, value: Value) -> Self {
-        self.details.push((name, value));
-        self
-    }
-
     /// For programs: `{"error":{"code","message","found","expected","next"}}`.
     pub(super) fn document(&self) -> Value {
         let mut document = json!({ "error": {
             "code": self.code, "message": self.message, "found": self.found, "expected": self.expected, "next": self.next,
         } });
-        for (name, value) in &self.details {
-            document[*name] = value.clone();
+        if let Some(errors) = &self.errors {
+            document["errors"] = errors.clone();
         }
         document
     }
 
     /// For people: a line, and up to three that help.
     pub(super) fn text(&self) -> String {
-        // A configuration's problems and clap's explanations are whole texts already.
-        let mut text = if self.message.contains('\n') { self.message.clone() } else { format!("error: {}", self.message) };
+        if let Some(text) = &self.text {
+            return text.clone();
+        }
+        let mut text = format!("error: {}", self.message);
         for (name, value) in [("found", &self.found), ("expected", &self.expected), ("next", &self.next)] {
             if let Some(value) = value {
-                text = format!("{}\n  {name:8}  {value}", text.trim_end());
+                text += &format!("\n  {name:8}  {value}");
             }
         }
         text
+    }
+}
+
+impl From<&Problems> for Failure {
+    /// For people a line each, `FILE:LINE:COLUMN: key: found …, expected …`; for programs also `errors`.
+    fn from(problems: &Problems) -> Self {
+        let first = problems.first();
+        let failure = Self::configuration(first.to_string()).said_as(problems.to_string());
+        let errors = problems.iter().map(|problem| serde_json::to_value(problem).unwrap_or_default()).collect();
+        Self { errors: Some(errors), ..failure.found(&first.found).expected(&first.expected) }
+    }
+}
+
+impl From<Explanation> for Failure {
+    fn from(why: Explanation) -> Self {
+        Self::new(why.code, why.message).found(why.found).expected(why.expected).next(why.next)
     }
 }
 

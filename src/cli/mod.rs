@@ -3,6 +3,7 @@
 //! A command maps its arguments to requests of the admin API and the answers to text or JSON; the rules are all in the daemon.
 
 mod ask;
+mod backup;
 mod caller;
 mod client;
 mod context;
@@ -10,12 +11,14 @@ pub mod demo;
 mod failure;
 mod grant;
 mod ib;
+mod key;
 mod manual;
 mod ob;
 mod peer;
 mod records;
 mod report;
 mod request;
+mod run;
 mod select;
 mod status;
 mod tenant;
@@ -52,6 +55,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    /// Run the daemon
+    Run,
     #[command(subcommand)]
     User(user::User),
     #[command(subcommand)]
@@ -66,10 +71,14 @@ enum Command {
     Caller(caller::Caller),
     #[command(subcommand)]
     Grant(grant::Grant),
+    #[command(subcommand)]
+    Key(key::Key),
     /// Show how the daemon does: configuration, listeners, peers
     Status,
     /// Have the daemon read its configuration again
     Reload,
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -90,24 +99,30 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
     let context = Context::new(report, arguments.selection, arguments.tenant);
+    match arguments.command {
+        Command::Demo(command) => wait(demo::run(command, report)),
+        Command::Run => run::run(&context),
+        Command::User(command) => wait(user::run(command, &context)),
+        Command::Tenant(command) => wait(tenant::run(command, &context)),
+        Command::Ib(command) => wait(ib::run(command, &context)),
+        Command::Ob(command) => wait(ob::run(command, &context)),
+        Command::Peer(command) => wait(peer::run(command, &context)),
+        Command::Caller(command) => wait(caller::run(command, &context)),
+        Command::Grant(command) => wait(grant::run(command, &context)),
+        Command::Key(command) => wait(key::run(command, &context)),
+        Command::Status => wait(status::show(&context)),
+        Command::Reload => wait(status::reload(&context)),
+        Command::Backup(command) => backup::backup(&command, &context),
+        Command::Restore(command) => backup::restore(&command, &context),
+        Command::Completions(command) => manual::completions(&command, &context),
+        Command::Man(command) => manual::man(&command, &context),
+    }
+}
+
+/// Runs a command that talks to others; one thread is enough for that.
+fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new("system", format!("this system gives no event queue: {error}")))?;
-    runtime.block_on(async {
-        match arguments.command {
-            Command::Demo(command) => demo::run(command, report).await,
-            Command::User(command) => user::run(command, &context).await,
-            Command::Tenant(command) => tenant::run(command, &context).await,
-            Command::Ib(command) => ib::run(command, &context).await,
-            Command::Ob(command) => ob::run(command, &context).await,
-            Command::Peer(command) => peer::run(command, &context).await,
-            Command::Caller(command) => caller::run(command, &context).await,
-            Command::Grant(command) => grant::run(command, &context).await,
-            Command::Status => status::show(&context).await,
-            Command::Reload => status::reload(&context).await,
-            Command::Completions(command) => manual::completions(&command, &context),
-            Command::Man(command) => manual::man(&command, &context),
-        }
-    })
+    runtime.map_err(|error| Failure::new("system", format!("this system gives no event queue: {error}")))?.block_on(command)
 }
 
 /// Help and version were asked for, or the command line is wrong.
@@ -121,12 +136,8 @@ fn not_a_command(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         return report.finish(Ok(()));
     }
     let text = error.render().to_string();
-    let text = text.trim_end();
-    if !json {
-        return report.finish(Err(Failure::usage(format!("{text}\n"))));
-    }
     let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    report.finish(Err(Failure::usage(message).next("p2pid --help")))
+    report.finish(Err(Failure::usage(message).next("p2pid --help").said_as(text.trim_end())))
 }
 
 /// A text file that an option names.

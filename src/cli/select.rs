@@ -8,14 +8,15 @@ use super::failure::Failure;
 
 /// Where configurations are looked for when none is named.
 const DIRECTORY: &str = "/etc/p2pid";
-/// Where a service keeps its admin socket when its configuration cannot say.
-const RUN_DIRECTORY: &str = "/run/p2pid";
+
+/// The environment variable that names a configuration file when no option does.
+const VARIABLE: &str = "P2PID_CONFIG";
 
 /// The options that say which instance is meant.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Selection {
-    /// The instance's configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, env = "P2PID_CONFIG", conflicts_with = "instance")]
+    /// The instance's configuration file; $P2PID_CONFIG when neither it nor -i is given
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, conflicts_with = "instance")]
     pub(super) config: Option<PathBuf>,
     /// The instance of this name: /etc/p2pid/NAME.toml
     #[arg(short = 'i', long = "instance", value_name = "NAME", global = true)]
@@ -37,14 +38,12 @@ impl Selection {
                 Err(Failure::usage("-i names an instance, not a file").found(name).next("use -c FILE for a file"))
             }
             (None, Some(name)) => Ok(Path::new(DIRECTORY).join(format!("{name}.toml"))),
-            (None, None) => only_one(Path::new(DIRECTORY)),
+            (None, None) => match std::env::var_os(VARIABLE) {
+                Some(file) if !file.is_empty() => Ok(file.into()),
+                _ => only_one(Path::new(DIRECTORY)),
+            },
         }
     }
-}
-
-/// Where the daemon of `file` listens for commands when the file itself cannot say.
-pub(super) fn usual_socket(file: &Path) -> PathBuf {
-    Path::new(RUN_DIRECTORY).join(file.file_stem().unwrap_or_default()).join("admin.sock")
 }
 
 fn only_one(directory: &Path) -> Result<PathBuf, Failure> {
@@ -74,7 +73,7 @@ mod tests {
     fn one_file_is_taken_and_several_are_listed() {
         let directory = tempfile::tempdir().expect("a directory");
         let failure = only_one(directory.path()).expect_err("none");
-        assert_eq!(failure.exit, 2);
+        assert_eq!(failure.exit, super::super::failure::USAGE);
         std::fs::write(directory.path().join("one.toml"), "").expect("written");
         std::fs::write(directory.path().join("notes.txt"), "").expect("written");
         assert_eq!(only_one(directory.path()), Ok(directory.path().join("one.toml")));
@@ -89,10 +88,5 @@ mod tests {
         for name in ["", "../x", "a/b", ".x"] {
             assert!(file(name).is_err(), "{name:?}");
         }
-    }
-
-    #[test]
-    fn the_usual_socket_is_named_after_the_file() {
-        assert_eq!(usual_socket(Path::new("/etc/p2pid/two.toml")), Path::new("/run/p2pid/two/admin.sock"));
     }
 }

@@ -14,6 +14,7 @@ pub mod caller;
 pub mod document;
 pub mod error;
 mod gate;
+mod keys;
 pub mod status;
 mod tenants;
 mod users;
@@ -61,7 +62,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let largest = state.instance.config().limits.form_bytes;
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
-    let api = Router::new().merge(status::router()).merge(tenants::router()).merge(users::router());
+    let api = Router::new().merge(status::router()).merge(tenants::router()).merge(users::router()).merge(keys::router());
     Router::new()
         .nest("/v2", api)
         .fallback(|| async { AdminError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
@@ -70,3 +71,6 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .layer(DefaultBodyLimit::max(largest))
         .with_state(state)
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,11 @@ async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Res
     let tenant = Tenant { name, created_at: state.instance.clock.now().wall };
     let row = tenant.clone();
     let is_new = state.instance.store.write(move |transaction| rows::insert(transaction, &row.name, row.created_at)).await?;
-    if is_new { Ok(document::created(resource(&tenant))) } else { Err(AdminError::exists(KIND, &tenant.name)) }
+    if is_new {
+        Ok(document::created(resource(&tenant)))
+    } else {
+        Err(AdminError::exists(KIND, &tenant.name).next("use it as it is, or choose another name"))
+    }
 }
 
 async fn delete(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {

@@ -123,6 +123,11 @@ impl Process {
         within("a command to end", self.commands.run(&arguments, line)).await.expect("the binary can be started")
     }
 
+    /// Runs a command as a person would, without `--json`, however it ends.
+    pub(crate) async fn says(&self, arguments: &[&str]) -> Outcome {
+        within("a command to end", self.commands.run(arguments, None)).await.expect("the binary can be started")
+    }
+
     /// What the console answers to a GET.
     pub(crate) async fn console(&self, target: &str) -> Message {
         let host = self.settings.console.to_string();

@@ -1,0 +1,54 @@
+//! A daemon that serves.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::sockets::{self, Addresses};
+use crate::instance::Instance;
+use crate::net::serve::Server;
+
+/// A daemon that serves, until [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    /// The instance, for whoever started it in process.
+    pub instance: Arc<Instance>,
+    pub(super) server: Server,
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) addresses: Addresses,
+    /// What runs by itself; ends when it is dropped.
+    pub(super) tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Where peers and browsers reach it.
+    pub fn public_address(&self) -> Option<SocketAddr> {
+        sockets::tcp(&self.addresses.public)
+    }
+
+    /// Where local applications reach it.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        sockets::tcp(&self.addresses.local)
+    }
+
+    /// Where console, health and metrics are.
+    pub fn console_address(&self) -> Option<SocketAddr> {
+        sockets::tcp(&self.addresses.console)
+    }
+
+    /// Where commands reach it.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.instance.config().admin.socket.clone()
+    }
+
+    /// Takes no more connections, lets what is under way finish for `[limits] drain`, then closes the store.
+    pub async fn stop(mut self) {
+        self.ready.send_replace(false);
+        self.server.drain(self.instance.config().limits.drain).await;
+        self.tasks.shutdown().await;
+        self.instance.store.close().await;
+    }
+}

@@ -1,0 +1,72 @@
+//! Starting: the only place where the parts are wired together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::sockets::Sockets;
+use super::{Running, StartError};
+use crate::clock::Clock;
+use crate::config::{Loaded, Tls};
+use crate::doors::admin::access::{Allowed, Group};
+use crate::doors::admin::{self, AdminState};
+use crate::doors::console;
+use crate::instance::Instance;
+use crate::net::serve::{Server, Serving};
+use crate::net::tls::{Identity, ServerTls};
+use crate::random::Random;
+use crate::store::Store;
+use crate::tasks::purge;
+
+/// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
+const KEY_CREDENTIAL: &str = "p2pid-key";
+
+/// Opens the store, binds every listener, then serves. When it returns, everything is up; peers may be down, all of them.
+///
+/// # Errors
+/// [`StartError`]; nothing was served then.
+pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Running, StartError> {
+    let config = Arc::new(loaded.config);
+    let allowed = Allowed::new(config.admin.group.as_deref().map(Group::named).transpose()?, config.admin.socket.clone());
+    let store = Store::open(&config.instance.state_dir, key_credential().as_deref(), Arc::clone(&clock))?;
+    let instance = Arc::new(Instance::new(Arc::clone(&config), store, clock, random));
+    let public_tls = tls(&instance, "[public]", &config.public.tls)?;
+    let console_tls = tls(&instance, "[console]", &config.console.tls)?;
+    let sockets = Sockets::bind(&config, allowed.gid())?;
+
+    let server = Server::new(&config.limits, &config.instance.name);
+    let (ready, is_ready) = watch::channel(false);
+    let state = Arc::new(AdminState { instance: Arc::clone(&instance), listeners: sockets.listening(&config) });
+    let addresses = sockets.addresses();
+    for listener in sockets.console {
+        let port = super::sockets::tcp(&[listener.address()]).map(|address| address.port());
+        let serving = Serving { tls: console_tls.clone(), ..Serving::default() };
+        server.serve(listener, serving, console::router(Arc::clone(&state), is_ready.clone(), port));
+    }
+    server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin::socket_router(state, allowed));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(purge::run(Arc::clone(&instance)));
+    ready.send_replace(true);
+    tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
+    Ok(Running { instance, server, ready, addresses, tasks })
+}
+
+/// The state keys that systemd hands over, which then take the place of `state_dir/key`.
+pub fn key_credential() -> Option<PathBuf> {
+    let file = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(KEY_CREDENTIAL);
+    file.exists().then_some(file)
+}
+
+fn tls(instance: &Instance, section: &'static str, tls: &Tls) -> Result<Option<ServerTls>, StartError> {
+    let config = instance.config();
+    let identity = match tls {
+        Tls::Off => return Ok(None),
+        Tls::Files { cert, key } => Identity::from_files(cert, key),
+        Tls::SelfSigned => {
+            Identity::self_signed(&config.instance.state_dir.join("tls"), config.instance.public_url.url(), instance.clock.now().wall)
+        }
+    };
+    identity.and_then(ServerTls::new).map(Some).map_err(|source| StartError::Tls { section, source })
+}

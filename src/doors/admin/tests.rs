@@ -1,0 +1,148 @@
+//! The API as a whole: each request through the router, as the socket's and the console's users send it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower_service::Service;
+
+use super::{AdminState, Caller, router};
+
+use crate::config::{self, Config};
+use crate::instance::Instance;
+use crate::store::temporary;
+use crate::system::{SystemClock, SystemRandom};
+
+/// The smallest configuration.
+fn config_in(folder: &Path) -> Config {
+    let file = folder.join("one.toml");
+    let text = r#"
+        instance = { name = "one", public_url = "https://127.0.0.1:7443", state_dir = "." }
+        public = { listen = ["127.0.0.1:7443"], tls = "self-signed" }
+        route = [{ path = "/p2pi", upstream = "http://127.0.0.1:8080" }]
+    "#;
+    std::fs::write(&file, text).expect("a temporary folder can be written");
+    config::load(&file).expect("a small configuration").config
+}
+
+struct Api {
+    _directory: tempfile::TempDir,
+    router: Router,
+    caller: Caller,
+}
+
+impl Api {
+    fn new() -> Self {
+        let (directory, store) = temporary();
+        let config = Arc::new(config_in(directory.path()));
+        let instance = Arc::new(Instance::new(config, store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
+        let state = Arc::new(AdminState { instance, listeners: Vec::new() });
+        Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
+    }
+
+    async fn ask(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (StatusCode, Value) {
+        let body = if attributes.is_null() {
+            Body::empty()
+        } else {
+            Body::from(json!({ "data": { "type": kind, "attributes": attributes } }).to_string())
+        };
+        let mut request =
+            Request::builder().method(method).uri(path).header("content-type", "application/json").body(body).expect("a request");
+        request.extensions_mut().insert(self.caller.clone());
+        let response = self.router.call(request).await.expect("routers answer");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn refused(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (u16, String) {
+        let (status, body) = self.ask(method, path, kind, attributes).await;
+        (status.as_u16(), body["errors"][0]["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn refusal(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+#[tokio::test]
+async fn tenants_come_and_go() {
+    let mut api = Api::new();
+    let (status, body) = api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
+    assert_eq!((status, &body["data"]["id"], &body["data"]["attributes"]["name"]), (StatusCode::CREATED, &json!("sales"), &json!("sales")));
+    assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await, refusal(409, "exists"));
+    assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "a/b" })).await, refusal(400, "bad_attribute"));
+    let (_, body) = api.ask(Method::GET, "/v2/tenants", "", Value::Null).await;
+    assert_eq!(body["data"].as_array().map(Vec::len), Some(2));
+    assert_eq!(api.ask(Method::DELETE, "/v2/tenants/sales", "", Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.refused(Method::GET, "/v2/tenants/sales", "", Value::Null).await, refusal(404, "not_found"));
+    assert_eq!(api.refused(Method::DELETE, "/v2/tenants/default", "", Value::Null).await, refusal(409, "in_use"));
+}
+
+#[tokio::test]
+async fn people_are_added_changed_and_removed() {
+    let mut api = Api::new();
+    let add = json!({ "login": "ops@example.com", "password": "correct horse", "permissions": ["links.approve"] });
+    let (status, body) = api.ask(Method::POST, "/v2/users", "user", add.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let ops = &body["data"]["attributes"];
+    assert_eq!((&ops["admin"], &ops["permissions"]), (&json!(false), &json!({ "default": ["links.approve"] })));
+    assert!(!body.to_string().contains("horse") && !body.to_string().contains("argon2"));
+    assert_eq!(api.refused(Method::POST, "/v2/users", "user", add.clone()).await, refusal(409, "exists"));
+    let (_, body) = api.ask(Method::PATCH, "/v2/users/ops@example.com", "user", json!({ "admin": true })).await;
+    assert_eq!(body["data"]["attributes"]["admin"], true);
+    let (_, body) = api.ask(Method::PATCH, "/v2/users/ops%40example.com", "user", json!({ "admin": true, "tenant": "default" })).await;
+    assert_eq!(body["data"]["attributes"]["permissions"], json!({ "default": ["admin", "links.approve"] }));
+    let (_, body) = api.ask(Method::POST, "/v2/users/ops@example.com/key", "user", Value::Null).await;
+    assert!(body["data"]["attributes"]["api_key"].as_str().is_some_and(|key| key.starts_with("p2pk_")), "{body}");
+    assert_eq!(api.ask(Method::DELETE, "/v2/users/ops@example.com", "", Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.refused(Method::DELETE, "/v2/users/ops@example.com", "", Value::Null).await, refusal(404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_minimal_person_with_one_thing_changed_is_refused() {
+    let mut api = Api::new();
+    for (name, value, status, code) in [
+        ("login", json!("a b"), 400, "bad_attribute"),
+        ("login", json!(""), 400, "bad_attribute"),
+        ("login", Value::Null, 400, "missing_attribute"),
+        ("password", json!("short"), 400, "bad_attribute"),
+        ("password", json!("x".repeat(129)), 400, "bad_attribute"),
+        ("permissions", json!(["No Such"]), 400, "bad_attribute"),
+        ("permissions", json!("links.approve"), 400, "bad_attribute"),
+        ("tenant", json!("nowhere"), 404, "not_found"),
+        ("colour", json!("red"), 400, "unknown_attribute"),
+    ] {
+        let mut add = json!({ "login": "ops@example.com", "password": "correct horse" });
+        add[name] = value.clone();
+        assert_eq!(api.refused(Method::POST, "/v2/users", "user", add).await, refusal(status, code), "{name}: {value}");
+    }
+    let (_, body) = api.ask(Method::GET, "/v2/users", "", Value::Null).await;
+    assert_eq!(body["data"], json!([]), "nothing was half done");
+}
+
+#[tokio::test]
+async fn requests_that_are_no_documents_are_refused() {
+    let mut api = Api::new();
+    assert_eq!(api.refused(Method::GET, "/v2/nothing", "", Value::Null).await, refusal(404, "not_found"));
+    assert_eq!(api.refused(Method::GET, "/elsewhere", "", Value::Null).await, refusal(404, "not_found"));
+    assert_eq!(api.refused(Method::PUT, "/v2/tenants", "", Value::Null).await, refusal(405, "method_not_allowed"));
+    let large = json!({ "name": "x".repeat(100_000) });
+    assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", large).await, refusal(413, "body_too_large"));
+    assert_eq!(api.refused(Method::POST, "/v2/tenants", "peer", json!({ "name": "a" })).await, refusal(409, "wrong_type"));
+}
+
+#[tokio::test]
+async fn nobody_does_what_they_may_not() {
+    let mut api = Api::new();
+    let permissions = [("default".to_owned(), ["admin".to_owned()].into())].into();
+    api.caller = Caller::Person { login: "a@example.com".into(), is_admin: false, permissions };
+    assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "a" })).await, refusal(403, "forbidden"));
+    assert_eq!(api.refused(Method::GET, "/v2/users", "", Value::Null).await, refusal(403, "forbidden"));
+    assert_eq!(api.ask(Method::GET, "/v2/status", "", Value::Null).await.0, StatusCode::OK);
+    assert_eq!(api.refused(Method::GET, "/v2/tenants/sales/peers", "", Value::Null).await, refusal(404, "not_found"));
+}

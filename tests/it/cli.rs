@@ -1,0 +1,231 @@
+//! The command line against a real daemon: each command as text and as JSON, what it refuses, and its exit status.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+use serde_json::{Value, json};
+
+use crate::world::process::Process;
+
+#[tokio::test]
+async fn people_are_managed() {
+    let one = Process::running("one").await;
+    let ops = one.runs_with(&["user", "add", "ops@example.com", "--admin", "--password-stdin"], "correct horse").await;
+    assert_eq!((&ops["login"], &ops["admin"], &ops["permissions"]), (&json!("ops@example.com"), &json!(true), &json!({})));
+    let again = one.tries(&["user", "add", "ops@example.com", "--password-stdin"], Some("correct horse")).await;
+    assert_eq!((again.status.code(), &again.problem()["error"]["code"]), (Some(1), &json!("exists")));
+    let ops = one
+        .runs_with(&["user", "add", "ops@example.com", "--permission", "links.approve", "--password-stdin", "--or-update"], "correct horse")
+        .await;
+    assert_eq!((&ops["admin"], &ops["permissions"]), (&json!(true), &json!({ "default": ["links.approve"] })));
+    let ops = one.runs(&["user", "update", "ops@example.com", "--no-admin", "--permission", "peers.get"]).await;
+    assert_eq!((&ops["admin"], &ops["permissions"]), (&json!(false), &json!({ "default": ["peers.get"] })));
+    one.runs_with(&["user", "passwd", "ops@example.com", "--password-stdin"], "another horse").await;
+    let key = one.runs(&["user", "key", "ops@example.com"]).await;
+    assert_eq!(key.as_object().map(serde_json::Map::len), Some(1), "{key}");
+    assert!(key["api_key"].as_str().is_some_and(|key| key.starts_with("p2pk_")));
+    assert_eq!(one.runs(&["user", "list"]).await.as_array().map(Vec::len), Some(1));
+    let text = one.says(&["user", "list"]).await;
+    assert_eq!(
+        text.stdout.lines().next().map(|line| line.split_whitespace().collect::<Vec<_>>()),
+        Some(vec!["LOGIN", "ADMIN", "PERMISSIONS", "CREATED", "AT"])
+    );
+    one.runs(&["user", "delete", "ops@example.com", "--yes"]).await;
+    assert_eq!(one.refuses(&["user", "delete", "ops@example.com", "--yes"]).await["code"], "not_found");
+    assert!(!one.log().contains("horse"), "no password in the log");
+}
+
+#[tokio::test]
+async fn tenants_are_managed() {
+    let one = Process::running("one").await;
+    let sales = one.runs(&["tenant", "create", "sales"]).await;
+    assert_eq!(sales["name"], "sales");
+    assert_eq!(one.runs(&["tenant", "show", "sales"]).await, sales);
+    assert_eq!(one.refuses(&["tenant", "create", "sales"]).await["code"], "exists");
+    assert_eq!(one.refuses(&["tenant", "create", "a/b"]).await["code"], "bad_attribute");
+    let names: Vec<Value> =
+        one.runs(&["tenant", "list"]).await.as_array().expect("a list").iter().map(|tenant| tenant["name"].clone()).collect();
+    assert_eq!(names, ["default", "sales"]);
+    let user = one.runs_with(&["--tenant", "sales", "user", "add", "a@example.com", "--admin", "--password-stdin"], "correct horse").await;
+    assert_eq!((&user["admin"], &user["permissions"]), (&json!(false), &json!({ "sales": ["admin"] })));
+    one.runs(&["tenant", "delete", "sales", "--yes"]).await;
+    assert_eq!(one.refuses(&["tenant", "delete", "default", "--yes"]).await["code"], "in_use");
+}
+
+#[tokio::test]
+async fn usage_errors_exit_2() {
+    let one = Process::running("one").await;
+    for arguments in [
+        &["nonsense"][..],
+        &["user"],
+        &["user", "add"],
+        &["user", "update", "ops@example.com"],
+        &["tenant", "delete", "default"],
+        &["user", "add", "ops@example.com"],
+        &["peer", "create", "two"],
+        &["peer", "create", "two", "--url", "https://two", "--client-id", "x", "--username", "y"],
+        &["ib", "create", "two", "--access-ttl", "soon"],
+    ] {
+        let outcome = one.tries(arguments, None).await;
+        assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", outcome.stderr);
+        let error = &outcome.problem()["error"];
+        assert!(error["code"] == "usage" && error["message"].is_string(), "{arguments:?}: {}", outcome.stderr);
+        assert!(["found", "expected", "next"].iter().all(|member| error.get(member).is_some()), "{arguments:?}: {error}");
+        assert_eq!(one.says(arguments).await.status.code(), Some(2), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["peer", "--help"]] {
+        let outcome = one.says(arguments).await;
+        assert!(outcome.status.success() && outcome.stdout.contains("p2pid") && outcome.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_or_long_secret_is_no_secret() {
+    let one = Process::running("one").await;
+    for line in ["", "two\nlines", &"x".repeat(5000)] {
+        let outcome = one.tries(&["user", "add", "ops@example.com", "--password-stdin"], Some(line)).await;
+        assert_eq!(outcome.status.code(), Some(2), "{}", outcome.stderr);
+    }
+    let outcome = one.tries(&["user", "add", "ops@example.com", "--password-stdin"], Some("short")).await;
+    assert_eq!((outcome.status.code(), &outcome.problem()["error"]["code"]), (Some(1), &json!("bad_attribute")));
+    assert_eq!(one.runs(&["user", "list"]).await, json!([]));
+}
+
+#[tokio::test]
+async fn status_has_its_shape() {
+    let one = Process::running("one").await;
+    let status = one.runs(&["status"]).await;
+    assert_eq!((&status["instance"], &status["version"]), (&json!("one"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert!(status["uptime_s"].is_u64());
+    let listeners = status["listeners"].as_array().expect("a list");
+    for (name, address) in [("public", one.settings.public), ("local", one.settings.local), ("console", one.settings.console)] {
+        let listed = |listener: &&Value| listener["name"] == name && listener["address"] == address.to_string();
+        assert!(listeners.iter().any(|listener| listed(&listener)), "{name} in {status}");
+    }
+    assert!(one.says(&["status"]).await.stdout.contains("one at https://"));
+}
+
+#[tokio::test]
+async fn health_and_metrics_need_no_log_in_and_the_api_does() {
+    let one = Process::running("one").await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(one.console(path).await.status(), 200, "{path}");
+    }
+    let metrics = one.console("/metrics").await.text();
+    for name in ["p2pid_link_state", "p2pid_link_access_expires_timestamp_seconds", "p2pid_link_refresh_last_success_timestamp_seconds"] {
+        assert!(metrics.lines().any(|line| line.starts_with(name) && line.ends_with(" 0")), "{name} in {metrics}");
+    }
+    assert!(metrics.contains("p2pid_refresh_total{") && metrics.contains("p2pid_clock_skew_seconds 0"));
+    let refused = one.console("/v2/status").await;
+    assert_eq!(refused.status(), 401);
+    assert!(refused.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic ")));
+}
+
+#[tokio::test]
+async fn the_socket_is_for_owner_and_group() {
+    let one = Process::running("one").await;
+    let socket = std::fs::metadata(one.settings.socket()).expect("it is there");
+    assert!(socket.file_type().is_socket());
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
+    let state = std::fs::metadata(one.settings.state_dir()).expect("it is there");
+    assert_eq!(state.permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_broken_configuration_still_finds_the_socket() {
+    let one = Process::running("one").await;
+    let good = std::fs::read_to_string(one.settings.config()).expect("our own file");
+    std::fs::write(one.settings.config(), good.replace("[local]", "[local]\nlisten = 7\n[nonsense]")).expect("our own file");
+    let outcome = one.tries(&["status"], None).await;
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert_eq!(outcome.json()["instance"], "one");
+    std::fs::write(one.settings.config(), good + "\n[[[").expect("our own file");
+    let outcome = one.says(&["--socket", one.settings.socket().to_str().expect("ASCII"), "status"]).await;
+    assert!(outcome.status.success() && outcome.stderr.is_empty(), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_run_says_how_to_start_it() {
+    let one = Process::new("one").await;
+    let error = one.refuses(&["status"]).await;
+    assert_eq!(error["code"], "not_running");
+    assert!(error["next"].as_str().is_some_and(|next| next.contains("run")));
+    let outcome = one.says(&["status"]).await;
+    assert!(outcome.stdout.is_empty() && outcome.stderr.starts_with("error: "), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_the_start_with_78() {
+    let one = Process::new("one").await;
+    one.settings.says("wrong.toml", "[limits]\nconnections = \"many\"\n");
+    let outcome = one.tries(&["run"], None).await;
+    assert_eq!(outcome.status.code(), Some(78), "{}", outcome.stderr);
+    assert_eq!(outcome.problem()["error"]["code"], "configuration");
+    assert_eq!(outcome.problem()["errors"][0]["key"], "limits.connections");
+    let outcome = one.says(&["run"]).await;
+    assert_eq!(outcome.status.code(), Some(78));
+    assert!(outcome.stderr.contains("wrong.toml:2:15: limits.connections: found "), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_state_is_refused() {
+    let one = Process::running("one").await;
+    let error = one.refuses(&["run"]).await;
+    assert_eq!(error["code"], "locked");
+    let pid = one.daemon().id().expect("it runs").to_string();
+    assert!(error["found"].as_str().is_some_and(|found| found.contains(&pid)), "{error} names {pid}");
+}
+
+#[tokio::test]
+async fn state_keys_are_listed_added_and_rotated() {
+    let one = Process::running("one").await;
+    let keys = one.runs(&["key", "list"]).await;
+    assert_eq!((keys.as_array().map(Vec::len), &keys[0]["seals"]), (Some(1), &json!(true)));
+    let added = one.runs(&["key", "add"]).await;
+    assert!(added["id"].is_string(), "{added}");
+    let rotated = one.runs(&["key", "rotate"]).await;
+    assert!(rotated["resealed"].is_u64() && rotated["keys"].is_array(), "{rotated}");
+    assert!(one.says(&["key", "rotate"]).await.status.success());
+}
+
+#[tokio::test]
+async fn a_backup_is_made_while_it_runs_and_put_back_while_it_does_not() {
+    let mut one = Process::running("one").await;
+    one.runs(&["tenant", "create", "sales"]).await;
+    let file = one.settings.folder().join("backup");
+    let file = file.to_str().expect("ASCII");
+    let made = one.runs(&["backup", file]).await;
+    assert_eq!((&made["file"], made["bytes"].as_u64().is_some_and(|bytes| bytes > 0)), (&json!(file), true));
+    assert_eq!(one.refuses(&["backup", file]).await["code"], "exists");
+    assert_eq!(std::fs::metadata(file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(one.refuses(&["restore", file]).await["code"], "locked");
+    one.runs(&["tenant", "delete", "sales", "--yes"]).await;
+    one.is_stopped().await;
+    one.runs(&["restore", file]).await;
+    one.starts().await;
+    assert_eq!(one.runs(&["tenant", "show", "sales"]).await["name"], "sales");
+}
+
+#[tokio::test]
+async fn completions_and_manual_pages_are_written() {
+    let one = Process::new("one").await;
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(one.says(&["completions", shell]).await.stdout.contains("p2pid"), "{shell}");
+    }
+    let folder = one.settings.folder().join("man");
+    one.runs(&["man", folder.to_str().expect("ASCII")]).await;
+    for page in ["p2pid.1", "p2pid-peer.1", "p2pid-peer-create.1"] {
+        assert!(folder.join(page).exists(), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_failure() {
+    let one = Process::running("one").await;
+    let script = format!(
+        "{} -c {} completions bash | head -c 10; exit ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_p2pid"),
+        one.settings.config().display()
+    );
+    let outcome = tokio::process::Command::new("bash").args(["-c", &script]).output().await.expect("bash runs");
+    assert_eq!((outcome.status.code(), String::from_utf8_lossy(&outcome.stderr).into_owned()), (Some(0), String::new()));
+}
