@@ -7,6 +7,7 @@ mod connect;
 pub mod connection;
 mod deadline;
 pub mod forwarded;
+mod gather;
 pub mod guard;
 pub mod headers;
 pub mod life;

@@ -24,6 +24,7 @@ use super::body::RequestBody;
 use super::client::{SendError, chain};
 use super::connect::{Connector, Offer, Origin};
 use super::deadline::Deadlined;
+use super::gather::Gathering;
 use super::stream::Stream;
 use crate::config::Limits;
 
@@ -171,7 +172,8 @@ impl Pool {
             return Ok(Opened::Alone(Alone { sender, born }));
         }
         let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, chain(&error)));
-        let (mut sender, connection) = self.http2.handshake(TokioIo::new(Deadlined::new(stream, self.write_idle))).await.map_err(failed)?;
+        let (mut sender, connection) =
+            self.http2.handshake(TokioIo::new(Gathering::new(Deadlined::new(stream, self.write_idle)))).await.map_err(failed)?;
         tokio::spawn(connection.map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
         let shared = Arc::new(Shared { sender, born, under_way: AtomicUsize::new(0), last_used: AtomicU64::new(0) });

@@ -31,6 +31,7 @@ use tower_service::Service;
 use super::body::{Answer, IncomingBody};
 use super::connection::{Connection, Register, Slot};
 use super::deadline::Deadlined;
+use super::gather::Gathering;
 use super::listener::Listener;
 use super::problem::{Code, Problem};
 use super::stream::Stream;
@@ -219,7 +220,7 @@ impl Task {
             None => return,
         };
         let settings = &self.settings;
-        let io = TokioIo::new(Deadlined::accepted(stream, ahead, settings.idle, Arc::clone(&self.slot)));
+        let stream = Deadlined::accepted(stream, ahead, settings.idle, Arc::clone(&self.slot));
         let (refused, extended_connect) = (self.refused, self.extended_connect);
         let hyper_service = {
             let (connection, settings) = (Arc::clone(&connection), Arc::clone(&self.settings));
@@ -241,12 +242,13 @@ impl Task {
             if extended_connect {
                 builder.enable_connect_protocol();
             }
+            let io = TokioIo::new(Gathering::new(stream));
             drive(&connection, &settings, builder.serve_connection(io, hyper_service), http2::Connection::graceful_shutdown).await
         } else {
             let mut builder = http1::Builder::new();
             // Our own rule for connections without a request covers heads too.
             builder.header_read_timeout(None).max_header_size(settings.header_bytes);
-            let conn = builder.serve_connection(io, hyper_service).with_upgrades();
+            let conn = builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
             drive(&connection, &settings, conn, http1::UpgradeableConnection::graceful_shutdown).await
         };
         if let Err(error) = outcome {
