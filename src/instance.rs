@@ -1,6 +1,6 @@
 //! One running instance: what every door and every task is handed.
 
-pub mod live_token;
+pub mod callers;
 pub mod passwords;
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::observe::metrics::Metrics;
 use crate::random::Random;
 use crate::store::Store;
 
+use callers::Callers;
 use passwords::Passwords;
 
 /// The parts of an instance that everything shares.
@@ -28,6 +29,8 @@ pub struct Instance {
     pub random: Arc<dyn Random>,
     /// Hashing of passwords, a few at a time.
     pub passwords: Passwords,
+    /// Local applications that may use the relay.
+    pub callers: Callers,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// When the daemon was started.
@@ -38,7 +41,16 @@ impl Instance {
     /// An instance that starts now.
     pub fn new(config: Arc<Config>, store: Store, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let started_at = clock.now();
-        Self { config: ArcSwap::new(config), store, clock, random, passwords: Passwords::new(), metrics: Arc::default(), started_at }
+        Self {
+            config: ArcSwap::new(config),
+            store,
+            clock,
+            random,
+            passwords: Passwords::new(),
+            callers: Callers::default(),
+            metrics: Arc::default(),
+            started_at,
+        }
     }
 
     /// The configuration in force now. Whoever needs two settings takes them from one snapshot.
