@@ -1,6 +1,5 @@
 //! One running instance: what every door and every task is handed.
 
-pub mod callers;
 pub mod passwords;
 
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use crate::config::Config;
 use crate::observe::metrics::Metrics;
 use crate::random::Random;
 use crate::store::Store;
+use crate::store::token_table::TokenTable;
 
-use callers::Callers;
 use passwords::Passwords;
 
 /// The parts of an instance that everything shares.
@@ -23,14 +22,14 @@ pub struct Instance {
     pub config: ArcSwap<Config>,
     /// The database.
     pub store: Store,
+    /// The access tokens in use.
+    pub tokens: Arc<TokenTable>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness for secrets.
     pub random: Arc<dyn Random>,
     /// Hashing of passwords, a few at a time.
     pub passwords: Passwords,
-    /// Local applications that may use the relay.
-    pub callers: Callers,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// When the daemon was started.
@@ -41,13 +40,14 @@ impl Instance {
     /// An instance that starts now.
     pub fn new(config: Arc<Config>, store: Store, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let started_at = clock.now();
+        let tokens = Arc::new(TokenTable::new(store.clone(), Arc::clone(&clock)));
         Self {
             config: ArcSwap::new(config),
             store,
+            tokens,
             clock,
             random,
             passwords: Passwords::new(),
-            callers: Callers::default(),
             metrics: Arc::default(),
             started_at,
         }

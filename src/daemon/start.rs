@@ -18,7 +18,7 @@ use crate::net::serve::{Server, Serving};
 use crate::net::tls::{Identity, ServerTls};
 use crate::random::Random;
 use crate::store::Store;
-use crate::tasks::purge;
+use crate::tasks::{purge, tokens};
 
 /// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
 const KEY_CREDENTIAL: &str = "p2pid-key";
@@ -48,6 +48,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin::socket_router(state, allowed));
     let mut tasks = JoinSet::new();
     tasks.spawn(purge::run(Arc::clone(&instance)));
+    tasks.spawn(tokens::run(Arc::clone(&instance)));
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
     Ok(Running { instance, server, ready, addresses, tasks })

@@ -37,8 +37,7 @@ pub struct Ended {
 }
 
 /// Why a grant was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// Its app asked (RFC 7009).
     RevokedByClient,
@@ -48,9 +47,15 @@ pub enum EndReason {
     CodeReplayed,
     /// A refresh token came back that only a thief could have.
     RefreshTokenReplayed,
+    /// The database was restored from a backup that was made before.
+    Restored,
 }
 
 impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::RevokedByClient, Self::RevokedByAdmin, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::Restored];
+
     /// For logs and lists.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,6 +63,7 @@ impl EndReason {
             Self::RevokedByAdmin => "revoked_by_admin",
             Self::CodeReplayed => "code_replayed",
             Self::RefreshTokenReplayed => "refresh_token_replayed",
+            Self::Restored => "restored",
         }
     }
 }
@@ -72,6 +78,14 @@ impl Grant {
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         self.expires_at.map(|end| end.since(now))
     }
+}
+
+/// How far ahead of our clock a token may have been issued: a clock that was set back a little refuses nothing.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// Whether a token of that life is good at `now`, as far as time goes.
+pub fn is_in_its_time(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
+    issued_at <= now.plus(SKEW) && now < expires_at
 }
 
 /// The settings by which tokens are judged: the instance's, with what the app overrides.
@@ -104,7 +118,7 @@ pub struct NewAccess {
     /// The token's digest.
     pub digest: Digest,
     /// Which refresh token of the grant it came with.
-    pub generation: u64,
+    pub generation: u32,
     /// What it allows.
     pub scope: Scope,
     /// When it was issued.
@@ -115,7 +129,7 @@ pub struct NewAccess {
 
 impl NewAccess {
     /// The fresh access token of a grant, which does not outlive the grant.
-    pub fn of(fresh: &Fresh, grant_end: Option<Timestamp>, generation: u64, scope: Scope, life: Duration, now: Timestamp) -> Self {
+    pub fn of(fresh: &Fresh, grant_end: Option<Timestamp>, generation: u32, scope: Scope, life: Duration, now: Timestamp) -> Self {
         let end = now.plus(life);
         Self {
             digest: Digest::of(fresh.access.expose_secret()),
@@ -124,5 +138,19 @@ impl NewAccess {
             issued_at: now,
             expires_at: grant_end.map_or(end, |grant_end| grant_end.min(end)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k3_a_token_from_the_future_is_refused_but_for_a_small_skew() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        assert!(is_in_its_time(at(100), at(200), at(100)) && is_in_its_time(at(100), at(200), at(199)));
+        assert!(!is_in_its_time(at(100), at(200), at(200)));
+        assert!(is_in_its_time(at(100), at(200), at(90)), "10 s ahead");
+        assert!(!is_in_its_time(at(100), at(200), at(39)), "61 s ahead");
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy};
 use crate::clock::{Moment, Timestamp};
+use crate::id::Id;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::secret::SecretString;
@@ -41,7 +42,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Counts the refresh tokens of the grant.
-    pub generation: u64,
+    pub generation: u32,
     /// Where it stands.
     pub state: State,
     /// Since when it stands there; of the current one, when it was minted: when the window was opened.
@@ -56,7 +57,7 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
     /// Counts the refresh tokens of the grant.
-    pub generation: u64,
+    pub generation: u32,
     /// When it was minted: when the window was opened.
     pub since: Moment,
     /// Whether it or an access token that came with it was ever presented.
@@ -80,7 +81,7 @@ pub struct Repeat {
     pub expires_at: Timestamp,
 }
 
-/// What is known of a presented refresh token. The client is authenticated, and the token is its own.
+/// What is known of a refresh token that was ours at some time.
 #[derive(Debug)]
 pub struct Facts {
     /// Its grant.
@@ -96,6 +97,8 @@ pub struct Facts {
 /// What is asked.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// The IB app that authenticated.
+    pub client: Id,
     /// The refresh token that is presented.
     pub token: &'a SecretString,
     /// A narrower scope; none asks for the whole.
@@ -133,6 +136,9 @@ pub struct Answer {
 /// Why there are no tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// `invalid_grant`: the token was issued to another client.
+    #[error("the refresh token is not known")]
+    OtherClient,
     /// `invalid_grant`: the grant was ended or has run out.
     #[error("the grant has ended; link again")]
     GrantEnded,
@@ -202,6 +208,9 @@ pub enum Replaces {
 
 /// Judges a refresh at `now`.
 pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> Judgement {
+    if facts.grant.app != request.client {
+        return refused(Changes::Nothing, Refusal::OtherClient, Some(Event::RefreshTokenOfAnotherClient));
+    }
     if let Err(refusal) = check_life_and_scope(facts, request, policy, now.wall) {
         return refused(Changes::Nothing, refusal, None);
     }
@@ -311,7 +320,7 @@ fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> J
     Judgement { changes: Changes::Renew(access), answer: Ok(answer), event: None }
 }
 
-fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u64) -> NewAccess {
+fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u32) -> NewAccess {
     let scope = request.scope.unwrap_or(&facts.grant.scope).clone();
     NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall)
 }

@@ -33,6 +33,11 @@ impl Scope {
         self.0.is_subset(&other.0)
     }
 
+    /// What is in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.0.intersection(&other.0).cloned().collect())
+    }
+
     /// Whether `word` is one of them.
     pub fn contains(&self, word: &str) -> bool {
         self.0.contains(word)

@@ -4,6 +4,7 @@ use rusqlite_migration::{M, Migrations};
 
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/01-base.sql")),
+    M::up(include_str!("migrations/02-inbound.sql")),
     M::up(include_str!("migrations/03-outbound.sql")),
     M::up(include_str!("migrations/04-callers.sql")),
 ];

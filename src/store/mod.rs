@@ -5,11 +5,14 @@
 //! looks at one consistent state on a thread of the reader pool. Secrets that must be shown again are sealed by [`Seals`], the others are
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
+pub mod access_token;
 mod backup;
 pub mod caller;
 mod connection;
+pub mod grant;
 pub mod handshake;
 pub mod held_token;
+pub mod ib_app;
 mod key_file;
 mod keys;
 pub mod link;
@@ -20,11 +23,13 @@ pub mod outbox;
 pub mod peer;
 mod purge;
 mod reader;
+pub mod refresh_token;
 pub mod rows;
 mod seal;
 pub mod session;
 pub mod tenant;
 pub mod ticket;
+pub mod token_table;
 pub mod user;
 mod writer;
 
@@ -227,6 +232,8 @@ fn url(table: &'static str, text: &str) -> Result<url::Url, Fault> {
     url::Url::parse(text).map_err(|_| corrupt(table, "a URL"))
 }
 
+#[cfg(test)]
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 

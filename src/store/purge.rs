@@ -7,7 +7,16 @@ use crate::clock::Timestamp;
 const BATCH: usize = 200;
 
 /// Every table with a `purge_at` column, and its primary key. A migration that adds such a table adds its line here.
-const TABLES: &[(&str, &str)] = &[("session", "digest"), ("ticket", "digest"), ("handshake", "id"), ("outbox", "id")];
+const TABLES: &[(&str, &str)] = &[
+    ("session", "digest"),
+    ("client_secret", "id"),
+    ("grant", "id"),
+    ("authorization", "id"),
+    ("access_token", "digest"),
+    ("ticket", "digest"),
+    ("handshake", "id"),
+    ("outbox", "id"),
+];
 
 impl Store {
     /// Deletes every row whose `purge_at` is before `now`; how many there were.

@@ -1,7 +1,6 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
 mod cli;
-mod real_browser;
 mod tidy;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;

@@ -67,7 +67,7 @@ fn current(minted: u64) -> Facts {
 
 fn judged(facts: &Facts, asked: Option<&str>, from: &str, policy: &Policy, now: Moment) -> Judgement {
     let (asked, fresh, token) = (asked.map(scope), fresh("new"), SecretString::from("presented"));
-    judge(facts, &Request { token: &token, scope: asked.as_ref(), from: Some(from), fresh: &fresh }, policy, now)
+    judge(facts, &Request { client: facts.grant.app, token: &token, scope: asked.as_ref(), from: Some(from), fresh: &fresh }, policy, now)
 }
 
 fn judged_safe(facts: &Facts, now: u64) -> Judgement {
@@ -119,7 +119,7 @@ fn r4_after_the_window_an_unused_successor_is_replaced_each_time() {
         let judgement = judged_safe(&facts, 60 * u64::from(times));
         let Changes::Mint(mint) = judgement.changes else { panic!("{:?}", judgement.changes) };
         assert_eq!((mint.presented_becomes, mint.replaces, mint.remints), (State::Previous, Replaces::Current, times));
-        assert_eq!(mint.access.generation, 2 + u64::from(times));
+        assert_eq!(mint.access.generation, 2 + times);
         let event = judgement.event.expect("an event");
         assert_eq!(event, Event::Reminted { times });
         assert_eq!(event.is_alert(), times == 3);
@@ -218,6 +218,18 @@ fn r1_an_ended_grant_refuses_every_token_and_changes_nothing() {
 }
 
 #[test]
+fn r1_another_clients_token_is_refused_and_counts_as_no_use() {
+    for facts in [current(0), replaced(State::Previous, 0, true), replaced(State::Retired, 0, true)] {
+        let (fresh, token) = (fresh("new"), SecretString::from("presented"));
+        let request = Request { client: Id::from_bytes([9; 16]), token: &token, scope: None, from: None, fresh: &fresh };
+        let judgement = judge(&facts, &request, &policy(Rotation::RetrySafe), at(1_000));
+        assert!(matches!(judgement.changes, Changes::Nothing));
+        assert_eq!(judgement.answer.map(|_| ()), Err(Refusal::OtherClient));
+        assert_eq!(judgement.event, Some(Event::RefreshTokenOfAnotherClient));
+    }
+}
+
+#[test]
 fn a_repeat_from_a_second_address_alerts() {
     let judgement = judged(&replaced(State::Previous, 0, true), None, "198.51.100.7", &policy(Rotation::RetrySafe), at(1));
     assert!(judgement.answer.is_ok() && judgement.event.expect("an event").is_alert());
@@ -253,15 +265,15 @@ struct Kept {
 /// Everything that matters for what can still happen.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct World {
-    tokens: BTreeMap<u64, Kept>,
+    tokens: BTreeMap<u32, Kept>,
     is_ended: bool,
     now: u8,
     /// The refresh token that the client has stored.
-    stored: u64,
+    stored: u32,
     /// Requests that may still be judged, by the token that they present.
-    requests: Vec<u64>,
+    requests: Vec<u32>,
     /// Answers that may still arrive: the token that asked, and the successor or a refusal.
-    answers: Vec<(u64, Option<u64>)>,
+    answers: Vec<(u32, Option<u32>)>,
     /// The client has given up: it got `invalid_grant` for the token that it holds.
     is_lost: bool,
     sends: u8,
@@ -286,14 +298,14 @@ impl World {
         }
     }
 
-    fn current(&self) -> u64 {
+    fn current(&self) -> u32 {
         let mut current = self.tokens.iter().filter(|(_, token)| token.state == State::Current).map(|(generation, _)| *generation);
         let only = current.next().expect("a grant has a current token");
         assert!(current.next().is_none(), "two live branches");
         only
     }
 
-    fn judge(&self, generation: u64, rotation: Rotation) -> Judgement {
+    fn judge(&self, generation: u32, rotation: Rotation) -> Judgement {
         let moment = |lapses: u8| at(u64::from(lapses) * WINDOW.as_secs());
         let (presented, current) = (self.tokens[&generation], self.tokens[&self.current()]);
         let facts = Facts {
@@ -315,10 +327,15 @@ impl World {
         };
         let next = Fresh { refresh: SecretString::from((self.current() + 1).to_string()), access: SecretString::from("access") };
         let token = SecretString::from(generation.to_string());
-        judge(&facts, &Request { token: &token, scope: None, from: None, fresh: &next }, &policy(rotation), moment(self.now))
+        judge(
+            &facts,
+            &Request { client: facts.grant.app, token: &token, scope: None, from: None, fresh: &next },
+            &policy(rotation),
+            moment(self.now),
+        )
     }
 
-    fn apply(&mut self, generation: u64, changes: &Changes) {
+    fn apply(&mut self, generation: u32, changes: &Changes) {
         match changes {
             Changes::Nothing | Changes::ReplaceAccess { .. } | Changes::Renew(_) => {}
             Changes::End(_) => self.is_ended = true,

@@ -1,0 +1,101 @@
+//! Rows of access tokens.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Fault, Transaction, refresh_token};
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::inbound::grant::{NewAccess, is_in_its_time};
+use crate::inbound::permit::Bearer;
+use crate::oauth::scope::Scope;
+use crate::secret::Digest;
+
+/// How long a token that has expired is still known as its grant's, should somebody revoke it.
+const KNOWN_AFTER_END: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the subject of a grant is called when the person is gone.
+pub const DELETED: &str = "(deleted)";
+
+const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended, purge_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
+const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
+        t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta),
+        a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
+        EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0)
+    FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
+    WHERE t.digest = ?1";
+const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation = ?2";
+const END_BEFORE: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation < ?2 AND ended = 0";
+
+/// An access token that was ours at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it says of whoever presents it.
+    pub bearer: Bearer,
+    /// Of the refresh token that it came with.
+    pub generation: u32,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// It was withdrawn, or its grant was ended.
+    pub is_ended: bool,
+    /// Nothing of its pair was presented before; that it is now must be written down before it is good for anything.
+    pub is_first_presentation: bool,
+}
+
+impl Found {
+    /// Whether it is good at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        !self.is_ended && is_in_its_time(self.issued_at, self.bearer.expires_at, now)
+    }
+}
+
+/// Adds an access token of a grant.
+pub fn insert(transaction: &Transaction<'_>, grant: Id, token: &NewAccess) -> Result<(), Fault> {
+    let purge_at = token.expires_at.plus(KNOWN_AFTER_END);
+    let row = params![token.digest, grant, token.generation, token.scope, token.issued_at, token.expires_at, purge_at];
+    transaction.prepare_cached(INSERT)?.execute(row)?;
+    Ok(())
+}
+
+/// The token with that digest, whether or not it is still good.
+pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fault> {
+    let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
+        // A scope that was taken from the app since is not in its tokens any more.
+        let (granted, held): (Scope, Scope) = (row.get(2)?, row.get(10)?);
+        let bearer = Bearer {
+            grant: Some(row.get(0)?),
+            app: row.get(6)?,
+            client_id: row.get(7)?,
+            app_name: row.get(8)?,
+            tenant: row.get(9)?,
+            subject: row.get::<_, Option<String>>(11)?.unwrap_or_else(|| DELETED.to_owned()),
+            scope: granted.intersection(&held),
+            expires_at: row.get(4)?,
+        };
+        Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended: row.get(5)?, is_first_presentation: row.get(12)? })
+    });
+    Ok(found.optional()?)
+}
+
+/// The token with that digest if it is good now, having written down that its pair has arrived.
+pub fn present(transaction: &Transaction<'_>, digest: Digest) -> Result<Option<Found>, Fault> {
+    let Some(found) = find(transaction, digest)?.filter(|found| found.is_live(transaction.now().wall)) else { return Ok(None) };
+    if let (true, Some(grant)) = (found.is_first_presentation, found.bearer.grant) {
+        refresh_token::arrived(transaction, grant, found.generation)?;
+    }
+    Ok(Some(found))
+}
+
+/// Ends the access tokens of one generation.
+pub(super) fn end_generation(transaction: &Transaction<'_>, grant: Id, generation: u32) -> Result<(), Fault> {
+    transaction.prepare_cached(END_GENERATION)?.execute(params![grant, generation])?;
+    Ok(())
+}
+
+/// Ends the access tokens of all generations before one.
+pub(super) fn end_before(transaction: &Transaction<'_>, grant: Id, generation: u32) -> Result<(), Fault> {
+    transaction.prepare_cached(END_BEFORE)?.execute(params![grant, generation])?;
+    Ok(())
+}

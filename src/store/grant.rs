@@ -1,0 +1,128 @@
+//! Rows of grants.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Fault, Transaction};
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::inbound::grant::{EndReason, Ended, Grant};
+
+/// How long a grant that is over is still shown, and its tokens still known.
+const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at)
+    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7)";
+const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
+const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
+const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+const OF_APP: &str = "SELECT id FROM grant WHERE app = ?1 AND ended_at IS NULL";
+const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta), a.name, a.client_id, a.tenant, u.login, g.last_used_at
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 AND g.id = ?2";
+const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta), a.name, a.client_id, a.tenant, u.login, g.last_used_at
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
+
+/// A grant with the names that people know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownGrant {
+    /// The grant.
+    pub grant: Grant,
+    /// The IB app's name.
+    pub app_name: String,
+    /// The IB app's `client_id`.
+    pub client_id: String,
+    /// The IB app's tenant.
+    pub tenant: String,
+    /// The login of who allowed it; none once that person was deleted.
+    pub login: Option<String>,
+    /// When a token of it was last used, as far as it was written down.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Adds a grant; without use it is kept for `idle`.
+pub fn insert(transaction: &Transaction<'_>, grant: &Grant, idle: Duration) -> Result<(), Fault> {
+    let purge_at = grant.created_at.plus(idle).plus(SHOWN_AFTER_END);
+    let row = params![grant.id, grant.app, grant.user, grant.scope, grant.created_at, grant.expires_at, purge_at];
+    transaction.prepare_cached(INSERT)?.execute(row)?;
+    Ok(())
+}
+
+/// Ends a grant; false when it had ended before.
+pub fn end(transaction: &Transaction<'_>, id: Id, reason: EndReason) -> Result<bool, Fault> {
+    let now = transaction.now().wall;
+    let row = params![id, now, reason.as_str(), now.plus(SHOWN_AFTER_END)];
+    Ok(transaction.prepare_cached(END)?.execute(row)? == 1)
+}
+
+/// Keeps a grant that was renewed now for another `idle`; written once a day at most.
+pub fn lives_on(transaction: &Transaction<'_>, id: Id, idle: Duration) -> Result<(), Fault> {
+    let purge_at = transaction.now().wall.plus(idle).plus(SHOWN_AFTER_END);
+    let a_day_less = purge_at.minus(Duration::from_secs(24 * 60 * 60));
+    transaction.prepare_cached(LIVES_ON)?.execute(params![id, purge_at, a_day_less])?;
+    Ok(())
+}
+
+/// Notes when a token of the grant was last used.
+pub fn used(transaction: &Transaction<'_>, id: Id, at: Timestamp) -> Result<(), Fault> {
+    transaction.prepare_cached(USED)?.execute(params![id, at])?;
+    Ok(())
+}
+
+/// The grants of an app that have not been ended.
+pub fn of_app(connection: &Connection, app: Id) -> Result<Vec<Id>, Fault> {
+    Ok(connection.prepare_cached(OF_APP)?.query_map([app], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// A tenant's grant with that id.
+pub fn by_id(connection: &Connection, tenant: &str, id: Id) -> Result<Option<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(SHOWN_BY_ID)?.query_row(params![tenant, id], read_shown).optional()?)
+}
+
+/// A tenant's grants, oldest first, those that are over too.
+pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
+}
+
+/// The grant in the nine columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, and whether its
+/// epoch is the database's.
+pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
+    let ended_why: Option<String> = row.get(first + 7)?;
+    let ended = match (row.get(first + 6)?, ended_why) {
+        (Some(at), Some(why)) => Some(Ended { at, reason: reason(&why, first + 7)? }),
+        // What a restored backup brings back may have been revoked, or rotated away, after the backup was made.
+        _ if !row.get::<_, bool>(first + 8)? => Some(Ended { at: row.get(first + 4)?, reason: EndReason::Restored }),
+        _ => None,
+    };
+    Ok(Grant {
+        id: row.get(first)?,
+        app: row.get(first + 1)?,
+        user: row.get(first + 2)?,
+        scope: row.get(first + 3)?,
+        created_at: row.get(first + 4)?,
+        expires_at: row.get(first + 5)?,
+        ended,
+    })
+}
+
+fn read_shown(row: &Row<'_>) -> rusqlite::Result<ShownGrant> {
+    Ok(ShownGrant {
+        grant: read(row, 0)?,
+        app_name: row.get(9)?,
+        client_id: row.get(10)?,
+        tenant: row.get(11)?,
+        login: row.get(12)?,
+        last_used_at: row.get(13)?,
+    })
+}
+
+fn reason(text: &str, column: usize) -> rusqlite::Result<EndReason> {
+    let known = EndReason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    known.ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(NoReason(text.to_owned()))))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no end of a grant is called {0:?}")]
+struct NoReason(String);

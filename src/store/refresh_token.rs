@@ -1,0 +1,237 @@
+//! Rows of refresh tokens: the facts that a refresh is judged by, and what a judgement writes.
+
+use std::time::Duration;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::rows::{moment, moment_columns};
+use super::{Fault, Place, Seals, Transaction, access_token, grant};
+use crate::clock::{Moment, Timestamp};
+use crate::id::Id;
+use crate::inbound::refresh::{Changes, Current, Facts, Mint, Repeat, Replaces, State, Token};
+use crate::secret::{Digest, ExposeSecret, SecretString};
+
+const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta),
+        t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
+        c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, c.renewed_at, u.login
+    FROM refresh_token t
+    JOIN grant g ON g.id = t.grant
+    JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
+    LEFT JOIN user u ON u.id = g.user
+    WHERE t.digest = ?1";
+const INSERT: &str = "INSERT INTO refresh_token
+        (digest, grant, generation, state, since_wall, since_boot, since_boot_id, renewed_at, used, remints)
+    VALUES (?1, ?2, ?3, 'current', ?4, ?5, ?6, ?4, ?7, 0)";
+const PRESENTED: &str = "UPDATE refresh_token
+    SET state = ?2, since_wall = ?3, since_boot = ?4, since_boot_id = ?5, remints = ?6,
+        presented_from = coalesce(presented_from, ?7), repeat_sealed = ?8, used = 1
+    WHERE digest = ?1";
+const PRESENTED_AGAIN: &str = "UPDATE refresh_token SET remints = ?2, presented_from = coalesce(presented_from, ?3), repeat_sealed = ?4
+    WHERE digest = ?1";
+const MOVE: &str = "UPDATE refresh_token
+    SET state = ?3, since_wall = ?4, since_boot = ?5, since_boot_id = ?6, repeat_sealed = NULL
+    WHERE grant = ?1 AND state = ?2";
+const REPEAT: &str = "UPDATE refresh_token SET repeat_sealed = ?2 WHERE digest = ?1";
+const RENEWED: &str = "UPDATE refresh_token SET renewed_at = ?2, used = 1 WHERE digest = ?1";
+const USED: &str = "UPDATE refresh_token SET used = 1 WHERE grant = ?1 AND state = 'current' AND generation = ?2 AND used = 0";
+const WITH_REPEAT: &str = "SELECT t.digest, c.since_wall, c.since_boot, c.since_boot_id
+    FROM refresh_token t JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
+    WHERE t.repeat_sealed IS NOT NULL ORDER BY t.since_wall LIMIT ?1";
+
+/// The facts about the refresh token `presented`, and the login of who allowed its grant; nothing when it never was ours.
+pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) -> Result<Option<(Facts, Option<String>)>, Fault> {
+    let digest = Digest::of(presented.expose_secret());
+    let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
+        let token = Token {
+            generation: row.get(9)?,
+            state: row.get(10)?,
+            since: moment(row, 11)?,
+            remints: row.get(14)?,
+            presented_from: row.get(15)?,
+        };
+        let current = Current { generation: row.get(17)?, since: moment(row, 18)?, is_used: row.get(21)?, renewed_at: row.get(22)? };
+        let facts = Facts { grant: grant::read(row, 0)?, presented: token, current, repeat: None };
+        Ok((facts, row.get::<_, Option<Vec<u8>>>(16)?, row.get(23)?))
+    });
+    let Some((mut facts, sealed, login)) = found.optional()? else { return Ok(None) };
+    if let Some(sealed) = sealed {
+        facts.repeat = Some(open_repeat(seals, presented, digest, &facts, &sealed)?);
+    }
+    Ok(Some((facts, login)))
+}
+
+/// A refresh token that was presented and judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The token.
+    pub token: &'a SecretString,
+    /// Its grant.
+    pub grant: Id,
+    /// The address that presents it, where it is known.
+    pub from: Option<&'a str>,
+}
+
+/// Writes what was judged of a refresh token. `successor` is the token that a mint hands out, which lives for `idle` without use.
+pub fn apply(
+    transaction: &Transaction<'_>,
+    seals: &Seals,
+    presented: Presented<'_>,
+    changes: &Changes,
+    successor: &SecretString,
+    idle: Duration,
+) -> Result<(), Fault> {
+    let digest = Digest::of(presented.token.expose_secret());
+    let id = presented.grant;
+    match changes {
+        Changes::Nothing => Ok(()),
+        Changes::End(reason) => grant::end(transaction, id, *reason).map(drop),
+        Changes::Renew(access) => {
+            transaction.prepare_cached(RENEWED)?.execute(params![digest, transaction.now().wall])?;
+            access_token::insert(transaction, id, access)?;
+            grant::lives_on(transaction, id, idle)
+        }
+        Changes::ReplaceAccess { access, repeat } => {
+            let sealed = seal_repeat(seals, presented, digest, access.generation, repeat);
+            transaction.prepare_cached(REPEAT)?.execute(params![digest, sealed])?;
+            access_token::insert(transaction, id, access)
+        }
+        Changes::Mint(mint) => {
+            let sealed = mint.repeat.as_ref().map(|repeat| seal_repeat(seals, presented, digest, mint.access.generation, repeat));
+            move_aside(transaction, presented, digest, mint, sealed)?;
+            insert(transaction, id, Digest::of(successor.expose_secret()), mint.access.generation, false)?;
+            access_token::insert(transaction, id, &mint.access)?;
+            grant::lives_on(transaction, id, idle)
+        }
+    }
+}
+
+/// Adds a grant's current refresh token, minted now. `is_used` where no predecessor is ever judged by it.
+pub fn insert(transaction: &Transaction<'_>, grant: Id, digest: Digest, generation: u32, is_used: bool) -> Result<(), Fault> {
+    let [wall, boot, boot_id] = moment_columns(&transaction.now());
+    transaction.prepare_cached(INSERT)?.execute(params![digest, grant, generation, wall, boot, boot_id, is_used])?;
+    Ok(())
+}
+
+/// Notes that the pair of the grant's current refresh token has arrived: one of the two was presented.
+pub fn arrived(transaction: &Transaction<'_>, grant: Id, generation: u32) -> Result<(), Fault> {
+    transaction.prepare_cached(USED)?.execute(params![grant, generation])?;
+    Ok(())
+}
+
+/// Overwrites the kept answers whose window has closed; how many there were, at most `most`.
+pub fn forget_repeats(transaction: &Transaction<'_>, retry_window: Duration, most: u32) -> Result<usize, Fault> {
+    let now = transaction.now();
+    let mut statement = transaction.prepare_cached(WITH_REPEAT)?;
+    let kept = statement.query_map([most], |row| Ok((row.get::<_, Digest>(0)?, moment(row, 1)?)))?;
+    let kept: Vec<(Digest, Moment)> = kept.collect::<Result<_, _>>()?;
+    let mut overwrite = transaction.prepare_cached(REPEAT)?;
+    let mut forgotten = 0;
+    for (digest, _) in kept.iter().filter(|(_, opened)| now.age_of(opened) >= retry_window) {
+        forgotten += overwrite.execute(params![digest, None::<Vec<u8>>])?;
+    }
+    Ok(forgotten)
+}
+
+/// The statements of a mint that change tokens which exist. The new current one comes after them: a grant has one at a time.
+fn move_aside(
+    transaction: &Transaction<'_>,
+    presented: Presented<'_>,
+    digest: Digest,
+    mint: &Mint,
+    sealed: Option<Vec<u8>>,
+) -> Result<(), Fault> {
+    let Presented { grant, from, .. } = presented;
+    let [wall, boot, boot_id] = moment_columns(&transaction.now());
+    match mint.replaces {
+        Replaces::Previous => {
+            let retire = params![grant, State::Previous, State::Retired, wall, boot, boot_id];
+            transaction.prepare_cached(MOVE)?.execute(retire)?;
+            let becomes = params![digest, mint.presented_becomes, wall, boot, boot_id, mint.remints, from, sealed];
+            transaction.prepare_cached(PRESENTED)?.execute(becomes)?;
+        }
+        Replaces::Current => {
+            access_token::end_generation(transaction, grant, mint.access.generation - 1)?;
+            let withdraw = params![grant, State::Current, State::Withdrawn, wall, boot, boot_id];
+            transaction.prepare_cached(MOVE)?.execute(withdraw)?;
+            transaction.prepare_cached(PRESENTED_AGAIN)?.execute(params![digest, mint.remints, from, sealed])?;
+        }
+    }
+    if mint.ends_earlier_access {
+        access_token::end_before(transaction, grant, mint.access.generation)?;
+    }
+    Ok(())
+}
+
+/// What is sealed of a [`Repeat`].
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    refresh: &'a str,
+    access: &'a str,
+    scope: String,
+    issued_at: i64,
+    expires_at: i64,
+}
+
+fn seal_repeat(seals: &Seals, presented: Presented<'_>, digest: Digest, generation: u32, repeat: &Repeat) -> Vec<u8> {
+    let kept = Kept {
+        refresh: repeat.refresh.expose_secret(),
+        access: repeat.access.expose_secret(),
+        scope: repeat.scope.to_string(),
+        issued_at: repeat.issued_at.millis(),
+        expires_at: repeat.expires_at.millis(),
+    };
+    let text = Zeroizing::new(serde_json::to_vec(&kept).expect("texts and numbers serialize"));
+    let generation = generation.to_be_bytes();
+    let bound = [presented.token.expose_secret().as_bytes(), presented.grant.as_bytes(), &generation];
+    seals.seal_bound(place(&digest), &bound, &text)
+}
+
+fn open_repeat(seals: &Seals, presented: &SecretString, digest: Digest, facts: &Facts, sealed: &[u8]) -> Result<Repeat, Fault> {
+    let generation = facts.current.generation.to_be_bytes();
+    let bound = [presented.expose_secret().as_bytes(), facts.grant.id.as_bytes(), &generation];
+    let text = seals.open_bound(place(&digest), &bound, sealed)?;
+    let corrupt = |what: &str| Fault::Corrupt { table: "refresh_token", what: what.to_owned() };
+    let kept: Kept<'_> = serde_json::from_slice(&text).map_err(|_| corrupt("a kept answer is not one"))?;
+    Ok(Repeat {
+        refresh: SecretString::from(kept.refresh),
+        access: SecretString::from(kept.access),
+        scope: kept.scope.parse().map_err(|_| corrupt("a kept answer has no scope"))?,
+        issued_at: Timestamp::from_millis(kept.issued_at),
+        expires_at: Timestamp::from_millis(kept.expires_at),
+    })
+}
+
+fn place(digest: &Digest) -> Place<'_> {
+    Place { table: "refresh_token", column: "repeat_sealed", row: digest.as_bytes() }
+}
+
+impl ToSql for State {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Retired => "retired",
+            Self::Withdrawn => "withdrawn",
+        }
+        .into())
+    }
+}
+
+impl FromSql for State {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "current" => Ok(Self::Current),
+            "previous" => Ok(Self::Previous),
+            "retired" => Ok(Self::Retired),
+            "withdrawn" => Ok(Self::Withdrawn),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

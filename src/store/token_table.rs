@@ -1,0 +1,334 @@
+//! The access tokens in use, in memory: a call whose token is here touches no database and waits for nobody.
+//!
+//! Filled on demand and bounded. A fill notes the revocation counter before it reads; a revocation raises the counter after its commit and
+//! before it is answered; a fill that finds another counter at its end is used for nothing and read again. What a revocation ends, it
+//! ends through the grant's [`Life`], which all tokens of the grant and all streams opened with them share.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use quick_cache::sync::Cache;
+
+use super::access_token::Found;
+use super::{Store, StoreError, access_token, grant};
+use crate::clock::{Clock, Timestamp};
+use crate::id::Id;
+use crate::inbound::grant::is_in_its_time;
+use crate::inbound::permit::Bearer;
+use crate::net::headers::Identity;
+use crate::net::life::Life;
+use crate::oauth::token::{Kind, digest_if};
+use crate::secret::Digest;
+
+/// Tokens in memory at most; the least used go first.
+const MOST: usize = 16 * 1024;
+
+/// The access tokens in use.
+#[derive(Debug)]
+pub struct TokenTable {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tokens: Cache<Digest, Arc<LiveToken>>,
+    /// Raised by every revocation.
+    revocations: AtomicU64,
+    holds: Mutex<HashMap<Id, Weak<Hold>>>,
+}
+
+/// An access token that is good, but for its expiry.
+#[derive(Debug)]
+pub struct LiveToken {
+    bearer: Bearer,
+    issued_at: Timestamp,
+    generation: u32,
+    hold: Arc<Hold>,
+    /// The headers that tell the application who calls.
+    pub identity: Identity,
+    /// Ends when the grant is ended; open streams rest on it.
+    pub life: Arc<Life>,
+}
+
+/// What all tokens of a grant share.
+#[derive(Debug, Default)]
+struct Hold {
+    life: Arc<Life>,
+    /// Tokens of earlier generations have been withdrawn.
+    oldest_generation: AtomicU32,
+    /// When one of them was last used, in milliseconds.
+    last_used: AtomicI64,
+    /// As far as it was written down.
+    written: AtomicI64,
+}
+
+impl Deref for LiveToken {
+    type Target = Bearer;
+
+    fn deref(&self) -> &Bearer {
+        &self.bearer
+    }
+}
+
+impl TokenTable {
+    /// An empty table over `store`.
+    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+        let (tokens, revocations, holds) = (Cache::new(MOST), AtomicU64::new(0), Mutex::default());
+        Self { store, clock, tokens, revocations, holds }
+    }
+
+    /// The token when it is in memory and good: no wait, no database, no lock that is contended.
+    pub fn cached(&self, token: &str) -> Option<Arc<LiveToken>> {
+        self.cached_by(digest_if(Kind::Access, token)?)
+    }
+
+    /// The token when it is good. Garbage is refused by its checksum, without a look at the database. The first presentation of a pair is
+    /// durable before this answers: from then on its predecessor may not get another pair (`inbound::refresh`, rule 3).
+    pub async fn present(&self, token: &str) -> Result<Option<Arc<LiveToken>>, StoreError> {
+        let Some(digest) = digest_if(Kind::Access, token) else { return Ok(None) };
+        if let Some(live) = self.cached_by(digest) {
+            return Ok(Some(live));
+        }
+        loop {
+            let revocations = self.revocations.load(Ordering::Acquire);
+            let Some(found) = self.find(digest).await? else { return Ok(None) };
+            if let Some(live) = self.keep(digest, found, revocations) {
+                return Ok(Some(live));
+            }
+        }
+    }
+
+    /// Ends a grant here: its tokens are refused and its streams end. Called after the commit that ended it, before that is answered.
+    pub fn end(&self, grant: Id) {
+        self.revoke(|holds| {
+            if let Some(hold) = holds.remove(&grant).and_then(|hold| hold.upgrade()) {
+                hold.life.end();
+            }
+        });
+    }
+
+    /// Refuses a grant's tokens of generations before `generation`; its streams go on. Called like [`TokenTable::end`].
+    pub fn withdraw_before(&self, grant: Id, generation: u32) {
+        self.revoke(|holds| {
+            if let Some(hold) = holds.get(&grant).and_then(Weak::upgrade) {
+                hold.oldest_generation.fetch_max(generation, Ordering::AcqRel);
+            }
+        });
+    }
+
+    /// Reads every token again at its next use, since an app or a person changed. Called like [`TokenTable::end`].
+    pub fn forget(&self) {
+        self.revoke(|_| {});
+        self.tokens.clear();
+    }
+
+    /// When a token of `grant` was last used here; what is in the database may be older.
+    pub fn last_used(&self, grant: Id) -> Option<Timestamp> {
+        let hold = self.holds().get(&grant).and_then(Weak::upgrade)?;
+        Some(Timestamp::from_millis(hold.last_used.load(Ordering::Relaxed)))
+    }
+
+    /// Writes down when the grants were last used, and forgets the grants whose tokens have all gone. To be called now and then.
+    pub async fn write_down(&self) -> Result<(), StoreError> {
+        let mut used = Vec::new();
+        self.holds().retain(|grant, hold| {
+            let Some(hold) = hold.upgrade() else { return false };
+            let last = hold.last_used.load(Ordering::Relaxed);
+            if hold.written.swap(last, Ordering::Relaxed) != last {
+                used.push((*grant, Timestamp::from_millis(last)));
+            }
+            true
+        });
+        if used.is_empty() {
+            return Ok(());
+        }
+        self.store.write(move |transaction| used.iter().try_for_each(|(id, at)| grant::used(transaction, *id, *at))).await
+    }
+
+    fn cached_by(&self, digest: Digest) -> Option<Arc<LiveToken>> {
+        let live = self.tokens.get(&digest)?;
+        let now = self.clock.now().wall;
+        let is_withdrawn = live.generation < live.hold.oldest_generation.load(Ordering::Acquire);
+        if live.life.is_ended() || is_withdrawn || !is_in_its_time(live.issued_at, live.expires_at, now) {
+            self.tokens.remove(&digest);
+            return None;
+        }
+        // To the second, so that the cores do not fight over the memory of a busy grant.
+        if now.millis().abs_diff(live.hold.last_used.load(Ordering::Relaxed)) >= 1_000 {
+            live.hold.last_used.store(now.millis(), Ordering::Relaxed);
+        }
+        Some(live)
+    }
+
+    /// The good token with that digest, whose first presentation is written down.
+    async fn find(&self, digest: Digest) -> Result<Option<Found>, StoreError> {
+        let now = self.clock.now().wall;
+        let found = self.store.read(move |connection| access_token::find(connection, digest)).await?;
+        match found.filter(|found| found.is_live(now)) {
+            Some(found) if found.is_first_presentation => self.find_arriving(digest).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn find_arriving(&self, digest: Digest) -> Result<Option<Found>, StoreError> {
+        self.store.write(move |transaction| access_token::present(transaction, digest)).await
+    }
+
+    /// Puts a token that was found into the table, unless something was revoked since the counter stood at `revocations`.
+    fn keep(&self, digest: Digest, found: Found, revocations: u64) -> Option<Arc<LiveToken>> {
+        let mut holds = self.holds();
+        // Revocations raise the counter and end holds under this lock: a token is seen here, or its hold is found there.
+        if self.revocations.load(Ordering::Acquire) != revocations {
+            return None;
+        }
+        let key = found.bearer.grant.unwrap_or(found.bearer.app);
+        let hold = holds.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        holds.insert(key, Arc::downgrade(&hold));
+        hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
+        let live = Arc::new(LiveToken {
+            identity: Identity::new(&found.bearer),
+            bearer: found.bearer,
+            issued_at: found.issued_at,
+            generation: found.generation,
+            life: Arc::clone(&hold.life),
+            hold,
+        });
+        self.tokens.insert(digest, Arc::clone(&live));
+        Some(live)
+    }
+
+    fn revoke(&self, ends: impl FnOnce(&mut HashMap<Id, Weak<Hold>>)) {
+        let mut holds = self.holds();
+        self.revocations.fetch_add(1, Ordering::AcqRel);
+        ends(&mut holds);
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<Id, Weak<Hold>>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::grant::EndReason;
+    use crate::secret::ExposeSecret;
+    use crate::store::sample::{HOUR, StandingClock, granted, linked};
+    use crate::store::{Transaction, ib_app};
+
+    struct World {
+        _directory: tempfile::TempDir,
+        clock: Arc<StandingClock>,
+        store: Store,
+        table: TokenTable,
+        access: String,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let clock = StandingClock::new();
+            let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
+            let access = linked(&store).await.access.expose_secret().to_owned();
+            let table = TokenTable::new(store.clone(), clock.clone());
+            Self { _directory: directory, clock, store, table, access }
+        }
+
+        async fn present(&self) -> Option<Arc<LiveToken>> {
+            self.table.present(&self.access).await.expect("read")
+        }
+
+        fn grant(&self) -> Id {
+            granted(Timestamp::default()).id
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_in_the_table_touches_no_database() {
+        let world = World::new().await;
+        assert!(world.table.cached(&world.access).is_none());
+        let live = world.present().await.expect("a live token");
+        assert_eq!(
+            (live.client_id.as_str(), live.subject.as_str(), live.scope.to_string()),
+            ("client-one", "ops@two.example", "a b".into())
+        );
+        let statements = world.store.statements();
+        for _ in 0..1_000 {
+            assert!(world.table.cached(&world.access).is_some() && world.present().await.is_some());
+        }
+        assert_eq!(world.store.statements(), statements);
+    }
+
+    #[tokio::test]
+    async fn garbage_and_other_kinds_of_token_touch_no_database() {
+        let world = World::new().await;
+        let statements = world.store.statements();
+        let refresh = crate::oauth::token::mint(Kind::Refresh, &crate::system::SystemRandom);
+        for garbage in ["", "x", "p2pa_garbage", refresh.expose_secret(), &world.access[1..]] {
+            assert!(world.table.present(garbage).await.expect("read").is_none());
+        }
+        assert_eq!(world.store.statements(), statements);
+    }
+
+    #[tokio::test]
+    async fn v3_an_ended_grant_ends_its_tokens_and_the_streams_that_rest_on_them() {
+        let world = World::new().await;
+        let live = world.present().await.expect("a live token");
+        let grant = world.grant();
+        let end = move |transaction: &Transaction<'_>| grant::end(transaction, grant, EndReason::RevokedByClient);
+        assert!(world.store.write(end).await.expect("written"));
+        world.table.end(grant);
+        live.life.ended().await;
+        assert!(world.table.cached(&world.access).is_none() && world.present().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_leaves_the_table_when_its_time_is_over() {
+        let world = World::new().await;
+        assert!(world.present().await.is_some());
+        world.clock.pass(HOUR);
+        assert!(world.table.cached(&world.access).is_none() && world.present().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_a_revocation_overtook_is_used_for_nothing() {
+        let world = World::new().await;
+        let digest = Digest::of(&world.access);
+        let found = world.table.find(digest).await.expect("read").expect("a live token");
+        let revocations = world.table.revocations.load(Ordering::Acquire);
+        world.table.end(world.grant());
+        assert!(world.table.keep(digest, found, revocations).is_none());
+        assert!(world.table.cached(&world.access).is_none());
+    }
+
+    #[tokio::test]
+    async fn earlier_generations_are_withdrawn_while_streams_go_on() {
+        let world = World::new().await;
+        let live = world.present().await.expect("a live token");
+        world.table.withdraw_before(world.grant(), 2);
+        assert!(world.table.cached(&world.access).is_none() && !live.life.is_ended());
+    }
+
+    #[tokio::test]
+    async fn a_scope_that_is_taken_from_an_app_is_gone_from_its_tokens() {
+        let world = World::new().await;
+        assert!(world.present().await.expect("a live token").scope.contains("b"));
+        let narrowed = crate::inbound::ib_app::IbApp { scope: "a".parse().expect("a scope"), ..crate::store::sample::app() };
+        world.store.write(move |transaction| ib_app::update(transaction, &narrowed)).await.expect("written");
+        world.table.forget();
+        assert_eq!(world.present().await.expect("a live token").scope.to_string(), "a");
+    }
+
+    #[tokio::test]
+    async fn the_last_use_is_known_at_once_and_written_down_later() {
+        let world = World::new().await;
+        drop(world.present().await);
+        world.clock.pass(HOUR / 2);
+        drop(world.present().await);
+        let now = world.clock.now().wall;
+        assert_eq!(world.table.last_used(world.grant()), Some(now));
+        world.table.write_down().await.expect("written");
+        let id = world.grant();
+        let shown = world.store.read(move |connection| grant::by_id(connection, "default", id)).await.expect("read").expect("there");
+        assert_eq!(shown.last_used_at, Some(now));
+    }
+}
