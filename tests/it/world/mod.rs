@@ -1,11 +1,101 @@
-//! The world of the tests: daemons, browsers, clocks and peers that misbehave.
+//! The world of the tests: two daemons, browsers, clocks and peers that misbehave.
+//!
+//! ```ignore
+//! let mut world = World::new().await;
+//! world.introduces().await;                                     // records on both sides, not linked yet
+//! let url = world.alpha.request_url("beta").await;
+//! world.operator.opens(&url).continues().logs_in().allows().await;
+//! assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
+//! ```
 
 pub(crate) mod address;
 pub(crate) mod clock;
 pub(crate) mod hostile;
 pub(crate) mod message;
+pub(crate) mod node;
+pub(crate) mod pair;
 pub(crate) mod patience;
 pub(crate) mod person;
 pub(crate) mod process;
 pub(crate) mod settings;
 pub(crate) mod wire;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use clock::ManualClock;
+use node::Node;
+use person::Person;
+
+/// Two daemons in this process, `alpha` that calls and `beta` that is called, one clock, and somebody who may allow links on `beta`.
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) alpha: Node,
+    pub(crate) beta: Node,
+    pub(crate) operator: Person,
+}
+
+impl World {
+    /// Both run; `operator` has an account on `beta`.
+    pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with more configuration for both.
+    pub(crate) async fn with(configuration: &str) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let (mut alpha, mut beta) = (Node::new("alpha", &clock, 1).await, Node::new("beta", &clock, 2).await);
+        for node in [&mut alpha, &mut beta] {
+            node.settings.says("world.toml", configuration);
+            node.starts().await;
+        }
+        let (login, password) = ("operator@beta.example", "correct horse battery");
+        beta.creates("user", json!({ "login": login, "password": password, "admin": true })).await;
+        let operator = Person::new(login, password, &[alpha.settings.authority(), beta.settings.authority()]);
+        Self { clock, alpha, beta, operator }
+    }
+
+    /// Makes the IB app on `beta` and the peer on `alpha`. Gives the IB app, with its secret.
+    pub(crate) async fn introduces(&self) -> Value {
+        self.introduces_with(json!({})).await
+    }
+
+    /// The same, with more attributes for the IB app.
+    pub(crate) async fn introduces_with(&self, attributes: Value) -> Value {
+        let callback = format!("{}/oauth/callback", self.alpha.settings.url());
+        let mut wanted = json!({ "name": "alpha", "redirect_uris": [callback], "scopes": ["p2pi"] });
+        for (name, value) in attributes.as_object().into_iter().flatten() {
+            wanted[name] = value.clone();
+        }
+        let app = self.beta.creates("ib-app", wanted).await;
+        let authority = std::fs::read_to_string(self.beta.settings.authority()).expect("beta's certificate");
+        let peer = json!({
+            "name": "beta", "url": self.beta.settings.url(), "ca": authority, "scopes": ["p2pi"],
+            "client_id": app["client_id"], "client_secret": app["client_secret"],
+        });
+        self.alpha.creates("peer", peer).await;
+        app
+    }
+
+    /// Goes the whole way of a request URL, from the page to Allow.
+    pub(crate) async fn links(&mut self) {
+        let url = self.alpha.request_url("beta").await;
+        let page = self.operator.opens(&url).continues().logs_in().allows().await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        assert_eq!(self.alpha.state_of("beta").await, "linked");
+    }
+
+    /// Two daemons that are linked. Gives also the IB app, with its secret.
+    pub(crate) async fn linked() -> (Self, Value) {
+        Self::linked_with("").await
+    }
+
+    /// The same, with more configuration for both.
+    pub(crate) async fn linked_with(configuration: &str) -> (Self, Value) {
+        let mut world = Self::with(configuration).await;
+        let app = world.introduces().await;
+        world.links().await;
+        (world, app)
+    }
+}
