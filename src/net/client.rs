@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use super::body::{RequestBody, ResponseBody};
 use super::certificate::Certificate;
 use super::connect::{Connector, Origin};
-use super::pool::{Pool, Unanswered};
+use super::pool::{Ages, Pool, Unanswered};
 use super::trust::{Trust, Untrusted};
 use crate::config::Limits;
 
@@ -30,17 +30,23 @@ pub struct Client {
 impl Client {
     /// A client for URLs that operators gave.
     pub fn new(trust: &Trust, limits: &Limits) -> Self {
-        Self::make(trust, limits, false)
+        Self::make(trust, limits, false, Ages::default())
     }
 
     /// A client for URLs learnt from others: private, loopback and reserved addresses are not called.
     pub fn guarded(trust: &Trust, limits: &Limits) -> Self {
-        Self::make(trust, limits, true)
+        Self::make(trust, limits, true, Ages::default())
     }
 
-    fn make(trust: &Trust, limits: &Limits, guarded: bool) -> Self {
+    /// A client whose connections age faster.
+    #[cfg(test)]
+    pub(super) fn ageing(trust: &Trust, limits: &Limits, ages: Ages) -> Self {
+        Self::make(trust, limits, false, ages)
+    }
+
+    fn make(trust: &Trust, limits: &Limits, guarded: bool, ages: Ages) -> Self {
         let connector = Connector::new(trust, limits.connect_timeout, guarded);
-        Self { pool: Arc::new(Pool::new(connector, limits)) }
+        Self { pool: Arc::new(Pool::new(connector, limits, ages)) }
     }
 
     /// Sends a request and reads the head of its answer; bodies stream both ways. The URI is absolute.

@@ -28,14 +28,6 @@ use super::gather::Gathering;
 use super::stream::Stream;
 use crate::config::Limits;
 
-/// An idle HTTP/1.1 connection is not used after this: servers commonly close theirs after 5 s.
-const HTTP1_IDLE: Duration = Duration::from_secs(4);
-/// An unused HTTP/2 connection is closed after this: below the usual 60 s; a server that closes one says so (GOAWAY) beforehand.
-const HTTP2_IDLE: Duration = Duration::from_secs(50);
-/// No new request goes over a connection older than this, so that names are resolved again.
-const LONGEST_LIFE: Duration = Duration::from_secs(300);
-/// How often expired connections are looked for and closed.
-const SWEEP: Duration = Duration::from_secs(5);
 /// Idle HTTP/1.1 connections kept per origin.
 const MOST_IDLE: usize = 512;
 /// HTTP/2 connections per origin, and how many streams each takes before another is opened (servers commonly allow 100 to 128).
@@ -48,8 +40,30 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// How long connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ages {
+    /// An idle HTTP/1.1 connection is not used after this.
+    pub(super) http1_idle: Duration,
+    /// An unused HTTP/2 connection is closed after this.
+    pub(super) http2_idle: Duration,
+    /// No new request goes over a connection older than this, so that names are resolved again.
+    pub(super) longest_life: Duration,
+    /// How often expired connections are looked for and closed.
+    pub(super) sweep: Duration,
+}
+
+impl Default for Ages {
+    /// Servers commonly close idle HTTP/1.1 connections after 5 s without a word; HTTP/2 ones after 60 s, and they say so (GOAWAY).
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { http1_idle: seconds(4), http2_idle: seconds(50), longest_life: seconds(300), sweep: seconds(5) }
+    }
+}
+
 /// All connections made under one trust.
 pub(super) struct Pool {
+    ages: Ages,
     connector: Connector,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
@@ -60,7 +74,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, limits: &Limits) -> Self {
+    pub(super) fn new(connector: Connector, limits: &Limits, ages: Ages) -> Self {
         let header_bytes = limits.header_bytes;
         let mut http1 = http1::Builder::new();
         http1.max_header_size(header_bytes);
@@ -73,6 +87,7 @@ impl Pool {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         Self {
+            ages,
             connector,
             http1,
             http2,
@@ -162,7 +177,7 @@ impl Pool {
 
     async fn open(self: &Arc<Self>, host: &Arc<Host>) -> Result<Opened, SendError> {
         if !self.swept.swap(true, Ordering::Relaxed) {
-            tokio::spawn(sweep_while_used(Arc::downgrade(self)));
+            tokio::spawn(sweep_while_used(Arc::downgrade(self), self.ages));
         }
         let stream = self.connector.connect(&host.origin, Offer::Both).await?;
         let born = Instant::now();
@@ -179,7 +194,8 @@ impl Pool {
         let shared = Arc::new(Shared { sender, born, under_way: AtomicUsize::new(0), last_used: AtomicU64::new(0) });
         shared.touch(self.born);
         host.protocol.store(HTTP2, Ordering::Relaxed);
-        host.shared.rcu(|list| list.iter().filter(|shared| shared.is_usable(born)).chain([&shared]).cloned().collect::<Vec<_>>());
+        host.shared
+            .rcu(|list| list.iter().filter(|shared| shared.is_usable(born, &self.ages)).chain([&shared]).cloned().collect::<Vec<_>>());
         Ok(Opened::Shared(shared))
     }
 
@@ -194,8 +210,8 @@ impl Pool {
     /// Closes what is closed, expired or unused, and forgets origins without connections.
     fn sweep(&self, now: Instant) {
         for host in self.hosts.load().values() {
-            lock(&host.idle).retain(|idle| idle.is_usable(now));
-            let expired = |shared: &Arc<Shared>| !shared.is_usable(now) || shared.is_unused(now, self.born);
+            lock(&host.idle).retain(|idle| idle.is_usable(now, &self.ages));
+            let expired = |shared: &Arc<Shared>| !shared.is_usable(now, &self.ages) || shared.is_unused(now, self.born, &self.ages);
             if host.shared.load().iter().any(expired) {
                 host.shared.rcu(|list| list.iter().filter(|shared| !expired(shared)).cloned().collect::<Vec<_>>());
             }
@@ -212,9 +228,9 @@ impl Pool {
     }
 }
 
-async fn sweep_while_used(pool: Weak<Pool>) {
+async fn sweep_while_used(pool: Weak<Pool>, ages: Ages) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(ages.sweep).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.sweep(Instant::now());
     }
@@ -258,7 +274,8 @@ impl Host {
     /// An open connection that takes a request at once.
     fn open_connection(self: &Arc<Self>, pool: &Arc<Pool>, now: Instant) -> Option<Lease> {
         let list = self.shared.load();
-        let least = list.iter().filter(|shared| shared.is_usable(now)).min_by_key(|shared| shared.under_way.load(Ordering::Relaxed));
+        let least =
+            list.iter().filter(|shared| shared.is_usable(now, &pool.ages)).min_by_key(|shared| shared.under_way.load(Ordering::Relaxed));
         if let Some(shared) = least {
             if shared.under_way.load(Ordering::Relaxed) >= STREAMS_EACH && list.len() < MOST_SHARED {
                 // This request takes its place in the queue; another connection opens for those to come.
@@ -267,7 +284,7 @@ impl Host {
             return Some(shared.lease(pool, self, true));
         }
         let mut idle = lock(&self.idle);
-        let place = idle.iter().rposition(|idle| idle.alone.sender.is_ready() && idle.is_usable(now))?;
+        let place = idle.iter().rposition(|idle| idle.alone.sender.is_ready() && idle.is_usable(now, &pool.ages))?;
         let alone = idle.remove(place).alone;
         Some(Lease { kind: Kind::Alone(alone), host: Arc::clone(self), reused: true })
     }
@@ -300,8 +317,10 @@ struct Idle {
 }
 
 impl Idle {
-    fn is_usable(&self, now: Instant) -> bool {
-        !self.alone.sender.is_closed() && now.duration_since(self.since) < HTTP1_IDLE && now.duration_since(self.alone.born) < LONGEST_LIFE
+    fn is_usable(&self, now: Instant, ages: &Ages) -> bool {
+        !self.alone.sender.is_closed()
+            && now.duration_since(self.since) < ages.http1_idle
+            && now.duration_since(self.alone.born) < ages.longest_life
     }
 }
 
@@ -315,13 +334,13 @@ struct Shared {
 }
 
 impl Shared {
-    fn is_usable(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && now.duration_since(self.born) < LONGEST_LIFE
+    fn is_usable(&self, now: Instant, ages: &Ages) -> bool {
+        !self.sender.is_closed() && now.duration_since(self.born) < ages.longest_life
     }
 
-    fn is_unused(&self, now: Instant, epoch: Instant) -> bool {
+    fn is_unused(&self, now: Instant, epoch: Instant, ages: &Ages) -> bool {
         let last_used = epoch + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
-        self.under_way.load(Ordering::Relaxed) == 0 && now.saturating_duration_since(last_used) >= HTTP2_IDLE
+        self.under_way.load(Ordering::Relaxed) == 0 && now.saturating_duration_since(last_used) >= ages.http2_idle
     }
 
     fn touch(&self, epoch: Instant) {

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::net::body::RequestBody;
 use crate::net::client::SendError;
+use crate::net::pool::Ages;
 
 #[tokio::test]
 async fn connections_are_used_again() {
@@ -28,6 +29,49 @@ async fn connections_are_used_again() {
     let first = text(&client, &site.secure_url("/")).await;
     assert!(first.ends_with("HTTP/2.0"), "{first}");
     assert_eq!(text(&client, &site.secure_url("/")).await, first);
+}
+
+/// A client whose connections age as `ages` says.
+fn ageing(pem: &str, ages: Ages) -> Client {
+    Client::ageing(&Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate"), &limits(), ages)
+}
+
+const MOMENT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn an_idle_http1_connection_is_given_up_before_servers_usually_close_it() {
+    let site = Site::plain(who_calls());
+    let client = ageing(&identity().1, Ages { http1_idle: MOMENT, sweep: Duration::from_secs(3600), ..Ages::default() });
+    let first = text(&client, &site.url("/")).await;
+    tokio::time::sleep(2 * MOMENT).await;
+    assert_ne!(text(&client, &site.url("/")).await, first);
+}
+
+#[tokio::test]
+async fn no_connection_is_used_so_long_that_a_changed_address_goes_unnoticed() {
+    let (identity, pem) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    let plain = Site::plain(who_calls());
+    let client = ageing(&pem, Ages { longest_life: MOMENT, sweep: MOMENT, ..Ages::default() });
+    for (site, url) in [(&site, site.secure_url("/")), (&plain, plain.url("/"))] {
+        let first = text(&client, &url).await;
+        tokio::time::sleep(2 * MOMENT).await;
+        assert_ne!(text(&client, &url).await, first);
+        until("both connections gone", || site.server.connections() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn unused_connections_are_closed_in_the_background() {
+    let (identity, pem) = identity();
+    let (secure, _) = Site::secure(who_calls(), &identity);
+    let plain = Site::plain(who_calls());
+    let client = ageing(&pem, Ages { http1_idle: MOMENT, http2_idle: MOMENT, sweep: MOMENT, ..Ages::default() });
+    text(&client, &secure.secure_url("/")).await;
+    text(&client, &plain.url("/")).await;
+    until("the HTTP/1.1 connection gone", || plain.server.connections() == 0).await;
+    until("the HTTP/2 connection gone", || secure.server.connections() == 0).await;
+    text(&client, &secure.secure_url("/")).await;
 }
 
 #[tokio::test]
