@@ -226,11 +226,15 @@ impl<B: Body<Data = Bytes>> Body for Answer<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        match this.theirs.as_pin_mut() {
-            Some(body) => body.poll_frame(context),
-            None => Poll::Ready(this.ours.take().map(|bytes| Ok(Frame::data(bytes)))),
-        }
+        let mut this = self.project();
+        // Whoever asks for more has passed on what it had.
+        this.held.set_unread(false);
+        let frame = match this.theirs.as_mut().as_pin_mut() {
+            Some(body) => std::task::ready!(body.poll_frame(context)),
+            None => this.ours.take().map(|bytes| Ok(Frame::data(bytes))),
+        };
+        this.held.set_unread(matches!(&frame, Some(Ok(_))));
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

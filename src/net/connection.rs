@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// A write of no more bytes may be a ping or a window update.
+const SIGN_OF_LIFE: usize = 64;
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
@@ -35,6 +38,10 @@ pub struct Connection {
     tls: bool,
     born: Instant,
     under_way: AtomicUsize,
+    /// Of those, answers of which the client has a part that it has not taken yet.
+    unread: AtomicUsize,
+    /// Counts writes that were more than a sign of life.
+    written: AtomicU64,
     /// Milliseconds since `born`; when the last request ended.
     idle_since: AtomicU64,
     began: AtomicBool,
@@ -59,7 +66,7 @@ impl Connection {
     pub fn hold(self: &Arc<Self>) -> Held {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         self.began.store(true, Ordering::Relaxed);
-        Held(Arc::clone(self))
+        Held { connection: Arc::clone(self), unread: false }
     }
 
     /// Completes when the daemon stops and has no time left: tunnels end then.
@@ -90,6 +97,19 @@ impl Connection {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
+    /// Notes a write of `length` bytes.
+    pub(super) fn wrote(&self, length: usize) {
+        if length > SIGN_OF_LIFE {
+            self.written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Where writing stands, if all that is under way waits for the client to read: the same twice means that it does not.
+    pub(super) fn waits_for_reader(&self) -> Option<u64> {
+        let (unread, under_way) = (self.unread.load(Ordering::Relaxed), self.under_way.load(Ordering::Relaxed));
+        (unread > 0 && unread == under_way).then(|| self.written.load(Ordering::Relaxed))
+    }
+
     /// Counts the idle time from now.
     pub(super) fn touch(&self) {
         self.idle_since.store(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -104,13 +124,29 @@ impl Connection {
 
 /// Something is under way on a connection.
 #[derive(Debug)]
-pub struct Held(Arc<Connection>);
+pub struct Held {
+    connection: Arc<Connection>,
+    unread: bool,
+}
+
+impl Held {
+    /// Notes whether the client has a part of the answer that it has not taken yet.
+    pub(super) fn set_unread(&mut self, unread: bool) {
+        match (self.unread, unread) {
+            (false, true) => self.connection.unread.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.connection.unread.fetch_sub(1, Ordering::Relaxed),
+            (true, true) | (false, false) => return,
+        };
+        self.unread = unread;
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.set_unread(false);
         // The time first: who sees the count at zero sees the time that belongs to it, or an older one once more.
-        self.0.touch();
-        self.0.under_way.fetch_sub(1, Ordering::Release);
+        self.connection.touch();
+        self.connection.under_way.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -133,6 +169,8 @@ impl Register {
             tls,
             born: Instant::now(),
             under_way: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             began: AtomicBool::new(false),
             finishing: AtomicBool::new(false),

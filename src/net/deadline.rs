@@ -3,7 +3,7 @@
 //! hyper has deadlines for the heads of HTTP/1 only. Three of ours cover the rest, each where the silence can be told from patience:
 //! a connection with no request under way must begin one in time ([`super::serve`]: nothing sent, half a preface, a head that never
 //! ends); a body that somebody waits for must go on ([`super::body::IncomingBody`]); and bytes that we want to write must find a
-//! reader (here). A stream of events that is silent for hours breaks none of them.
+//! reader (here, and in [`super::serve`] where HTTP/2 holds it back before it is written). A stream of events that is silent for hours breaks none of them.
 
 use std::future::Future;
 use std::io;
@@ -66,6 +66,13 @@ impl Deadlined {
         Self { ahead, slot: Some(slot), ..Self::new(stream, write_idle) }
     }
 
+    /// Notes what was written, for whoever looks whether anything is.
+    fn note(&self, outcome: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(length)), Some(slot)) = (outcome, &self.slot) {
+            slot.connection().wrote(*length);
+        }
+    }
+
     /// Lets a write through or says that it has waited for too long.
     fn judge<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
@@ -97,11 +104,13 @@ impl AsyncRead for Deadlined {
 impl AsyncWrite for Deadlined {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(&outcome);
         self.judge(outcome, context)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.note(&outcome);
         self.judge(outcome, context)
     }
 

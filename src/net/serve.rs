@@ -301,6 +301,7 @@ where
     let mut work = pin!(work);
     let mut timer = pin!(tokio::time::sleep_until(connection.must_begin_by(settings.first_request, settings.idle)));
     let mut goodbye = false;
+    let mut stood_at = None;
     std::future::poll_fn(|context| {
         connection.driven_by(context.waker());
         if connection.is_finishing() && !goodbye {
@@ -318,6 +319,12 @@ where
             let now = Instant::now();
             let due = connection.must_begin_by(settings.first_request, settings.idle);
             if connection.is_busy() {
+                let stands_at = connection.waits_for_reader();
+                if stands_at.is_some() && stands_at == stood_at {
+                    tracing::debug!(neighbour = ?connection.neighbour(), "the client reads nothing of its answers; closing");
+                    return Poll::Ready(Ok(()));
+                }
+                stood_at = stands_at;
                 timer.as_mut().reset(now + if goodbye { settings.goodbye } else { settings.idle });
             } else if goodbye {
                 return Poll::Ready(Ok(()));

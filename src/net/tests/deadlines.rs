@@ -130,6 +130,23 @@ async fn who_reads_nothing_is_not_written_to_for_ever() {
 }
 
 #[tokio::test]
+async fn who_opens_no_window_is_not_waited_for_ever() {
+    let site = impatient(None);
+    let stream = TcpStream::connect(site.address).await.expect("a connection");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, RequestBody>(hyper_util::rt::TokioExecutor::new(), io).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = Request::get(site.url("/endless")).body(RequestBody::Empty).expect("a request");
+    // The head comes, of the body what the window holds; nobody reads it, and the connection's own frames still pass.
+    let response = soon("a head", sender.send_request(request)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    until("the connection's end", || site.server.connections() == 0).await;
+    let _ = soon("the end, seen from the client", connection).await;
+    drop(response);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_silent_on_purpose_is_not_cut() {
     let (identity, pem) = identity();
     let plain = impatient(None);
