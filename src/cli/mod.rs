@@ -5,12 +5,15 @@
 mod ask;
 mod backup;
 mod caller;
+mod check;
 mod client;
+mod config;
 mod context;
 pub mod demo;
 mod failure;
 mod grant;
 mod ib;
+mod init;
 mod key;
 mod manual;
 mod ob;
@@ -55,8 +58,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Init(init::Init),
     /// Run the daemon
     Run,
+    /// Validate the configuration and say everything that is wrong with it
+    Check,
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     #[command(subcommand)]
     User(user::User),
     #[command(subcommand)]
@@ -101,7 +109,10 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
     let context = Context::new(report, arguments.selection, arguments.tenant);
     match arguments.command {
         Command::Demo(command) => wait(demo::run(command, report)),
+        Command::Init(command) => init::run(&command, &context),
         Command::Run => run::run(&context),
+        Command::Check => check::run(&context),
+        Command::Config(command) => config::run(&command, &context),
         Command::User(command) => wait(user::run(command, &context)),
         Command::Tenant(command) => wait(tenant::run(command, &context)),
         Command::Ib(command) => wait(ib::run(command, &context)),

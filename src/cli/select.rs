@@ -7,7 +7,7 @@ use clap::Args;
 use super::failure::Failure;
 
 /// Where configurations are looked for when none is named.
-const DIRECTORY: &str = "/etc/p2pid";
+pub(super) const DIRECTORY: &str = "/etc/p2pid";
 
 /// The environment variable that names a configuration file when no option does.
 const VARIABLE: &str = "P2PID_CONFIG";

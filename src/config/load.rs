@@ -11,7 +11,7 @@ use super::problem::{Problem, Problems};
 use super::section::{Findings, Section};
 use super::sources::Sources;
 use super::tree::{Place, Table, parse, quoted};
-use super::{Config, values};
+use super::{Config, Listen, values};
 
 /// The largest configuration file.
 const MOST_BYTES: u64 = 1 << 20;
@@ -72,6 +72,8 @@ pub struct Located {
     pub state_dir: PathBuf,
     /// `[admin] socket`
     pub socket: PathBuf,
+    /// TCP ports that its listeners name.
+    pub ports: Vec<u16>,
     /// Why parts of it are guessed, for a warning.
     pub warning: Option<String>,
 }
@@ -102,13 +104,18 @@ pub fn locate(path: &Path) -> Located {
     let mut instance = root.section("instance");
     let name = instance.optional("name", values::name);
     let state_dir = instance.optional("state_dir", values::path(folder));
+    let lists = ["public", "local", "console"].map(|listener| root.section(listener).list("listen", "a list", values::listen(folder)));
+    let ports = lists.into_iter().flatten().flatten().filter_map(|placed| match placed.value {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    });
     let socket = root.section("admin").optional("socket", values::socket(folder));
     let guessed = warning.is_some() && state_dir.is_none();
     let name = name.or_else(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
     let state_dir = state_dir.unwrap_or_else(|| default::state_dir(&name));
     let socket = socket
         .unwrap_or_else(|| if guessed { Path::new("/run/p2pid").join(&name).join("admin.sock") } else { default::socket(&state_dir) });
-    Located { name, state_dir, socket, warning }
+    Located { name, state_dir, socket, ports: ports.collect(), warning }
 }
 
 /// Where relative paths of the file start.

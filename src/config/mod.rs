@@ -7,6 +7,7 @@
 mod build;
 mod change;
 mod checks;
+mod example;
 mod files;
 mod load;
 mod problem;
@@ -30,6 +31,7 @@ use url::Url;
 pub use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 
+pub use example::{Blueprint, BlueprintTls, example};
 pub use load::{Loaded, Located, load, locate};
 pub use problem::{Problem, Problems};
 pub use sources::Sources;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::{Zeroize, Zeroizing};
 
 /// The key list's name in the state directory.
-pub(super) const FILE: &str = "key";
+pub const FILE: &str = "key";
 
 /// More than a sensible list has; a larger file is a mistake.
 const MOST_KEYS: usize = 64;

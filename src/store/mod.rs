@@ -44,7 +44,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Moment};
 
 pub use backup::{BackupError, BackupReport, RestoreReport, backup, restore};
-pub use key_file::KeyId;
+pub use key_file::{FILE as KEY_FILE, KeyId};
 pub use keys::{KeyError, KeyUse, Rotation, make_key};
 pub use open::{Explanation, OpenError};
 pub use seal::{Place, SealFault, Seals, Verified};

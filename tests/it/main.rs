@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
 mod cli;
+mod init;
 mod tidy;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;
