@@ -1,5 +1,6 @@
 //! One running instance: what every door and every task is handed.
 
+pub mod callers;
 pub mod passwords;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::random::Random;
 use crate::store::Store;
 use crate::store::token_table::TokenTable;
 
+use callers::Callers;
 use passwords::Passwords;
 
 /// The parts of an instance that everything shares.
@@ -30,6 +32,8 @@ pub struct Instance {
     pub random: Arc<dyn Random>,
     /// Hashing of passwords, a few at a time.
     pub passwords: Passwords,
+    /// Local applications that may use the relay.
+    pub callers: Callers,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// When the daemon was started.
@@ -48,6 +52,7 @@ impl Instance {
             clock,
             random,
             passwords: Passwords::new(),
+            callers: Callers::default(),
             metrics: Arc::default(),
             started_at,
         }

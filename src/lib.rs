@@ -8,6 +8,7 @@ pub mod doors;
 pub mod id;
 pub mod inbound;
 pub mod instance;
+pub mod manual;
 pub mod net;
 pub mod oauth;
 pub mod observe;

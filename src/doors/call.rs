@@ -1,13 +1,17 @@
 //! What gateway and relay share: how they refuse a call, name it, and tell of it.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, Uri, Version};
+use tower_service::Service;
 
+use crate::net::body::IncomingBody;
 use crate::net::path::BadPath;
 use crate::net::problem::{Code, Problem};
 use crate::random::{self, Random};
@@ -42,16 +46,8 @@ impl Refusal {
         self
     }
 
-    pub(super) fn code(&self) -> Code {
-        self.code
-    }
-
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
-    }
-
     /// The answer.
-    pub(super) fn into_response(self, instance: &str, request_id: &HeaderValue) -> Response<Body> {
+    fn into_response(self, instance: &str, request_id: &HeaderValue) -> Response<Body> {
         let request_id = request_id.to_str().unwrap_or_default();
         let problem = Problem { code: self.code, detail: &self.detail, instance, request_id, retry_after: self.retry_after };
         let mut response = problem.response().map(Body::from);
@@ -126,9 +122,62 @@ impl RequestIds {
     }
 }
 
-/// Whether an answer of this status has no body to stream, whatever its headers say.
-pub(super) fn is_switch(status: StatusCode) -> bool {
-    status == StatusCode::SWITCHING_PROTOCOLS
+/// One call, as it is told of when it is answered.
+pub(super) struct Told {
+    request_id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    began: Instant,
+}
+
+impl Told {
+    pub(super) fn new<B>(request: &Request<B>, request_id: HeaderValue) -> Self {
+        Self { request_id, method: request.method().clone(), uri: request.uri().clone(), began: Instant::now() }
+    }
+
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The answer. What we refused is in the log, for its request id is in the answer; what went through is there for who debugs. A query
+    /// never is.
+    pub(super) fn settle(self, outcome: Result<Response<Body>, Refusal>, instance: &str) -> Response<Body> {
+        let Self { request_id, method, uri, began } = self;
+        match outcome {
+            Ok(response) => {
+                let (status, elapsed_ms) = (response.status().as_u16(), began.elapsed().as_millis());
+                tracing::debug!(?request_id, %method, path = uri.path(), status, elapsed_ms, "forwarded");
+                response
+            }
+            Err(refusal) => {
+                let (code, reason, elapsed_ms) = (refusal.code.name(), refusal.detail.as_ref(), began.elapsed().as_millis());
+                tracing::info!(?request_id, %method, path = uri.path(), code, reason, elapsed_ms, "not forwarded");
+                refusal.into_response(instance, &request_id)
+            }
+        }
+    }
+}
+
+/// A function as a service. Its futures are its own: nothing is boxed per request.
+#[derive(Clone, Debug)]
+pub struct Handler<F>(pub(super) F);
+
+impl<F, A> Service<Request<IncomingBody>> for Handler<F>
+where
+    F: Fn(Request<IncomingBody>) -> A,
+    A: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = A;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<IncomingBody>) -> A {
+        (self.0)(request)
+    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,8 @@ pub struct Connection {
     finishing: AtomicBool,
     driver: AtomicWaker,
     cut: CancellationToken,
+    /// What applications are told of the other end, once it was written down.
+    forwarded: OnceLock<HeaderValue>,
 }
 
 impl Connection {
@@ -59,6 +62,11 @@ impl Connection {
     /// Whether it is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// The `Forwarded` of requests that came over this connection without a proxy: made once.
+    pub fn forwarded(&self, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        self.forwarded.get_or_init(make).clone()
     }
 
     /// Declares something to be under way until the answer is dropped. Requests do so by themselves until their answers are sent;
@@ -176,6 +184,7 @@ impl Register {
             finishing: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             cut: self.cut.clone(),
+            forwarded: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&connection));

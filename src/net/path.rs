@@ -45,6 +45,9 @@ pub enum BadPath {
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits after it")]
     BadEscape,
+    /// `;` in a segment that decides on the route.
+    #[error("the path has a `;` where it decides on the route")]
+    ParameterInRoute,
     /// Longer than a URI may be once it stands behind the upstream's own path.
     #[error("the path and its query are too long")]
     TooLong,

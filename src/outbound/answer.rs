@@ -29,6 +29,8 @@ pub enum Answer {
     Unexpected(String),
     /// The peer may have done it or not: no answer in time, a broken answer, a failure of the server.
     Inconclusive {
+        /// Why nobody knows.
+        doubt: Doubt,
         /// What happened.
         what: String,
         /// When the peer wants to be asked again.
@@ -36,6 +38,31 @@ pub enum Answer {
     },
     /// Nothing left this host.
     NotSent(String),
+}
+
+/// Why an answer leaves open what the peer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// None came, or it broke off.
+    NoAnswer,
+    /// The server says that it failed, or that this is not the time.
+    ServerError,
+    /// It cannot be read.
+    Unreadable,
+}
+
+impl Answer {
+    /// Why it brought no tokens, as metrics name it; `None` when it did.
+    pub fn failure(&self) -> Option<&str> {
+        Some(match self {
+            Self::Granted(_) => return None,
+            Self::Refused { code, .. } => code,
+            Self::Unexpected(_) | Self::Inconclusive { doubt: Doubt::Unreadable, .. } => "bad_answer",
+            Self::Inconclusive { doubt: Doubt::NoAnswer, .. } => "timeout",
+            Self::Inconclusive { doubt: Doubt::ServerError, .. } => "server_error",
+            Self::NotSent(_) => "unreachable",
+        })
+    }
 }
 
 /// Tokens that a peer gave.
@@ -107,7 +134,11 @@ impl oauth2::TokenResponse for LenientTokenResponse {
 impl LenientTokenResponse {
     /// The tokens, or what makes them unusable. Never names their values.
     pub(super) fn into_answer(self) -> Answer {
-        let unusable = |what: &str| Answer::Inconclusive { what: format!("the peer answered 200 with {what}"), retry_after: None };
+        let unusable = |what: &str| Answer::Inconclusive {
+            doubt: Doubt::Unreadable,
+            what: format!("the peer answered 200 with {what}"),
+            retry_after: None,
+        };
         if !is_presentable(self.access_token.secret()) {
             return unusable("an access_token that no header can carry");
         }

@@ -118,7 +118,7 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
             let reason = format!("{peer} cannot be reached: {what}; it is tried again by itself (`p2pid doctor {peer}` shows more)");
             again(plan::backoff(failures, jitter, None), intent.not_sent(), TroubleKind::Unreachable, reason)
         }
-        Answer::Inconclusive { what, retry_after } => {
+        Answer::Inconclusive { what, retry_after, .. } => {
             let reason = format!("the last refresh has no clear answer: {what}; it is tried again by itself");
             again(plan::backoff(failures, jitter, retry_after), intent, TroubleKind::Inconclusive, reason)
         }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn c7_no_number_of_inconclusive_answers_ends_a_link() {
         for attempts in [1, 2, 100, u32::MAX] {
-            let answer = Answer::Inconclusive { what: "503".to_owned(), retry_after: None };
+            let answer = Answer::Inconclusive { doubt: answer::Doubt::ServerError, what: "503".to_owned(), retry_after: None };
             let verdict = judge(&Attempt { failures: attempts, ..attempt(attempts, false, Grant::AuthorizationCode) }, answer);
             let Verdict::Again { wait, intent, .. } = verdict else { panic!("{verdict:?}") };
             assert!(wait <= Duration::from_secs(60));

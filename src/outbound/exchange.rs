@@ -9,12 +9,12 @@ use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
 use oauth2::{
-    AuthType, AuthorizationCode, ClientId, ClientSecret, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
     ResourceOwnerPassword, ResourceOwnerUsername, Scope as OAuthScope, StandardRevocableToken, TokenUrl,
 };
 use url::Url;
 
-use super::answer::{self, Answer, LenientTokenResponse};
+use super::answer::{self, Answer, Doubt, LenientTokenResponse};
 use super::metadata::Metadata;
 use super::ob_app::ObApp;
 use super::peer::User;
@@ -99,12 +99,7 @@ impl Client {
 
     /// Asks the token endpoint.
     pub async fn ask(&self, ask: Ask<'_>, transport: &dyn Transport) -> Reply {
-        let seen = Mutex::new(Seen::default());
-        let send = async |request| watched(transport, request, &seen).await;
-        // The crate wants a future type that it can name; boxing keeps it `Send`.
-        let http = |request| -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>> {
-            Box::pin(send(request))
-        };
+        let http = Watched { transport, seen: Mutex::default() };
         let mut client = oauth2::Client::<
             BasicErrorResponse,
             LenientTokenResponse,
@@ -139,7 +134,7 @@ impl Client {
                 client.exchange_password(&name, &password).add_scopes(words(scope)).request_async(&http).await
             }
         };
-        let seen = seen.into_inner().expect("nothing panics while it is held");
+        let seen = http.seen.into_inner().expect("nothing panics while it is held");
         Reply { answer: judged(result, &seen), date: seen.date }
     }
 
@@ -196,23 +191,31 @@ struct Seen {
 
 /// Sends, notes what the crate does not hand on, and repairs what the crate is stricter about than the field: a 2xx is a success whatever
 /// its number and media type, and an OAuth error with status 200 is an error.
-async fn watched(
-    transport: &dyn Transport,
-    request: http::Request<Vec<u8>>,
-    seen: &Mutex<Seen>,
-) -> Result<http::Response<Vec<u8>>, CallFailure> {
-    let mut answer = transport.call(request).await?;
-    *seen.lock().expect("nothing panics while it is held") = Seen {
-        status: Some(answer.status()),
-        date: date(answer.headers()),
-        retry_after: retry_after(answer.headers()),
-        location: answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(answer::printable),
-    };
-    answer.headers_mut().remove(CONTENT_TYPE);
-    if answer.status().is_success() {
-        *answer.status_mut() = if is_error_document(answer.body()) { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+struct Watched<'a> {
+    transport: &'a dyn Transport,
+    seen: Mutex<Seen>,
+}
+
+impl<'c> AsyncHttpClient<'c> for Watched<'_> {
+    type Error = CallFailure;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + 'c>>;
+
+    fn call(&'c self, request: http::Request<Vec<u8>>) -> Self::Future {
+        Box::pin(async move {
+            let mut response = self.transport.call(request).await?;
+            *self.seen.lock().expect("nothing panics while it is held") = Seen {
+                status: Some(response.status()),
+                date: date(response.headers()),
+                retry_after: retry_after(response.headers()),
+                location: response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(answer::printable),
+            };
+            response.headers_mut().remove(CONTENT_TYPE);
+            if response.status().is_success() {
+                *response.status_mut() = if is_error_document(response.body()) { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+            }
+            Ok(response)
+        })
     }
-    Ok(answer)
 }
 
 fn is_error_document(body: &[u8]) -> bool {
@@ -223,23 +226,23 @@ fn is_error_document(body: &[u8]) -> bool {
 /// What an answer means. A server's failure is inconclusive whatever it says; so is a success that cannot be read, since the old token
 /// may be spent.
 fn judged(result: Result<LenientTokenResponse, RequestTokenError<CallFailure, BasicErrorResponse>>, seen: &Seen) -> Answer {
-    let inconclusive = |what: String| Answer::Inconclusive { what, retry_after: seen.retry_after };
+    let inconclusive = |doubt, what: String| Answer::Inconclusive { doubt, what, retry_after: seen.retry_after };
     let status = seen.status.unwrap_or_default();
     match result {
         Ok(response) => response.into_answer(),
         Err(RequestTokenError::Request(CallFailure::NotSent(what))) => Answer::NotSent(what),
-        Err(RequestTokenError::Request(CallFailure::Inconclusive(what))) => inconclusive(what),
+        Err(RequestTokenError::Request(CallFailure::Inconclusive(what))) => inconclusive(Doubt::NoAnswer, what),
         Err(_) if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) => {
-            inconclusive(format!("the peer answered {}", in_words(status)))
+            inconclusive(Doubt::ServerError, format!("the peer answered {}", in_words(status)))
         }
         Err(RequestTokenError::ServerResponse(error)) => match answer::refused(&error) {
             Answer::Refused { code, description } if matches!(code.as_str(), "server_error" | "temporarily_unavailable" | "slow_down") => {
-                inconclusive(format!("the peer answered {}", answer::refusal_in_words(&code, &description)))
+                inconclusive(Doubt::ServerError, format!("the peer answered {}", answer::refusal_in_words(&code, &description)))
             }
             refused => refused,
         },
         Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) if status.is_success() => {
-            inconclusive(format!("the peer answered {} without tokens", status.as_u16()))
+            inconclusive(Doubt::Unreadable, format!("the peer answered {} without tokens", status.as_u16()))
         }
         Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => Answer::Unexpected(match &seen.location {
             Some(location) if status.is_redirection() => format!("{} to {location}, which is not followed", in_words(status)),

@@ -26,6 +26,8 @@ pub struct Facts {
     pub request: Option<OpenRequest>,
     /// The last thing that ended an attempt to link, if nothing came after it.
     pub ended: Option<RequestEnd>,
+    /// Why an app that needs nobody's consent has no first token; known only while the daemon runs.
+    pub trouble: Option<(Trouble, Timestamp)>,
 }
 
 /// What we hold of a peer.
@@ -207,7 +209,12 @@ impl Facts {
                     let reason = format!("unlinked {at}; `p2pid peer refresh {name}` asks for a token again");
                     Status { state: State::ReadyToLink, reason, since: *at }
                 }
-                _ => Status { state: State::ReadyToLink, reason: "a token is being asked for".to_owned(), since: self.peer.created_at },
+                _ => match &self.trouble {
+                    Some((trouble, since)) => Status { state: State::Degraded, reason: trouble.reason.clone(), since: *since },
+                    None => {
+                        Status { state: State::ReadyToLink, reason: "a token is being asked for".to_owned(), since: self.peer.created_at }
+                    }
+                },
             };
         }
         if let Some(request) = self.request.filter(|request| now.wall < request.expires_at) {
@@ -298,7 +305,7 @@ mod tests {
     }
 
     fn facts(holding: Holding) -> Facts {
-        Facts { peer: examples::peer(), ob_app: Some(examples::app()), metadata: None, holding, request: None, ended: None }
+        Facts { peer: examples::peer(), ob_app: Some(examples::app()), metadata: None, holding, request: None, ended: None, trouble: None }
     }
 
     fn held() -> Held {

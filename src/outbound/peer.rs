@@ -96,7 +96,11 @@ impl Peer {
 
     /// Where calls go: what the operator said, else the peer's `p2pi_endpoint` when it is on the issuer's origin, else its URL.
     pub fn base(&self, metadata: Option<&Metadata>) -> Url {
-        let announced = || metadata.and_then(|metadata| metadata.p2pi_endpoint.as_ref()).and_then(|endpoint| endpoint.on_origin());
+        let announced = || {
+            let endpoint = metadata?.p2pi_endpoint.as_ref()?.on_origin()?;
+            // An OB app of another server says nothing of where this peer takes calls.
+            (endpoint.origin() == self.url.origin()).then_some(endpoint)
+        };
         self.base_url.as_ref().or_else(announced).unwrap_or(&self.url).clone()
     }
 }

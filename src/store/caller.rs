@@ -14,6 +14,7 @@ const UPDATE: &str = "UPDATE caller SET key = ?2, peers = ?3 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM caller WHERE id = ?1";
 const NAMED: &str = "SELECT id, tenant, name, key, peers, created_at FROM caller WHERE tenant = ?1 AND (name = ?2 OR lower(hex(id)) = ?2)";
 const OF_TENANT: &str = "SELECT id, tenant, name, key, peers, created_at FROM caller WHERE tenant = ?1 ORDER BY name";
+const PEERS: &str = "SELECT id, name FROM peer WHERE tenant = ?1";
 const ALL: &str = "SELECT id, tenant, name, key, peers, created_at FROM caller";
 
 /// Adds a caller; false when the name is taken in its tenant.
@@ -46,6 +47,12 @@ pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<Caller>, F
 /// Every tenant's callers.
 pub fn all(connection: &Connection) -> Result<Vec<Caller>, Fault> {
     Ok(connection.prepare_cached(ALL)?.query_map([], read)?.collect::<Result<_, _>>()?)
+}
+
+/// The peers of a tenant, whom its callers may call: identities and names.
+pub fn peers_of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<(Id, String)>, Fault> {
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    Ok(connection.prepare_cached(PEERS)?.query_map([tenant], read)?.collect::<Result<_, _>>()?)
 }
 
 fn peers_column(caller: &Caller) -> Option<String> {

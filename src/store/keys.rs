@@ -399,6 +399,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn k5_a_key_that_something_hangs_on_is_missed_until_a_rotation() {
+        let (directory, store) = temporary();
+        let place = Place { table: "ob_app", column: "client_secret_sealed", row: &[7; 16] };
+        let sealed = store.seals().seal(place, b"the secret");
+        let fill = move |transaction: &Transaction<'_>| {
+            let sql = "INSERT INTO ob_app (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, created_at)
+                VALUES (?1, 'default', 'a', 'b', ?2, 'authorization_code', '', 'https://two.example.com', 0)";
+            Ok(transaction.execute(sql, params![place.row, sealed])?)
+        };
+        store.write(fill).await.expect("written");
+        let added = store.add_key().await.expect("added");
+        store.close().await;
+
+        let path = directory.path().join(key_file::FILE);
+        let list = std::fs::read_to_string(&path).expect("a list");
+        let (first, second) = list.split_once('\n').expect("two lines");
+        let open = || Store::open(directory.path(), None, Arc::new(SystemClock::new()));
+        std::fs::write(&path, second).expect("written");
+        let error = open().expect_err("a secret hangs on the key that is gone").to_string();
+        assert!(error.contains(&first[..8]) && error.contains("1 in ob_app.client_secret_sealed"), "{error}");
+
+        std::fs::write(&path, &list).expect("written");
+        let store = open().expect("opened");
+        let rotation = store.rotate_keys().await.expect("rotated");
+        assert_eq!((rotation.resealed, rotation.keys.len()), (1, 3));
+        assert_eq!(rotation.keys.iter().map(|key| key.sealed).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(rotation.keys[2].id, added);
+        store.close().await;
+        let newest = std::fs::read_to_string(&path).expect("a list");
+        std::fs::write(&path, newest.lines().next().expect("a line")).expect("written");
+        let store = open().expect("nothing hangs on the others");
+        let look =
+            move |connection: &Connection| Ok(connection.query_row("SELECT client_secret_sealed FROM ob_app", [], |row| row.get(0))?);
+        let sealed: Vec<u8> = store.read(look).await.expect("read");
+        assert_eq!(store.seals().open(place, &sealed).expect("opened").as_slice(), b"the secret");
+    }
+
+    #[tokio::test]
     async fn k5_a_list_of_the_service_manager_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let credential = directory.path().join("p2pid-key");

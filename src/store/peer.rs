@@ -22,6 +22,7 @@ const DELETE: &str = "DELETE FROM peer WHERE id = ?1";
 const SELECT: &str = "SELECT id, tenant, name, url, base_url, auth, ob_app, user_name, password_sealed, ca, pin, maintenance_since,
     maintenance_until, created_at, generation FROM peer";
 const RAISE_GENERATION: &str = "UPDATE peer SET generation = generation + 1 WHERE id = ?1 AND generation = ?2";
+const GENERATION: &str = "SELECT generation FROM peer WHERE id = ?1";
 const SET_UNLINKED: &str = "UPDATE peer SET unlinked_at = ?2 WHERE id = ?1";
 const SET_METADATA: &str = "UPDATE peer SET metadata = ?2 WHERE id = ?1";
 const METADATA: &str = "SELECT metadata, unlinked_at FROM peer WHERE id = ?1";
@@ -79,6 +80,12 @@ pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<(), Fault> {
 /// Raises the generation if it is still `expected`; false when something else happened meanwhile, or the peer is gone.
 pub fn raise_generation(transaction: &Transaction<'_>, id: Id, expected: u64) -> Result<bool, Fault> {
     Ok(transaction.prepare_cached(RAISE_GENERATION)?.execute(params![id, expected.cast_signed()])? == 1)
+}
+
+/// The generation of a peer; `None` when it is gone.
+pub fn generation(connection: &Connection, id: Id) -> Result<Option<u64>, Fault> {
+    let generation: Option<i64> = connection.prepare_cached(GENERATION)?.query_row([id], |row| row.get(0)).optional()?;
+    Ok(generation.map(i64::cast_unsigned))
 }
 
 /// Notes when an operator unlinked the peer, or that it is to be linked again.

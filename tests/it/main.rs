@@ -2,6 +2,7 @@
 
 mod cli;
 mod init;
+mod real_browser;
 mod tidy;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod caller;
+mod callers;
 pub mod document;
 pub mod error;
 mod gate;
@@ -62,7 +63,12 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let largest = state.instance.config().limits.form_bytes;
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
-    let api = Router::new().merge(status::router()).merge(tenants::router()).merge(users::router()).merge(keys::router());
+    let api = Router::new()
+        .merge(callers::router())
+        .merge(keys::router())
+        .merge(status::router())
+        .merge(tenants::router())
+        .merge(users::router());
     Router::new()
         .nest("/v2", api)
         .fallback(|| async { AdminError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })

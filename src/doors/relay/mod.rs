@@ -7,6 +7,7 @@ mod lane;
 mod tape;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,14 +17,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use tokio::time::Instant;
+use tower_service::Service;
 
-use super::call::{self, Refusal, RequestIds};
+use super::call::{self, Handler, Refusal, RequestIds, Told};
 use super::local_browser;
 use crate::config::Config;
 use crate::id::Id;
 use crate::instance::Instance;
-use crate::net::body::{RequestBody, ResponseBody};
+use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::SendError;
 use crate::net::headers;
 use crate::net::path::{self, Path};
@@ -31,7 +32,7 @@ use crate::net::problem::{Code, ERROR, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Sending, Terms};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer;
-use crate::outbound::caller::CallerTable;
+use crate::store::StoreError;
 use crate::tasks::keeper::{Credential, Link, LinkRefusal, Links, Target};
 
 use lane::{Lane, Pass, Width};
@@ -48,7 +49,6 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"p2pid re
 pub struct Relay {
     instance: Arc<Instance>,
     links: Arc<Links>,
-    callers: Arc<CallerTable>,
     lanes: ArcSwap<HashMap<Id, Arc<Lane>>>,
     request_ids: RequestIds,
 }
@@ -70,10 +70,11 @@ struct Upload<B> {
 }
 
 impl Relay {
-    /// The relay to `links` for `callers`.
-    pub fn new(instance: Arc<Instance>, links: Arc<Links>, callers: Arc<CallerTable>) -> Self {
+    /// The relay to `links`; reads who may use it.
+    pub async fn start(instance: Arc<Instance>, links: Arc<Links>) -> Result<Self, StoreError> {
+        instance.callers.reload(&instance.store).await?;
         let request_ids = RequestIds::new(instance.random.as_ref());
-        Self { instance, links, callers, lanes: ArcSwap::default(), request_ids }
+        Ok(Self { instance, links, lanes: ArcSwap::default(), request_ids })
     }
 
     /// Answers one request of the local listener; `port` is that of a TCP listener, for what browsers may do.
@@ -81,26 +82,26 @@ impl Relay {
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let began = Instant::now();
         let config = self.instance.config();
-        let request_id = headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next());
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let told = Told::new(&request, headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next()));
         let outcome = match self.admit(&request, port, &config) {
-            Ok((link, rest)) => self.forward(request, &link, rest, &request_id, &config).await,
+            Ok((link, rest)) => self.forward(request, &link, rest, told.request_id(), &config).await,
             Err(refusal) => Err(refusal),
         };
-        let elapsed_ms = began.elapsed().as_millis();
-        match outcome {
-            Ok(response) => {
-                tracing::debug!(?request_id, %method, path = uri.path(), status = response.status().as_u16(), elapsed_ms, "relayed");
-                response
-            }
-            Err(refusal) => {
-                let (code, reason) = (refusal.code().name(), refusal.detail());
-                tracing::info!(?request_id, %method, path = uri.path(), code, reason, elapsed_ms, "not relayed");
-                refusal.into_response(&config.instance.name, &request_id)
-            }
-        }
+        told.settle(outcome, &config.instance.name)
+    }
+
+    /// The service of one local listener.
+    pub fn service(
+        self: &Arc<Self>,
+        port: Option<u16>,
+    ) -> impl Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + use<>
+    {
+        let relay = Arc::clone(self);
+        Handler(move |request| {
+            let relay = Arc::clone(&relay);
+            async move { Ok(relay.answer(request, port).await) }
+        })
     }
 
     /// Which peer a request is for, when its sender may call it, and where in the path the peer's own begins.
@@ -115,7 +116,7 @@ impl Relay {
         call::check_host(request)?;
         let path = Path::of_request(request.uri(), request.version())?;
         let caller = match bearer::presented(request.headers(), None) {
-            Ok(key) => Some(self.callers.find(key).ok_or_else(|| caller_unknown("the caller key is not one of ours"))?),
+            Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| caller_unknown("the caller key is not one of ours"))?),
             Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,
             Err(missing) => return Err(caller_unknown(format!("found {missing}, expected a caller key (`p2pid caller add`)"))),
         };

@@ -1,0 +1,406 @@
+//! The actor of one link: it alone decides when the peer's token is renewed, and it alone shows what has come of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::clients::PeerClients;
+use super::flight::{self, Landing, Outcome, Plane};
+use super::link::{Link, Pause, Shown, Target};
+use super::skew::Skews;
+use super::wire;
+use crate::clock::Moment;
+use crate::instance::Instance;
+use crate::net::path::Upstream;
+use crate::observe::metrics::PeerMetrics;
+use crate::outbound::attempt::{Trouble, TroubleKind};
+use crate::outbound::exchange::Client;
+use crate::outbound::link::{Facts, Holding, State};
+use crate::outbound::plan::{self, Jitter};
+use crate::secret::SecretString;
+use crate::store;
+
+/// The clock is looked at this often at least: a suspended machine and a stepped clock are noticed by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A peer that refuses a token right after it gave it is not asked for another at once.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+
+/// What an actor is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Rows changed: read them again, and answer when what they say is shown.
+    Reread(oneshot::Sender<()>),
+    /// Renew the token now, whatever the plan says, and answer what came of it.
+    Refresh(oneshot::Sender<Result<(), NotRefreshed>>),
+    /// Clients changed.
+    Reconnect(PeerClients),
+}
+
+/// Why the token was not renewed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotRefreshed {
+    /// There is nothing to renew.
+    #[error("there is no token to renew")]
+    NothingToRenew,
+    /// The attempt failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The peer ended the link.
+    #[error("{0}")]
+    Ended(String),
+    /// The link was changed meanwhile, or the daemon stops.
+    #[error("the link was changed meanwhile")]
+    Superseded,
+}
+
+/// What an actor starts with.
+pub(super) struct Start {
+    pub(super) link: Arc<Link>,
+    pub(super) instance: Arc<Instance>,
+    pub(super) clients: PeerClients,
+    pub(super) metrics: PeerMetrics,
+    pub(super) skews: Arc<Skews>,
+    pub(super) stopping: CancellationToken,
+    /// The first background refresh waits up to this long, so that many peers are not asked at once.
+    pub(super) spread: Duration,
+}
+
+pub(super) struct Actor {
+    link: Arc<Link>,
+    instance: Arc<Instance>,
+    clients: PeerClients,
+    metrics: PeerMetrics,
+    skews: Arc<Skews>,
+    stopping: CancellationToken,
+    jitter: Jitter,
+    /// Nothing is done in the background before then.
+    settling: Pause,
+    /// When the last request for a token was sent.
+    last: Option<Moment>,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+    flight: Option<Pin<Box<dyn Future<Output = Landing> + Send>>>,
+    /// A call waits for a token.
+    is_needed: bool,
+    /// Who asked for a refresh before the flight took off.
+    asked: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
+    /// Who waits for the flight under way.
+    aboard: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
+    state: State,
+}
+
+/// What the plan says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Fly,
+    Wait(Duration),
+}
+
+impl Actor {
+    pub(super) fn new(start: Start) -> Self {
+        let Start { link, instance, clients, metrics, skews, stopping, spread } = start;
+        let jitter = Jitter::of(&link.id());
+        let now = instance.clock.now();
+        let state = link.facts().status(&now).state;
+        let settling = Pause { since: now, wait: jitter.share_of(spread) };
+        let actor = Self {
+            link,
+            instance,
+            clients,
+            metrics,
+            skews,
+            stopping,
+            jitter,
+            settling,
+            last: None,
+            failures: 0,
+            flight: None,
+            is_needed: false,
+            asked: Vec::new(),
+            aboard: Vec::new(),
+            state,
+        };
+        actor.measure(&now);
+        actor
+    }
+
+    /// Runs until the peer is deleted or the daemon stops. A flight under way then is finished apart.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let wait = match self.next() {
+                Next::Fly => {
+                    self.take_off();
+                    LOOK_AGAIN
+                }
+                Next::Wait(wait) => wait,
+            };
+            let (link, clock) = (Arc::clone(&self.link), Arc::clone(&self.instance.clock));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => break,
+                },
+                landing = landed(&mut self.flight) => self.land(landing),
+                () = link.needed(), if self.flight.is_none() && !self.is_needed => self.is_needed = true,
+                () = clock.sleep(wait) => self.notice(),
+                () = self.stopping.cancelled() => break,
+            }
+        }
+        if let Some(flight) = self.flight {
+            tokio::spawn(flight);
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.instance.clock.now()
+    }
+
+    /// When the next attempt is due. What an operator asks for is due at once; what a call needs, as soon as no failed attempt is being
+    /// slept over; the rest by the plan.
+    fn next(&self) -> Next {
+        if self.flight.is_some() {
+            return Next::Wait(LOOK_AGAIN);
+        }
+        let (now, shown) = (self.now(), self.link.shown());
+        let facts = &shown.facts;
+        if !is_renewable(facts) {
+            return Next::Wait(LOOK_AGAIN);
+        }
+        if !self.asked.is_empty() {
+            return Next::Fly;
+        }
+        let since_last = self.last.map_or(Duration::MAX, |last| now.age_of(&last));
+        let mut wait = shown.pause.map_or(Duration::ZERO, |pause| pause.left(&now));
+        if let Some(held) = facts.held() {
+            let is_urgent = (self.is_needed || self.link.is_awaited()) && (self.link.is_refused() || !held.validity.is_usable(&now));
+            if is_urgent && self.link.is_refused() {
+                wait = wait.max(REFUSED_AGAIN.saturating_sub(since_last));
+            } else if !is_urgent && shown.pause.is_none() {
+                let due = if held.intent.attempts > 0 { Duration::ZERO } else { held.validity.due_in(self.jitter, &now) };
+                let apart = plan::spacing(held.validity.life).saturating_sub(since_last);
+                wait = wait.max(due).max(apart).max(self.settling.left(&now));
+            }
+        }
+        if wait.is_zero() { Next::Fly } else { Next::Wait(wait.min(LOOK_AGAIN)) }
+    }
+
+    fn take_off(&mut self) {
+        let facts = self.link.facts();
+        let plane = Plane {
+            instance: Arc::clone(&self.instance),
+            clients: self.clients.clone(),
+            stopping: self.stopping.clone(),
+            failures: self.failures,
+            look_again: self.failures > 0 || !self.asked.is_empty(),
+        };
+        self.aboard.append(&mut self.asked);
+        self.is_needed = false;
+        self.last = Some(self.now());
+        // Apart from this task: a flight is finished even if the actor is not there any more.
+        let flight = tokio::spawn(flight::fly(plane, facts));
+        self.flight = Some(Box::pin(async move {
+            flight.await.unwrap_or_else(|panic| {
+                tracing::error!(reason = %panic, "a refresh was not finished");
+                let trouble = Trouble { kind: TroubleKind::Store, reason: "a defect in p2pid; the log says more".to_owned() };
+                Landing { facts: None, outcome: Outcome::Failed { wait: plan::ASK_AGAIN, reason: "other".to_owned(), trouble }, skew: None }
+            })
+        }));
+    }
+
+    fn land(&mut self, landing: Landing) {
+        self.flight = None;
+        let now = self.now();
+        if let Some(skew) = landing.skew {
+            self.skews.note(self.link.id(), skew);
+        }
+        let old = self.link.shown();
+        let mut facts = landing.facts.map_or_else(|| Arc::clone(&old.facts), Arc::new);
+        let mut failed_attempts = old.failed_attempts;
+        let mut pause = None;
+        let answer = match landing.outcome {
+            Outcome::Renewed => {
+                self.failures = 0;
+                self.metrics.refreshed(now.wall);
+                tracing::info!(tenant = facts.peer.tenant, peer = facts.peer.name, generation = facts.peer.generation, "token renewed");
+                self.confirm(&facts);
+                Ok(())
+            }
+            Outcome::Failed { wait, reason, trouble } => {
+                self.failures = self.failures.saturating_add(1);
+                failed_attempts += 1;
+                pause = Some(Pause { since: now, wait });
+                self.metrics.refresh_failed(&reason);
+                tracing::debug!(tenant = facts.peer.tenant, peer = facts.peer.name, reason = trouble.reason, "token not renewed");
+                let words = trouble.reason.clone();
+                if facts.held().is_none() {
+                    let since = facts.trouble.as_ref().map_or(now.wall, |(_, since)| *since);
+                    facts = Arc::new(Facts { trouble: Some((trouble, since)), ..Facts::clone(&facts) });
+                }
+                Err(NotRefreshed::Failed(words))
+            }
+            Outcome::Ended => {
+                self.failures = 0;
+                failed_attempts += 1;
+                self.metrics.refresh_failed("invalid_grant");
+                Err(NotRefreshed::Ended(facts.status(&now).reason))
+            }
+            Outcome::Superseded => Err(NotRefreshed::Superseded),
+        };
+        self.show(facts, failed_attempts, pause);
+        for who in self.aboard.drain(..) {
+            // Whoever asked may have gone away.
+            let _ = who.send(answer.clone());
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Reread(done) => {
+                self.reread().await;
+                let _ = done.send(());
+            }
+            Command::Refresh(answer) if is_renewable(&self.link.facts()) => self.asked.push(answer),
+            Command::Refresh(answer) => {
+                let _ = answer.send(Err(NotRefreshed::NothingToRenew));
+            }
+            Command::Reconnect(clients) => {
+                self.clients = clients;
+                self.retarget();
+            }
+        }
+    }
+
+    /// Takes over what the rows say. What was slept over is forgotten: an operator changed something, and it may help.
+    async fn reread(&mut self) {
+        let (id, seals, epoch) = (self.link.id(), self.instance.store.seals().clone(), self.instance.store.epoch());
+        match self.instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, id)).await {
+            Ok(Some(facts)) => {
+                let old = self.link.shown();
+                let is_same_link = old.facts.peer.generation == facts.peer.generation;
+                let pause = old.pause.filter(|_| is_same_link && !is_changed(&old.facts, &facts));
+                if !is_same_link {
+                    self.failures = 0;
+                }
+                if old.facts.held().is_some() && facts.held().is_none() {
+                    self.link.end();
+                }
+                if old.facts.peer.name != facts.peer.name {
+                    self.instance.metrics.forget_peer(&old.facts.peer.tenant, &old.facts.peer.name);
+                    self.metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
+                }
+                self.show(Arc::new(facts), old.failed_attempts, pause);
+                self.retarget();
+            }
+            Ok(None) => self.link.end(),
+            Err(error) => tracing::error!(reason = %error, "a link could not be read again"),
+        }
+    }
+
+    fn retarget(&self) {
+        self.link.retarget(target(&self.link.facts(), &self.clients));
+    }
+
+    fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
+        self.link.show(Shown::new(facts, failed_attempts, pause));
+        self.notice();
+    }
+
+    /// Says once that a link broke, and once that it is well again; time alone can change its state too.
+    fn notice(&mut self) {
+        let (now, facts) = (self.now(), self.link.facts());
+        let status = facts.status(&now);
+        let was = std::mem::replace(&mut self.state, status.state);
+        let (tenant, peer) = (facts.peer.tenant.as_str(), facts.peer.name.as_str());
+        match (is_bad(was), is_bad(status.state)) {
+            _ if was == status.state => {}
+            (_, true) => tracing::warn!(tenant, peer, state = status.state.as_str(), reason = status.reason, "a link needs attention"),
+            (true, false) if status.state == State::Linked => tracing::info!(tenant, peer, reason = status.reason, "a link is well again"),
+            _ => tracing::info!(tenant, peer, state = status.state.as_str(), reason = status.reason, "a link's state changed"),
+        }
+        self.measure(&now);
+    }
+
+    fn measure(&self, now: &Moment) {
+        let facts = self.link.facts();
+        self.metrics.state(facts.status(now).state.as_str());
+        self.metrics.access_expires(facts.held().map(|held| held.issued_at.plus(held.validity.life)));
+    }
+
+    /// Uses a new access token once at a p2pid peer, which then knows that it arrived.
+    fn confirm(&self, facts: &Facts) {
+        confirm(&self.instance, &self.clients, facts);
+    }
+}
+
+/// Uses the access token that `facts` hold once at the peer's introspection endpoint, where the peer is a p2pid: that tells it that the
+/// tokens have arrived, on an idle link too. Nothing depends on the answer.
+pub(super) fn confirm(instance: &Arc<Instance>, clients: &PeerClients, facts: &Facts) {
+    let (Some(app), Some(held), Some(metadata)) = (&facts.ob_app, facts.held(), &facts.metadata) else { return };
+    let (Some(_), Some(endpoint)) = (&metadata.p2pi_endpoint, metadata.introspection_endpoint.clone()) else { return };
+    let us = Client::new(app, &metadata.token_endpoint, Some(metadata));
+    let access: SecretString = held.access.clone();
+    let issuer = url::Url::parse(&metadata.issuer).ok();
+    let client = clients.for_endpoint(issuer.as_ref(), &endpoint).clone();
+    let deadline = instance.config().limits.token_timeout;
+    let peer = facts.peer.name.clone();
+    tokio::spawn(async move {
+        match wire::introspect(&client, &us, &endpoint, &access, "access_token", deadline).await {
+            Ok(_) => {}
+            Err(reason) => tracing::debug!(peer, reason, "the peer was not told that its tokens arrived"),
+        }
+    });
+}
+
+/// Where calls to the peer of `facts` go.
+pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
+    let base = facts.peer.base(facts.metadata.as_ref());
+    Target {
+        tenant: facts.peer.tenant.clone(),
+        name: facts.peer.name.clone(),
+        upstream: Upstream::new(&base).expect("a peer's URLs were checked: http or https, with a host"),
+        client: clients.direct.clone(),
+        maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),
+    }
+}
+
+/// Whether there is something to ask for new tokens with.
+fn is_renewable(facts: &Facts) -> bool {
+    let is_self_sufficient = facts.grant().is_self_sufficient();
+    match &facts.holding {
+        _ if facts.ob_app.is_none() => false,
+        Holding::Tokens(held) => held.refresh.is_some() || is_self_sufficient,
+        Holding::Nothing { unlinked } => is_self_sufficient && unlinked.is_none(),
+        Holding::Broken(_) => false,
+    }
+}
+
+/// Whether an operator changed what an attempt depends on.
+fn is_changed(old: &Facts, new: &Facts) -> bool {
+    use crate::secret::ExposeSecret;
+    let credentials = |facts: &Facts| {
+        let app = facts.ob_app.as_ref()?;
+        Some((
+            app.client_id.clone(),
+            app.client_secret.as_ref().map(|secret| secret.expose_secret().to_owned()),
+            app.scope.clone(),
+            app.grant,
+        ))
+    };
+    credentials(old) != credentials(new) || old.peer.trust != new.peer.trust || old.peer.url != new.peer.url
+}
+
+const fn is_bad(state: State) -> bool {
+    matches!(state, State::Degraded | State::RelinkRequired)
+}
+
+/// The landing of the flight under way; pending while there is none.
+async fn landed(flight: &mut Option<Pin<Box<dyn Future<Output = Landing> + Send>>>) -> Landing {
+    match flight {
+        Some(flight) => flight.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

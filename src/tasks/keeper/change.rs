@@ -1,0 +1,131 @@
+//! Changes to a link that come from outside: a new link, an unlink, another address or OB app. Each raises the peer's generation, so that
+//! a refresh under way settles on nothing.
+
+use crate::clock::{Moment, Timestamp};
+use crate::id::Id;
+use crate::instance::Instance;
+use crate::outbound::answer::Granted;
+use crate::outbound::attempt::Intent;
+use crate::outbound::handshake::Stage;
+use crate::outbound::link::{Facts, Held};
+use crate::outbound::plan::Validity;
+use crate::outbound::revocation::{self, Revocation};
+use crate::store::{self, Fault, Transaction, handshake, held_token, outbox, peer, ticket};
+
+/// What becomes of tokens that are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// They are revoked at the peer, now or later.
+    Revoked,
+    /// They are forgotten and nobody is told.
+    Forgotten,
+}
+
+/// A new link, as a handshake brought it.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The handshake that brought it.
+    pub handshake: Id,
+    /// The peer.
+    pub peer: Id,
+    /// When its tokens were asked for.
+    pub requested: Moment,
+    /// They.
+    pub granted: Granted,
+}
+
+/// What came of a new link.
+#[derive(Debug)]
+pub(super) enum Installed {
+    /// It is in force.
+    Linked(Box<Facts>),
+    /// Something else changed the link meanwhile; the new tokens are revoked.
+    Superseded,
+}
+
+/// Puts a new link in the place of the old one. Each Allow makes a grant of its own at a p2pid peer: the old one is ended there; elsewhere
+/// the old refresh token may be the same grant's, and is only dropped.
+pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &Installation) -> Result<Installed, Fault> {
+    let (now, seals, epoch) = (transaction.now().wall, instance.store.seals(), instance.store.epoch());
+    let Some(facts) = store::link::facts(transaction, seals, epoch, new.peer)? else { return Ok(Installed::Superseded) };
+    let linked = Stage::Linked { at: now, linked_as: new.granted.subject.clone() };
+    if !handshake::advance(transaction, new.handshake, handshake::EXCHANGING, &linked)? {
+        super::flight::give_back(transaction, instance, &facts, &new.granted, now)?;
+        return Ok(Installed::Superseded);
+    }
+    let is_p2pid = facts.metadata.as_ref().is_some_and(|metadata| metadata.p2pi_endpoint.is_some());
+    if let Some(held) = facts.held().filter(|_| is_p2pid) {
+        give_up(transaction, instance, &facts, held, now)?;
+    }
+    peer::raise_generation(transaction, new.peer, facts.peer.generation)?;
+    peer::set_unlinked(transaction, new.peer, None)?;
+    held_token::put(transaction, seals, epoch, new.peer, &first(&facts, new, now))?;
+    let facts = store::link::facts(transaction, seals, epoch, new.peer)?;
+    Ok(facts.map_or(Installed::Superseded, |facts| Installed::Linked(Box::new(facts))))
+}
+
+/// Ends a link at an operator's word; returns the revocation that waits in the outbox. `None` when there is no such peer.
+pub(super) fn unlink(transaction: &Transaction<'_>, instance: &Instance, id: Id, given_up: GivenUp) -> Result<Option<Ended>, Fault> {
+    let ended = end(transaction, instance, id, given_up)?;
+    if ended.is_some() {
+        peer::set_unlinked(transaction, id, Some(transaction.now().wall))?;
+    }
+    Ok(ended)
+}
+
+/// A link that was ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Whether there was a token.
+    pub had_token: bool,
+    /// What waits in the outbox.
+    pub waiting: Option<(Id, Revocation)>,
+}
+
+/// Ends a link, whatever state it is in, with the request URLs that are out for it. Changing a peer's or an OB app's address, issuer or
+/// `client_id` does this too: a token is bound to what it was given under.
+pub fn end(transaction: &Transaction<'_>, instance: &Instance, id: Id, given_up: GivenUp) -> Result<Option<Ended>, Fault> {
+    let (now, seals, epoch) = (transaction.now().wall, instance.store.seals(), instance.store.epoch());
+    let Some(facts) = store::link::facts(transaction, seals, epoch, id)? else { return Ok(None) };
+    let waiting = match (facts.held(), given_up) {
+        (Some(held), GivenUp::Revoked) => give_up(transaction, instance, &facts, held, now)?,
+        _ => None,
+    };
+    peer::raise_generation(transaction, id, facts.peer.generation)?;
+    held_token::forget(transaction, id)?;
+    ticket::replace_all(transaction, id)?;
+    handshake::replace_all(transaction, id)?;
+    Ok(Some(Ended { had_token: facts.held().is_some(), waiting }))
+}
+
+fn give_up(
+    transaction: &Transaction<'_>,
+    instance: &Instance,
+    facts: &Facts,
+    held: &Held,
+    now: Timestamp,
+) -> Result<Option<(Id, Revocation)>, Fault> {
+    let Some(revocation) = revocation::of(facts, held) else { return Ok(None) };
+    let id = Id::new(now, instance.random.as_ref());
+    outbox::insert(transaction, instance.store.seals(), id, &revocation, now)?;
+    Ok(Some((id, revocation)))
+}
+
+fn first(facts: &Facts, new: &Installation, now: Timestamp) -> Held {
+    let granted = &new.granted;
+    let asked = || facts.ob_app.as_ref().map(|app| app.scope.clone()).unwrap_or_default();
+    Held {
+        access: granted.access.clone(),
+        validity: Validity { requested: new.requested, life: granted.life },
+        issued_at: new.requested.wall,
+        refresh: granted.refresh.clone(),
+        refresh_expires_at: granted.refresh_life.map(|life| new.requested.wall.plus(life)),
+        scope: granted.scope.clone().unwrap_or_else(asked),
+        linked_as: granted.subject.clone(),
+        linked_at: now,
+        well_since: now,
+        intent: Intent::default(),
+        trouble: None,
+        restored: false,
+    }
+}

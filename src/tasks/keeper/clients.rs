@@ -1,0 +1,93 @@
+//! HTTP clients: one for all peers that are believed in the usual way, one for each that has a trust of its own.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::config::Config;
+use crate::net::certificate::Pin;
+use crate::net::client::Client;
+use crate::net::trust::{Trust, TrustError};
+use crate::outbound::metadata;
+use crate::outbound::peer::PeerTrust;
+
+/// The clients under one configuration.
+#[derive(Debug)]
+pub(super) struct Clients {
+    config: Arc<Config>,
+    trust: Trust,
+    common: Client,
+    guarded: Client,
+}
+
+impl Clients {
+    /// Reads the system's authorities and those of the configuration.
+    pub(super) fn new(config: Arc<Config>) -> Result<Self, TrustError> {
+        let trust = Trust::system(&config.trust.ca)?;
+        let common = Client::new(&trust, &config.limits);
+        let guarded = Client::guarded(&trust, &config.limits);
+        Ok(Self { config, trust, common, guarded })
+    }
+
+    /// Whether a change to `config` leaves the clients as they are.
+    pub(super) fn fit(&self, config: &Config) -> bool {
+        self.config.trust == config.trust && self.config.limits == config.limits
+    }
+
+    /// The clients of a peer with that trust. A trust that no longer reads believes nobody: such a peer is unreachable, and says why.
+    pub(super) fn of(&self, trust: &PeerTrust) -> PeerClients {
+        if *trust == PeerTrust::default() {
+            return PeerClients { direct: self.common.clone(), guarded: self.guarded.clone() };
+        }
+        let own = self.own_trust(trust).unwrap_or_else(|problem| {
+            tracing::error!(reason = %problem, "a peer's own certificates cannot be read; it is not called");
+            // Matches no certificate: SHA-256 of nothing that could be one.
+            Trust::pinned(Pin::of(&Vec::new().into()))
+        });
+        PeerClients { direct: Client::new(&own, &self.config.limits), guarded: Client::guarded(&own, &self.config.limits) }
+    }
+
+    /// Reads a peer's own trust.
+    pub(super) fn own_trust(&self, trust: &PeerTrust) -> Result<Trust, TrustProblem> {
+        match (&trust.pin, &trust.ca) {
+            (Some(pin), _) => Ok(Trust::pinned(pin.parse().map_err(|_| TrustProblem::NotAPin)?)),
+            (None, Some(ca)) => Ok(self.trust.with_authorities(ca.as_bytes(), "ca")?),
+            (None, None) => Ok(self.trust.clone()),
+        }
+    }
+}
+
+/// A peer's own trust cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustProblem {
+    /// The pin is none.
+    #[error("a pin is sha256: and 64 hexadecimal digits")]
+    NotAPin,
+    /// The authorities are none.
+    #[error(transparent)]
+    Authorities(#[from] TrustError),
+}
+
+/// How one peer is called.
+#[derive(Clone, Debug)]
+pub(super) struct PeerClients {
+    /// For URLs that an operator gave, and what is on their host.
+    pub(super) direct: Client,
+    /// For URLs that were learnt, which may not lead into private networks.
+    guarded: Client,
+}
+
+impl PeerClients {
+    /// The client for `endpoint`, learnt from the metadata of `issuer` or, without one, given by an operator.
+    pub(super) fn for_endpoint(&self, issuer: Option<&Url>, endpoint: &Url) -> &Client {
+        match issuer {
+            Some(issuer) if metadata::is_off_host(issuer, endpoint) => &self.guarded,
+            _ => &self.direct,
+        }
+    }
+
+    /// The guarded client when `guarded`.
+    pub(super) const fn guarded_if(&self, guarded: bool) -> &Client {
+        if guarded { &self.guarded } else { &self.direct }
+    }
+}

@@ -1,0 +1,371 @@
+//! One attempt to renew a peer's token: intent, request, answer, settlement. It runs apart from the calls that wait for it, and to its
+//! end whatever becomes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::clients::PeerClients;
+use super::wire::{self, TokenCalls};
+use crate::clock::{Moment, Timestamp};
+use crate::id::Id;
+use crate::instance::Instance;
+use crate::observe::point;
+use crate::outbound::answer::{Answer, Granted};
+use crate::outbound::attempt::{self, Attempt, Intent, Trouble, TroubleKind, Verdict};
+use crate::outbound::exchange::{Ask, Client, Reply};
+use crate::outbound::link::{Broken, Facts, Held};
+use crate::outbound::metadata::Metadata;
+use crate::outbound::ob_app::{Grant, ObApp, Server};
+use crate::outbound::peer::Auth;
+use crate::outbound::plan::{self, Jitter, Validity};
+use crate::outbound::revocation::{self, Hint};
+use crate::store::{self, Fault, StoreError, Transaction, held_token, outbox, peer};
+
+/// The shortest and the longest wait before tokens that the store did not take are offered to it again.
+const STORE_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What a flight needs besides the facts.
+#[derive(Clone)]
+pub(super) struct Plane {
+    pub(super) instance: Arc<Instance>,
+    pub(super) clients: PeerClients,
+    /// The daemon ends: what the store did not take until then is given up.
+    pub(super) stopping: CancellationToken,
+    /// Attempts in a row that came to nothing, without this one.
+    pub(super) failures: u32,
+    /// The server's metadata is asked for again before the attempt.
+    pub(super) look_again: bool,
+}
+
+/// How a flight ended.
+#[derive(Debug)]
+pub(super) struct Landing {
+    /// What the rows say now; `None` when the peer is gone, or they cannot be read.
+    pub(super) facts: Option<Facts>,
+    /// What came of it.
+    pub(super) outcome: Outcome,
+    /// How far the peer's clock is ahead of ours, in milliseconds.
+    pub(super) skew: Option<i64>,
+}
+
+/// What came of a flight.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// New tokens are stored.
+    Renewed,
+    /// To be tried again.
+    Failed {
+        /// In how long.
+        wait: Duration,
+        /// Why, for the metrics.
+        reason: String,
+        /// Why, in words.
+        trouble: Trouble,
+    },
+    /// The peer ended the link.
+    Ended,
+    /// Something else changed the link meanwhile; what the peer gave is revoked.
+    Superseded,
+}
+
+/// Makes one attempt for the peer of `facts`, which has an OB app.
+pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
+    let Some(app) = facts.ob_app.clone() else { return failed(&plane, &facts, "other", unreachable_trouble("it has no OB app")).await };
+    let mut skew = None;
+    let (server, found) = match server_of(&plane, &facts, &app, &mut skew).await {
+        Ok(server) => server,
+        Err(trouble) => return Landing { skew, ..failed(&plane, &facts, "unreachable", trouble).await },
+    };
+    match vouched(&plane, &facts, &app, &server).await {
+        Ok(Vouched::Good) => {}
+        Ok(Vouched::Inactive) => {
+            let why = format!(
+                "the token was restored from a backup and the peer knows it no more. Link again: `p2pid peer request {}`",
+                facts.peer.name
+            );
+            return settle(&plane, &facts, Verdict::Final { why }, None, "invalid_grant", found).await;
+        }
+        Err(trouble) => return failed(&plane, &facts, "unreachable", trouble).await,
+    }
+    let intent = match intend(&plane, &facts, found.clone()).await {
+        Ok(Some(intent)) => intent,
+        Ok(None) => return superseded(&plane, &facts).await,
+        Err(error) => {
+            let trouble = Trouble { kind: TroubleKind::Store, reason: format!("the token is not renewed: {error}; the log says why") };
+            return failed(&plane, &facts, "store_unavailable", trouble).await;
+        }
+    };
+    point::passed("intent_written");
+    let requested = plane.instance.clock.now();
+    let reply = ask(&plane, &facts, &app, &server).await;
+    let answered = plane.instance.clock.now();
+    if let Some(date) = reply.date {
+        skew = Some(date.millis() - answered.wall.millis());
+    }
+    let reason = reply.answer.failure().unwrap_or_default().to_owned();
+    let attempt = Attempt {
+        intent,
+        failures: plane.failures.saturating_add(1),
+        grant: app.grant,
+        ob_app: &app.name,
+        peer: &facts.peer.name,
+        jitter: Jitter::of(&facts.peer.id),
+    };
+    let verdict = attempt::judge(&attempt, reply.answer);
+    Landing { skew, ..settle(&plane, &facts, verdict, Some(requested), &reason, None).await }
+}
+
+/// The endpoints of a peer's authorization server.
+struct ServerView {
+    issuer: Option<Url>,
+    token_endpoint: Url,
+    metadata: Option<Metadata>,
+}
+
+/// Where to ask: what an operator named, else what the server last said of itself, asked again when something was wrong. Metadata that is
+/// new is returned to be stored with the intent.
+async fn server_of(plane: &Plane, facts: &Facts, app: &ObApp, skew: &mut Option<i64>) -> Result<(ServerView, Option<Metadata>), Trouble> {
+    let issuer = match &app.server {
+        Server::Endpoints { token_url, .. } => {
+            return Ok((ServerView { issuer: None, token_endpoint: token_url.clone(), metadata: None }, None));
+        }
+        Server::Issuer(issuer) => issuer,
+    };
+    let view = |metadata: Metadata| ServerView {
+        issuer: Url::parse(issuer).ok(),
+        token_endpoint: metadata.token_endpoint.clone(),
+        metadata: Some(metadata),
+    };
+    let known = facts.metadata.as_ref().filter(|metadata| metadata.issuer == *issuer);
+    if let Some(known) = known
+        && !plane.look_again
+    {
+        return Ok((view(known.clone()), None));
+    }
+    let deadline = plane.instance.config().limits.token_timeout;
+    match wire::metadata(&plane.clients.direct, issuer, deadline).await {
+        Ok(found) => {
+            *skew = found.date.map(|date| date.millis() - plane.instance.clock.now().wall.millis());
+            let is_new = known != Some(&found.metadata);
+            Ok((view(found.metadata.clone()), is_new.then_some(found.metadata)))
+        }
+        // What it said last is worth an attempt: the document may be away while the token endpoint is not.
+        Err(_) if known.is_some() => Ok((view(known.expect("just seen").clone()), None)),
+        Err(problem) => Err(Trouble {
+            kind: TroubleKind::Unreachable,
+            reason: format!("{}'s endpoints are not known: {problem}; it is tried again by itself", facts.peer.name),
+        }),
+    }
+}
+
+enum Vouched {
+    Good,
+    Inactive,
+}
+
+/// Whether the refresh token may be presented. One that came out of a backup may have been replaced since, and presenting it would look
+/// like theft: the peer is asked first, where it can be asked.
+async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> Result<Vouched, Trouble> {
+    let Some(refresh) = facts.held().filter(|held| held.restored).and_then(|held| held.refresh.as_ref()) else { return Ok(Vouched::Good) };
+    let Some(endpoint) = server.metadata.as_ref().and_then(|metadata| metadata.introspection_endpoint.as_ref()) else {
+        return Ok(Vouched::Good);
+    };
+    let us = Client::new(app, &server.token_endpoint, server.metadata.as_ref());
+    let client = plane.clients.for_endpoint(server.issuer.as_ref(), endpoint);
+    let deadline = plane.instance.config().limits.token_timeout;
+    match wire::introspect(client, &us, endpoint, refresh, Hint::Refresh.as_str(), deadline).await {
+        Ok(true) => Ok(Vouched::Good),
+        Ok(false) => Ok(Vouched::Inactive),
+        Err(what) => {
+            Err(unreachable_trouble(&format!("the token was restored from a backup and the peer does not say whether it is good: {what}")))
+        }
+    }
+}
+
+/// Writes the intent down, durably, before anything is sent; `None` when the link is another one by now.
+async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result<Option<Intent>, StoreError> {
+    let (id, generation, epoch) = (facts.peer.id, facts.peer.generation, plane.instance.store.epoch());
+    let intent = facts.held().map(|held| held.intent).unwrap_or_default().sending();
+    let is_restored = facts.held().is_some_and(|held| held.restored);
+    plane
+        .instance
+        .store
+        .write(move |transaction| {
+            if peer::generation(transaction, id)? != Some(generation) {
+                return Ok(None);
+            }
+            if let Some(metadata) = &found {
+                peer::set_metadata(transaction, id, Some(metadata))?;
+            }
+            if is_restored {
+                held_token::vouch(transaction, id, epoch)?;
+            }
+            held_token::set_intent(transaction, id, intent)?;
+            Ok(Some(intent))
+        })
+        .await
+}
+
+async fn ask(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> Reply {
+    let refresh = facts.held().and_then(|held| held.refresh.as_ref());
+    let ask = match (app.grant, refresh, &facts.peer.auth) {
+        (Grant::ClientCredentials, ..) => Ask::ClientCredentials(&app.scope),
+        (Grant::Password, _, Auth::OAuth { user: Some(user), .. }) => Ask::Password(user, &app.scope),
+        (Grant::AuthorizationCode, Some(refresh), _) => Ask::Refresh(refresh),
+        (Grant::Password | Grant::AuthorizationCode, ..) => {
+            return Reply { answer: Answer::NotSent("there is nothing to ask with".to_owned()), date: None };
+        }
+    };
+    let client = plane.clients.for_endpoint(server.issuer.as_ref(), &server.token_endpoint);
+    let calls = TokenCalls { client, deadline: plane.instance.config().limits.token_timeout };
+    Client::new(app, &server.token_endpoint, server.metadata.as_ref()).ask(ask, &calls).await
+}
+
+/// Makes what the attempt meant durable, by compare-and-set on the generation that it began with. Tokens are offered to the store until
+/// it takes them: the peer may not give them again.
+async fn settle(
+    plane: &Plane,
+    facts: &Arc<Facts>,
+    verdict: Verdict,
+    requested: Option<Moment>,
+    reason: &str,
+    found: Option<Metadata>,
+) -> Landing {
+    let verdict = Arc::new(verdict);
+    let mut wait = STORE_AGAIN.0;
+    loop {
+        let (facts, verdict, found) = (Arc::clone(facts), Arc::clone(&verdict), found.clone());
+        let (instance, reason) = (Arc::clone(&plane.instance), reason.to_owned());
+        let is_grant = matches!(*verdict, Verdict::Store(_));
+        let settled = plane
+            .instance
+            .store
+            .write(move |transaction| settle_in(transaction, &instance, &facts, &verdict, requested, &reason, found.as_ref()))
+            .await;
+        match settled {
+            Ok(landing) => {
+                if is_grant {
+                    point::passed("pair_stored");
+                }
+                return landing;
+            }
+            Err(error) if is_grant && !plane.stopping.is_cancelled() => {
+                tracing::error!(reason = %error, "a peer's new tokens are not stored yet; they are kept in memory and offered again");
+                plane.instance.clock.sleep(wait).await;
+                wait = (wait * 2).min(STORE_AGAIN.1);
+            }
+            Err(error) => {
+                let trouble = Trouble { kind: TroubleKind::Store, reason: format!("{error}; the log says why") };
+                let failed = Outcome::Failed { wait: STORE_AGAIN.1, reason: "store_unavailable".to_owned(), trouble };
+                return Landing { facts: None, outcome: failed, skew: None };
+            }
+        }
+    }
+}
+
+fn settle_in(
+    transaction: &Transaction<'_>,
+    instance: &Instance,
+    facts: &Facts,
+    verdict: &Verdict,
+    requested: Option<Moment>,
+    reason: &str,
+    found: Option<&Metadata>,
+) -> Result<Landing, Fault> {
+    let (id, now) = (facts.peer.id, transaction.now());
+    let seals = instance.store.seals();
+    let epoch = instance.store.epoch();
+    if let Some(metadata) = found {
+        peer::set_metadata(transaction, id, Some(metadata))?;
+    }
+    let outcome = match verdict {
+        Verdict::Store(granted) => {
+            if peer::raise_generation(transaction, id, facts.peer.generation)? {
+                held_token::put(transaction, seals, epoch, id, &renewed(facts, granted, requested.unwrap_or(now), now.wall))?;
+                Outcome::Renewed
+            } else {
+                give_back(transaction, instance, facts, granted, now.wall)?;
+                Outcome::Superseded
+            }
+        }
+        _ if peer::generation(transaction, id)? != Some(facts.peer.generation) => Outcome::Superseded,
+        Verdict::Again { wait, intent, trouble } => {
+            let since = facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
+            held_token::set_intent(transaction, id, *intent)?;
+            held_token::set_trouble(transaction, id, trouble, since)?;
+            Outcome::Failed { wait: *wait, reason: reason.to_owned(), trouble: trouble.clone() }
+        }
+        Verdict::Final { why } => {
+            peer::raise_generation(transaction, id, facts.peer.generation)?;
+            held_token::set_broken(transaction, id, &Broken { since: now.wall, why: why.clone() })?;
+            Outcome::Ended
+        }
+    };
+    Ok(Landing { facts: store::link::facts(transaction, seals, epoch, id)?, outcome, skew: None })
+}
+
+/// What is held from now on; what the answer leaves out stays as it was.
+fn renewed(facts: &Facts, granted: &Granted, requested: Moment, now: Timestamp) -> Held {
+    let old = facts.held();
+    let app_scope = || facts.ob_app.as_ref().map(|app| app.scope.clone()).unwrap_or_default();
+    Held {
+        access: granted.access.clone(),
+        validity: Validity { requested, life: granted.life },
+        issued_at: requested.wall,
+        refresh: granted.refresh.clone().or_else(|| old.and_then(|old| old.refresh.clone())),
+        refresh_expires_at: match granted.refresh_life {
+            Some(life) => Some(requested.wall.plus(life)),
+            None => old.and_then(|old| old.refresh_expires_at),
+        },
+        scope: granted.scope.clone().or_else(|| old.map(|old| old.scope.clone())).unwrap_or_else(app_scope),
+        linked_as: granted.subject.clone().or_else(|| old.and_then(|old| old.linked_as.clone())),
+        linked_at: old.map_or(now, |old| old.linked_at),
+        intent: Intent::default(),
+        trouble: None,
+        well_since: old.filter(|old| old.trouble.is_none()).map_or(now, |old| old.well_since),
+        restored: false,
+    }
+}
+
+/// Sends back tokens that nobody holds: they are revoked at the peer.
+pub(super) fn give_back(
+    transaction: &Transaction<'_>,
+    instance: &Instance,
+    facts: &Facts,
+    granted: &Granted,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let Some(app) = &facts.ob_app else { return Ok(()) };
+    let (token, hint) = match &granted.refresh {
+        Some(refresh) => (refresh, Hint::Refresh),
+        None => (&granted.access, Hint::Access),
+    };
+    if let Some(revocation) = revocation::of_token(facts, app, token, hint) {
+        let id = Id::new(now, instance.random.as_ref());
+        outbox::insert(transaction, instance.store.seals(), id, &revocation, now)?;
+    }
+    Ok(())
+}
+
+/// A flight that ended before anything was sent.
+async fn failed(plane: &Plane, facts: &Arc<Facts>, reason: &str, trouble: Trouble) -> Landing {
+    let wait = plan::backoff(plane.failures.saturating_add(1), Jitter::of(&facts.peer.id), None);
+    let intent = facts.held().map(|held| held.intent).unwrap_or_default();
+    settle(plane, facts, Verdict::Again { wait, intent, trouble }, None, reason, None).await
+}
+
+/// A flight whose link is another one by now: nothing was sent, and there is nothing to settle.
+async fn superseded(plane: &Plane, facts: &Arc<Facts>) -> Landing {
+    let (id, instance) = (facts.peer.id, Arc::clone(&plane.instance));
+    let seals = instance.store.seals().clone();
+    let epoch = instance.store.epoch();
+    let facts = instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, id)).await;
+    Landing { facts: facts.ok().flatten(), outcome: Outcome::Superseded, skew: None }
+}
+
+fn unreachable_trouble(reason: &str) -> Trouble {
+    Trouble { kind: TroubleKind::Unreachable, reason: reason.to_owned() }
+}
