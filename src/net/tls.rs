@@ -14,6 +14,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
@@ -63,10 +64,33 @@ impl ServerTls {
 
     /// The TLS handshake, on the server's side.
     pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
+        let mut first = [0];
+        if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+            return Err(refuse_clear_text(tcp, first[0]).await);
+        }
         let stream = self.acceptor.accept(tcp).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 }
+
+/// How a TLS connection begins (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// Says to who speaks HTTP without TLS what is wrong; whoever speaks anything else is closed on.
+async fn refuse_clear_text(mut tcp: TcpStream, first: u8) -> io::Error {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+        Found a request in clear text, expected TLS: the URL begins with https://\n";
+    if first.is_ascii_uppercase() {
+        let _ = tcp.write_all(ANSWER).await;
+        let _ = tcp.shutdown().await;
+        // Unread bytes would turn the close into a reset, and the answer would be lost.
+        let _ = tokio::io::copy(&mut (&mut tcp).take(LARGEST_REQUEST), &mut tokio::io::sink()).await;
+    }
+    io::Error::new(io::ErrorKind::InvalidData, "found clear text, expected TLS")
+}
+
+/// What is read of a request in clear text before its connection is closed.
+const LARGEST_REQUEST: u64 = 16 << 10;
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,3 +73,12 @@ fn files_that_are_no_certificate_or_do_not_fit_are_named() {
     }
     Identity::from_files(&cert, &key).expect("these fit");
 }
+
+#[tokio::test]
+async fn who_speaks_http_to_a_tls_port_is_told() {
+    let (site, _) = Site::secure(who_calls(), &identity().0);
+    let response = fetch(&anybody(), &site.url("/")).await.expect("an answer");
+    assert_eq!(response.status(), 400);
+    assert!(response.body().ends_with(b"expected TLS: the URL begins with https://\n"), "{response:?}");
+    until("its end", || site.server.connections() == 0).await;
+}
