@@ -1,6 +1,12 @@
 //! The schema, as the steps that lead to it. A step that was released never changes; what comes later is a step of its own.
 
+use std::path::Path;
+
+use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
+
+use super::backup;
+use crate::clock::Timestamp;
 
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/01-base.sql")),
@@ -10,7 +16,22 @@ const STEPS: &[M<'static>] = &[
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.
-pub(super) const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// The newest schema version that this program knows.
 pub(super) const NEWEST: usize = STEPS.len();
+
+/// Takes the steps that the database in `state_dir` has not taken, all or none of each. Before the first, a backup of it as it was is
+/// kept as `p2pid-schema-N.db`, so that the program of before can be put back together with its database.
+pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, now: Timestamp) -> Result<(), rusqlite_migration::Error> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if (1..NEWEST).contains(&(version as usize)) {
+        let kept = state_dir.join(format!("p2pid-schema-{version}.db"));
+        match backup(state_dir, &kept, now) {
+            Ok(_) => tracing::info!(file = %kept.display(), "the database as it was before this version is kept"),
+            // Of an upgrade that was interrupted, perhaps; and no reason to stay down.
+            Err(error) => tracing::warn!(%error, "the database is brought up to date without a backup"),
+        }
+    }
+    MIGRATIONS.to_latest(connection)
+}

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::connection::{self, APPLICATION_ID, Counters, Use};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
-use super::migrations::{MIGRATIONS, NEWEST};
+use super::migrations::{self, NEWEST};
 use super::{Inner, Seals, Store, keys, reader, writer};
 use crate::clock::{Clock, Timestamp};
 
@@ -299,7 +299,7 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    MIGRATIONS.to_latest(connection).map_err(|error| match error {
+    migrations::bring_up_to_date(connection, state_dir, now).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => Unprepared::Database(err),
         error => {
             OpenError::Corrupt(state_dir.join(connection::FILE), format!("a schema that cannot be brought up to date: {error}")).into()
@@ -365,7 +365,14 @@ pub(super) fn own_as(path: &Path, like: &fs::Metadata) -> io::Result<()> {
 /// The exclusive lock on a state directory, held until this is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock with any process that is being forked at this moment.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -387,6 +394,6 @@ impl Lock {
         // A command that root runs must not leave a lock that the daemon's own user cannot take.
         fs::metadata(state_dir).and_then(|owner| own_as(&path, &owner)).map_err(failed)?;
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

@@ -1,5 +1,7 @@
 //! The writer and the readers, on real databases.
 
+mod fixture;
+mod migrations;
 mod opening;
 
 use std::sync::Arc;

@@ -1,0 +1,101 @@
+//! Every schema that ever shipped is brought up to date, with everything in it.
+//!
+//! `tests/fixtures/store/N/` holds a database of schema version N as SQL, and its key. A fixture is frozen: what was shipped does not change.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::store::migrations::NEWEST;
+use crate::store::{Store, temporary, tenant};
+use crate::system::SystemClock;
+
+fn fixtures() -> Vec<(u32, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store");
+    let numbered = |path: PathBuf| (path.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a version"), path);
+    let mut fixtures: Vec<_> = fs::read_dir(folder).expect("fixtures").map(|entry| numbered(entry.expect("an entry").path())).collect();
+    fixtures.sort();
+    fixtures
+}
+
+/// A state directory as the fixture has it.
+fn thawed(fixture: &Path) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = Connection::open(directory.path().join("p2pid.db")).expect("a database");
+    database.execute_batch(&fs::read_to_string(fixture.join("database.sql")).expect("SQL")).expect("a dump");
+    let key = directory.path().join("key");
+    fs::copy(fixture.join("key"), &key).expect("a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("private");
+    directory
+}
+
+/// What the schema is, however its SQL was laid out.
+fn schema(connection: &Connection) -> Vec<(String, String)> {
+    let mut statement = connection
+        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name")
+        .expect("a schema");
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?.split_whitespace().collect()))).expect("rows");
+    rows.collect::<Result<_, _>>().expect("rows")
+}
+
+fn counts(connection: &Connection) -> Vec<(String, i64)> {
+    let tables = schema(connection).into_iter().filter(|(_, sql)| sql.starts_with("CREATETABLE"));
+    let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
+    tables.map(|(table, _)| (table.clone(), count(&table))).collect()
+}
+
+#[tokio::test]
+async fn every_schema_that_shipped_is_brought_up_to_date_with_all_that_is_in_it() {
+    let (_fresh, fresh) = temporary();
+    let expected = fresh.read(|connection| Ok(schema(connection))).await.expect("read");
+    let fixtures = fixtures();
+    assert!(fixtures.iter().any(|(version, _)| *version as usize == NEWEST), "the newest schema has no fixture");
+    for (version, fixture) in fixtures {
+        let directory = thawed(&fixture);
+        let before = counts(&Connection::open(directory.path().join("p2pid.db")).expect("opened"));
+        for (table, count) in &before {
+            assert!(*count > 0, "the fixture {version} should have a row in {table}");
+        }
+        let store = Store::open(directory.path(), None, Arc::new(SystemClock::new())).expect("brought up to date");
+        let (schema, after, dangling) = store
+            .read(|connection| {
+                let dangling = connection.prepare("PRAGMA foreign_key_check")?.exists([])?;
+                Ok((schema(connection), counts(connection), dangling))
+            })
+            .await
+            .expect("read");
+        assert_eq!(schema, expected, "version {version} did not become today's schema: a step that shipped was changed, or one is wrong");
+        assert!(!dangling, "version {version} left a record that refers to nothing");
+        for (table, count) in before {
+            assert!(after.contains(&(table.clone(), count)), "version {version} lost rows of {table}");
+        }
+        // All that is sealed still opens: a rotation seals all of it again.
+        let sealed: i64 = store.keys().await.expect("keys").iter().map(|key| key.sealed).sum();
+        let rotation = store.rotate_keys().await.expect("rotated");
+        assert!(sealed > 0 && i64::try_from(rotation.resealed) == Ok(sealed), "{rotation:?}");
+        assert!(store.read(tenant::all).await.expect("read").len() > 1);
+    }
+}
+
+#[tokio::test]
+async fn before_a_step_the_database_is_kept_as_it_was() {
+    let directory = tempfile::tempdir().expect("a directory");
+    assert!(crate::store::make_key(directory.path()).expect("a key"));
+    let database = directory.path().join("p2pid.db");
+    let raw = Connection::open(&database).expect("a database");
+    raw.execute_batch(include_str!("../migrations/01-base.sql")).expect("the first step");
+    raw.execute_batch(
+        "PRAGMA user_version = 1; PRAGMA application_id = 1882353769; INSERT INTO meta (one, epoch, made_at) VALUES (1, 1, 1);",
+    )
+    .expect("a header");
+    drop(raw);
+    fs::write(directory.path().join("epoch"), "1\n").expect("written");
+    let store = Store::open(directory.path(), None, Arc::new(SystemClock::new())).expect("brought up to date");
+    assert_eq!(store.epoch(), 1);
+    let kept = Connection::open(directory.path().join("p2pid-schema-1.db")).expect("kept");
+    let version: usize = kept.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).expect("a version") as usize;
+    assert_eq!(version, 1);
+}
