@@ -233,6 +233,7 @@ fn url(table: &'static str, text: &str) -> Result<url::Url, Fault> {
 }
 
 #[cfg(test)]
+#[path = "tests/sample.rs"]
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
