@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod address;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod hostile;
 pub(crate) mod message;
