@@ -71,11 +71,8 @@ impl Side {
         if !outcome.status.success() {
             return Err(StageError::Init { command: anywhere.written(&init), outcome });
         }
-        // Two instances on one machine need ports of their own; a real host has one instance and the usual ones.
-        let own = format!(
-            "[instance]\nstate_dir = \"{state}\"\n\n[public]\nlisten = [\"{public}\"]\n\n[local]\nlisten = [\"{local}\"]\n\n[console]\nlisten = [\"{console}\"]\n\n[admin]\nsocket = \"{state}/admin.sock\"\n",
-            state = state.display()
-        );
+        // Two instances on one machine need ports of their own; a host with one instance takes the usual ones.
+        let own = format!("[local]\nlisten = [\"{local}\"]\n\n[console]\nlisten = [\"{console}\"]\n");
         let additions = folder.join(format!("{name}.d"));
         std::fs::create_dir_all(&additions)?;
         std::fs::write(additions.join("demo.toml"), own)?;

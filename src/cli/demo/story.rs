@@ -189,7 +189,11 @@ impl<'a> Story<'a> {
     async fn quietly(&self, side: &Side, arguments: &[&str], line: Option<&str>) -> Result<Value, StoryError> {
         let failed = |said: String| StoryError::Command { command: side.commands.written(arguments), said };
         let outcome = side.commands.run(&[&["--json"], arguments].concat(), line).await.map_err(|error| failed(error.to_string()))?;
-        if outcome.status.success() { Ok(outcome.json()) } else { Err(failed(outcome.stderr.trim().to_owned())) }
+        if outcome.status.success() {
+            return Ok(outcome.json());
+        }
+        let problem = outcome.problem();
+        Err(failed(problem["error"]["message"].as_str().unwrap_or_else(|| outcome.stderr.trim()).to_owned()))
     }
 
     /// A call through instance1's relay, with the caller's key.
