@@ -1,5 +1,8 @@
 //! Who may call us: IB apps, consent, grants and their tokens, and the permission that a call needs. Plain rules over plain data.
 
+pub mod authorize;
+pub mod code;
+pub mod consent;
 pub mod event;
 pub mod grant;
 pub mod ib_app;

@@ -6,6 +6,7 @@
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
 pub mod access_token;
+pub mod authorization;
 mod backup;
 pub mod caller;
 mod connection;

@@ -1,0 +1,168 @@
+//! From the question to the code: somebody is asked once, answers once, and the code that follows is exchanged once.
+
+use std::time::Duration;
+
+use super::authorize::Request;
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::secret::Digest;
+
+/// How long somebody may think about the question.
+pub const TIME_TO_DECIDE: Duration = Duration::from_secs(30 * 60);
+
+/// What somebody was asked to allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// Its identity.
+    pub id: Id,
+    /// The IB app that asks.
+    pub app: Id,
+    /// Who is asked.
+    pub user: Id,
+    /// The browser session that is asked, and that alone may answer.
+    pub session: Digest,
+    /// What is asked.
+    pub request: Request,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// How far an authorization has come; each stage owns what is true in it only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody has answered.
+    Pending {
+        /// Until when somebody may.
+        until: Timestamp,
+    },
+    /// Allowed; the code is out.
+    Allowed {
+        /// The code.
+        code: Digest,
+        /// Until when it can be exchanged.
+        until: Timestamp,
+    },
+    /// The code was exchanged.
+    Exchanged {
+        /// The code.
+        code: Digest,
+        /// What it made.
+        grant: Id,
+    },
+    /// The right app failed at its own code.
+    Burnt {
+        /// The code.
+        code: Digest,
+    },
+    /// Declined.
+    Declined,
+}
+
+/// What somebody answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// `decision=allow`
+    Allow,
+    /// `decision=decline`
+    Decline,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Decider {
+    /// The person.
+    pub user: Id,
+    /// The browser session.
+    pub session: Digest,
+    /// Whether the person may allow links in the app's tenant.
+    pub may_approve: bool,
+}
+
+/// Why an answer is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The question was put to another person or browser.
+    #[error("this question was not put to you in this browser")]
+    NotAsked,
+    /// Somebody has answered before.
+    #[error("this question has been answered")]
+    AlreadyDecided,
+    /// The time to answer is over.
+    #[error("the time to answer this question is over")]
+    TooLate,
+    /// The person may not allow it.
+    #[error("you may not allow links")]
+    MayNotApprove,
+}
+
+/// Takes an answer. `code` is the digest of the code that an Allow hands out, good for `code_ttl`.
+pub fn decide(
+    authorization: Authorization,
+    decision: Decision,
+    decider: &Decider,
+    code: Digest,
+    code_ttl: Duration,
+    now: Timestamp,
+) -> Result<Authorization, Refusal> {
+    if authorization.session != decider.session || authorization.user != decider.user {
+        return Err(Refusal::NotAsked);
+    }
+    let Stage::Pending { until } = authorization.stage else { return Err(Refusal::AlreadyDecided) };
+    if now >= until {
+        return Err(Refusal::TooLate);
+    }
+    let stage = match decision {
+        Decision::Decline => Stage::Declined,
+        Decision::Allow if decider.may_approve => Stage::Allowed { code, until: now.plus(code_ttl) },
+        Decision::Allow => return Err(Refusal::MayNotApprove),
+    };
+    Ok(Authorization { stage, ..authorization })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::authorize::Destination;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000)
+    }
+
+    fn pending() -> Authorization {
+        let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().expect("a challenge");
+        let destination = Destination { redirect_uri: "https://one.example/cb".into(), state: None };
+        Authorization {
+            id: Id::from_bytes([1; 16]),
+            app: Id::from_bytes([2; 16]),
+            user: Id::from_bytes([3; 16]),
+            session: Digest::of("session"),
+            request: Request { destination, scope: "a".parse().expect("a scope"), challenge },
+            stage: Stage::Pending { until: at(100) },
+        }
+    }
+
+    fn decided(authorization: Authorization, decision: Decision, decider: Decider, now: i64) -> Result<Stage, Refusal> {
+        decide(authorization, decision, &decider, Digest::of("code"), Duration::from_secs(60), at(now)).map(|decided| decided.stage)
+    }
+
+    #[test]
+    fn a11_a14_a_question_is_answered_once_by_who_was_asked_in_time() {
+        let decider = Decider { user: pending().user, session: pending().session, may_approve: true };
+        let allowed = Stage::Allowed { code: Digest::of("code"), until: at(110) };
+        assert_eq!(decided(pending(), Decision::Allow, decider, 50), Ok(allowed.clone()));
+        assert_eq!(decided(pending(), Decision::Decline, decider, 50), Ok(Stage::Declined));
+
+        let other_browser = Decider { session: Digest::of("other"), ..decider };
+        let other_person = Decider { user: Id::from_bytes([9; 16]), ..decider };
+        let without_permission = Decider { may_approve: false, ..decider };
+        assert_eq!(decided(pending(), Decision::Allow, other_browser, 50), Err(Refusal::NotAsked));
+        assert_eq!(decided(pending(), Decision::Allow, other_person, 50), Err(Refusal::NotAsked));
+        assert_eq!(decided(pending(), Decision::Allow, without_permission, 50), Err(Refusal::MayNotApprove));
+        assert_eq!(decided(pending(), Decision::Decline, without_permission, 50), Ok(Stage::Declined));
+        assert_eq!(decided(pending(), Decision::Allow, decider, 100), Err(Refusal::TooLate));
+        for stage in [allowed, Stage::Declined, Stage::Burnt { code: Digest::of("code") }] {
+            let answered = Authorization { stage, ..pending() };
+            assert_eq!(decided(answered, Decision::Allow, decider, 50), Err(Refusal::AlreadyDecided));
+        }
+    }
+}
