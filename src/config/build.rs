@@ -77,19 +77,18 @@ pub(super) struct PlacedRoute {
 }
 
 /// Reads the merged `table`; `folder` is where relative paths start. What is wrong goes into `findings`; without the
-/// instance's name and URL there is no configuration to hand back.
-pub(super) fn build(table: &Table, folder: &Path, findings: &Findings) -> Option<(Config, Vec<PathBuf>)> {
+/// instance's name and URL there is no configuration to hand back. Certificates, keys and authorities are added to `materials`.
+pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, findings: &Findings) -> Option<Config> {
     let mut root = Section::root(table, findings);
-    let mut materials = Vec::new();
     let instance = instance(root.section("instance"), folder);
-    let (public, public_listen, public_tls) = public(root.section("public"), folder, &mut materials, findings);
+    let (public, public_listen, public_tls) = public(root.section("public"), folder, materials, findings);
     let (local, local_listen, open) = local(root.section("local"), folder);
-    let (console, console_listen) = console(root.section("console"), folder, &mut materials, findings);
+    let (console, console_listen) = console(root.section("console"), folder, materials, findings);
     let admin = admin(root.section("admin"), folder);
     let routes = root.sections("route").into_iter().filter_map(route).collect::<Vec<_>>();
     let scopes = scopes(&root.section("scopes"));
     let tokens = tokens(root.section("tokens"));
-    let trust = trust(root.section("trust"), folder, &mut materials, findings);
+    let trust = trust(root.section("trust"), folder, materials, findings);
     let limits = limits(root.section("limits"));
     let compat = compat(root.section("compat"));
     root.end();
@@ -127,7 +126,7 @@ pub(super) fn build(table: &Table, folder: &Path, findings: &Findings) -> Option
         limits,
         compat,
     };
-    Some((config, materials))
+    Some(config)
 }
 
 struct WrittenInstance {

@@ -17,6 +17,7 @@ impl Config {
             ("local.listen", old.local.listen != new.local.listen),
             ("console.listen", old.console.listen != new.console.listen),
             ("console.tls", switched(&old.console.tls, &new.console.tls)),
+            ("admin.group", old.admin.group != new.admin.group),
             ("admin.socket", old.admin.socket != new.admin.socket),
         ];
         changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
@@ -34,7 +35,7 @@ impl Config {
                 applied.clone_from(running);
             }
         }
-        applied.admin.socket.clone_from(&running.admin.socket);
+        applied.admin.clone_from(&running.admin);
         applied
     }
 }

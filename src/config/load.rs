@@ -32,7 +32,17 @@ pub struct Loaded {
 /// Tables merge key by key, a later file's value replaces an earlier one's, and lists of tables (`[[route]]`) grow. Relative
 /// paths in any of them start at the folder of `NAME.toml`. Certificates, keys and authorities are read to be checked.
 /// Everything that is wrong is reported at once; files that are not TOML are reported first, alone.
+///
+/// # Errors
+/// Everything that is wrong.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let (sources, outcome) = attempt(path);
+    outcome.map(|config| Loaded { config, sources })
+}
+
+/// As [`load`], with the files that were looked at also where they are wrong: a change of one of them is worth another attempt.
+pub fn attempt(path: &Path) -> (Sources, Result<Config, Problems>) {
+    // Looked at before they are read: a change in between is seen as one later.
     let sources = Sources::observe(path);
     let files = read_all(path);
     let mut problems = Vec::new();
@@ -48,17 +58,20 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         }
     }
     if let Some(problems) = Problems::of(problems) {
-        return Err(problems);
+        return (sources, Err(problems));
     }
+    let mut materials = Vec::new();
     let findings = Findings::default();
-    let built = build(&merged, folder_of(path), &findings);
+    let built = build(&merged, folder_of(path), &mut materials, &findings);
     let findings = findings.into_sorted().into_iter().map(|finding| {
         let Place { file, start, end } = finding.at;
         files[file].problem(start..end, &finding.key, finding.found, &finding.expected)
     });
-    match (Problems::of(findings.collect()), built) {
-        (None, Some((config, materials))) => Ok(Loaded { config, sources: sources.with(materials) }),
-        (Some(problems), _) => Err(problems),
+    let problems = Problems::of(findings.collect());
+    let sources = sources.with(materials);
+    match (problems, built) {
+        (None, Some(config)) => (sources, Ok(config)),
+        (Some(problems), _) => (sources, Err(problems)),
         (None, None) => unreachable!("a configuration that is not built has a finding that says why"),
     }
 }

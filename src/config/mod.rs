@@ -32,7 +32,7 @@ pub use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 
 pub use example::{Blueprint, BlueprintTls, example};
-pub use load::{Loaded, Located, load, locate};
+pub use load::{Loaded, Located, attempt, load, locate};
 pub use problem::{Problem, Problems};
 pub use sources::Sources;
 

@@ -49,11 +49,17 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// `key: found …, expected …`
+    pub fn what(&self) -> String {
+        format!("{}: found {}, expected {}", self.key, self.found, self.expected)
+    }
+}
+
 impl fmt::Display for Problem {
     /// `FILE:LINE:COLUMN: key: found …, expected …`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, key, found, expected, .. } = self;
-        write!(f, "{}:{line}:{column}: {key}: found {found}, expected {expected}", file.display())
+        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.what())
     }
 }
 
@@ -85,12 +91,11 @@ impl Problems {
     pub fn annotated(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let reports = self.iter().map(|problem| {
-            let title = format!("{}: found {}, expected {}", problem.key, problem.found, problem.expected);
             let path = problem.file.display().to_string();
             let label = format!("expected {}", problem.expected);
             let source =
                 Snippet::source(&*problem.text).path(path).annotation(AnnotationKind::Primary.span(problem.span.clone()).label(label));
-            renderer.render(&[Level::ERROR.primary_title(title).element(source)])
+            renderer.render(&[Level::ERROR.primary_title(problem.what()).element(source)])
         });
         reports.collect::<Vec<_>>().join("\n\n")
     }

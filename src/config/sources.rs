@@ -1,7 +1,7 @@
 //! Which files a configuration came from, and whether they still say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -9,13 +9,16 @@ use super::load::{folder_of, parts, parts_folder, read_file};
 
 /// More than any of the files may have.
 const MOST: u64 = 4 << 20;
+/// As many symbolic links as Linux follows in one path.
+const MOST_LINKS: usize = 40;
 
 /// The files of a configuration with what they held: `NAME.toml`, `NAME.d/*.toml`, certificates, keys and authorities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     file: PathBuf,
-    held: BTreeMap<PathBuf, Option<[u8; 32]>>,
     materials: Vec<PathBuf>,
+    /// Path → digest of the content; `None` where there is no file to be read.
+    held: BTreeMap<PathBuf, Option<[u8; 32]>>,
 }
 
 impl Sources {
@@ -23,7 +26,7 @@ impl Sources {
     pub(super) fn observe(path: &Path) -> Self {
         let paths = std::iter::once(path.to_owned()).chain(parts(path));
         let held = paths.map(|path| (path.clone(), content(&path))).collect();
-        Self { file: path.to_owned(), held, materials: Vec::new() }
+        Self { file: path.to_owned(), materials: Vec::new(), held }
     }
 
     /// With the certificates, keys and authorities that the configuration names.
@@ -43,23 +46,20 @@ impl Sources {
         Self::observe(&self.file).with(self.materials.clone())
     }
 
-    /// A file that was there and is gone, if there is one: certificates are renewed by removing and writing, too.
-    pub fn missing(&self) -> Option<&Path> {
-        self.held.iter().find(|(_, content)| content.is_none()).map(|(path, _)| path.as_path())
+    /// Whether `now` says something that `self` did not. A file that is gone says nothing: a deleted file changes nothing, and
+    /// while `NAME.toml` itself is away nothing else does either.
+    pub fn is_changed_by(&self, now: &Self) -> bool {
+        let is_new = |(path, content): (&PathBuf, &Option<[u8; 32]>)| content.is_some() && self.held.get(path) != Some(content);
+        now.held.get(&now.file).is_some_and(Option::is_some) && now.held.iter().any(is_new)
     }
 
-    /// Whether every file of `self` still exists in `now`.
-    pub fn all_present_in(&self, now: &Self) -> bool {
-        self.held.keys().all(|path| now.held.get(path).is_some_and(Option::is_some))
-    }
-
-    /// The folders in which a change of any of them shows: those of the files, and of what their links point at.
+    /// The folders in which every change of any of the files shows: their own, and those of the symbolic links on the way to them.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let mut folders: BTreeSet<PathBuf> = self.held.keys().map(|path| folder_of(path).to_owned()).collect();
-        folders.insert(folder_of(&self.file).to_owned());
-        folders.insert(parts_folder(&self.file));
-        let targets = self.held.keys().filter_map(|path| path.canonicalize().ok());
-        folders.extend(targets.map(|target| folder_of(&target).to_owned()).collect::<Vec<_>>());
+        let mut folders = BTreeSet::new();
+        let parts = parts_folder(&self.file).join("x");
+        for path in self.held.keys().chain([&self.file, &parts]) {
+            folders_on_the_way(path, MOST_LINKS, &mut folders);
+        }
         folders
     }
 }
@@ -68,4 +68,37 @@ fn content(path: &Path) -> Option<[u8; 32]> {
     let bytes = zeroize::Zeroizing::new(read_file(path, MOST).ok()?);
     let digest = digest(&SHA256, &bytes);
     Some(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
+/// Adds the folder of `path`, and of each symbolic link on the way: a `ConfigMap` is changed by swapping a link further up.
+/// What does not exist yet will show in the nearest folder that does.
+fn folders_on_the_way(path: &Path, links_left: usize, folders: &mut BTreeSet<PathBuf>) {
+    let Ok(path) = std::path::absolute(path) else { return };
+    let mut reached = PathBuf::new();
+    let mut components = path.components();
+    while let Some(component) = components.next() {
+        let parent = reached.clone();
+        if component == Component::ParentDir {
+            reached.pop();
+            continue;
+        }
+        reached.push(component);
+        match reached.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                folders.insert(parent.clone());
+                if let Ok(target) = reached.read_link()
+                    && links_left > 0
+                {
+                    folders_on_the_way(&parent.join(target).join(components.as_path()), links_left - 1, folders);
+                }
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => {
+                folders.insert(parent);
+                return;
+            }
+        }
+    }
+    folders.insert(folder_of(&path).to_owned());
 }

@@ -2,4 +2,5 @@
 
 pub mod keeper;
 pub mod purge;
+pub mod reload;
 pub mod tokens;
