@@ -29,14 +29,14 @@ pub(super) struct Failure {
     pub(super) next: Option<String>,
     /// The whole text for people, where it is not made of the above.
     text: Option<String>,
-    /// What is wrong with a configuration, one by one.
-    errors: Option<Value>,
+    /// A member beside `error` for programs, such as everything that is wrong with a configuration, one by one.
+    more: Option<(&'static str, Value)>,
 }
 
 impl Failure {
     /// A refusal or failure: exit status 1.
     pub(super) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, text: None, errors: None }
+        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, text: None, more: None }
     }
 
     /// A wrong command line: exit status 2.
@@ -73,13 +73,19 @@ impl Failure {
         self
     }
 
+    /// With a member beside `error` in the document for programs.
+    pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more = Some((name, value));
+        self
+    }
+
     /// For programs: `{"error":{"code","message","found","expected","next"}}`.
     pub(super) fn document(&self) -> Value {
         let mut document = json!({ "error": {
             "code": self.code, "message": self.message, "found": self.found, "expected": self.expected, "next": self.next,
         } });
-        if let Some(errors) = &self.errors {
-            document["errors"] = errors.clone();
+        if let Some((name, value)) = &self.more {
+            document[*name] = value.clone();
         }
         document
     }
@@ -105,7 +111,7 @@ impl From<&Problems> for Failure {
         let first = problems.first();
         let failure = Self::configuration(first.to_string()).said_as(problems.to_string());
         let errors = problems.iter().map(|problem| serde_json::to_value(problem).unwrap_or_default()).collect();
-        Self { errors: Some(errors), ..failure.found(&first.found).expected(&first.expected) }
+        failure.found(&first.found).expected(&first.expected).with("errors", errors)
     }
 }
 

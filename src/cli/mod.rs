@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod context;
 pub mod demo;
+mod doctor;
 mod failure;
 mod grant;
 mod ib;
@@ -85,6 +86,7 @@ enum Command {
     Status,
     /// Have the daemon read its configuration again
     Reload,
+    Doctor(doctor::Doctor),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Completions(manual::Completions),
@@ -123,6 +125,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
         Command::Key(command) => wait(key::run(command, &context)),
         Command::Status => wait(status::show(&context)),
         Command::Reload => wait(status::reload(&context)),
+        Command::Doctor(command) => wait(doctor::run(&command, &context)),
         Command::Backup(command) => backup::backup(&command, &context),
         Command::Restore(command) => backup::restore(&command, &context),
         Command::Completions(command) => manual::completions(&command, &context),
