@@ -1,7 +1,7 @@
 //! The admin API's client: HTTP over the daemon's Unix socket.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,11 +29,6 @@ impl Client {
     /// For the daemon behind `socket`.
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket }
-    }
-
-    /// The socket.
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// `data` of the answer to a request without a body.
@@ -108,7 +103,7 @@ impl Client {
 }
 
 /// `data` of a good answer, or the first error of a refusal.
-fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
+pub(super) fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
     if status == StatusCode::NO_CONTENT {
         return Ok(Value::Null);
     }

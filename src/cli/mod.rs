@@ -4,6 +4,7 @@
 
 mod ask;
 mod backup;
+mod call;
 mod caller;
 mod check;
 mod client;
@@ -78,6 +79,7 @@ enum Command {
     Peer(peer::Peer),
     #[command(subcommand)]
     Caller(caller::Caller),
+    Call(call::Call),
     #[command(subcommand)]
     Grant(grant::Grant),
     #[command(subcommand)]
@@ -121,6 +123,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
         Command::Ob(command) => wait(ob::run(command, &context)),
         Command::Peer(command) => wait(peer::run(command, &context)),
         Command::Caller(command) => wait(caller::run(command, &context)),
+        Command::Call(command) => wait(call::run(command, &context)),
         Command::Grant(command) => wait(grant::run(command, &context)),
         Command::Key(command) => wait(key::run(command, &context)),
         Command::Status => wait(status::show(&context)),

@@ -68,3 +68,8 @@ pub(super) fn tcp(listens: &[Listen]) -> Option<SocketAddr> {
         Listen::Unix(_) => None,
     })
 }
+
+/// The port of a TCP listener.
+pub(super) fn port(listener: &Listener) -> Option<u16> {
+    tcp(&[listener.address()]).map(|address| address.port())
+}

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::sockets::Sockets;
+use super::sockets::{Sockets, port};
 use super::{Running, StartError};
 use crate::clock::Clock;
 use crate::config::{Loaded, Tls};
 use crate::doors::admin::access::{Allowed, Group};
 use crate::doors::admin::{self, AdminState};
 use crate::doors::console;
+use crate::doors::relay::Relay;
 use crate::instance::Instance;
 use crate::net::serve::{Server, Serving};
 use crate::net::tls::{Identity, ServerTls};
 use crate::random::Random;
 use crate::store::Store;
+use crate::tasks::keeper::Links;
 use crate::tasks::{purge, tokens};
 
 /// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
@@ -36,14 +38,21 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let console_tls = tls(&instance, "[console]", &config.console.tls)?;
     let sockets = Sockets::bind(&config, allowed.gid())?;
 
+    let links = Arc::new(Links::default());
+    let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await?);
+
     let server = Server::new(&config.limits, &config.instance.name);
     let (ready, is_ready) = watch::channel(false);
-    let state = Arc::new(AdminState { instance: Arc::clone(&instance), listeners: sockets.listening(&config) });
+    let state = Arc::new(AdminState { instance: Arc::clone(&instance), relay: Arc::clone(&relay), listeners: sockets.listening(&config) });
     let addresses = sockets.addresses();
+    for listener in sockets.local {
+        let relay = relay.service(port(&listener));
+        server.serve(listener, Serving { extended_connect: true, ..Serving::default() }, relay);
+    }
     for listener in sockets.console {
-        let port = super::sockets::tcp(&[listener.address()]).map(|address| address.port());
+        let console = console::router(Arc::clone(&state), is_ready.clone(), port(&listener));
         let serving = Serving { tls: console_tls.clone(), ..Serving::default() };
-        server.serve(listener, serving, console::router(Arc::clone(&state), is_ready.clone(), port));
+        server.serve(listener, serving, console);
     }
     server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin::socket_router(state, allowed));
     let mut tasks = JoinSet::new();

@@ -229,3 +229,32 @@ async fn a_reader_that_goes_away_is_no_failure() {
     let outcome = tokio::process::Command::new("bash").args(["-c", &script]).output().await.expect("bash runs");
     assert_eq!((outcome.status.code(), String::from_utf8_lossy(&outcome.stderr).into_owned()), (Some(0), String::new()));
 }
+
+#[tokio::test]
+async fn callers_are_managed_and_the_relay_knows_them() {
+    let one = Process::running("one").await;
+    let added = one.runs(&["caller", "add", "shop"]).await;
+    assert_eq!(added["name"], "shop");
+    let key = added["key"].as_str().expect("a key").to_owned();
+    let unknown = one.relays(&key, "/two/orders").await;
+    assert_eq!((unknown.status(), unknown.header("p2pi-error")), (404, Some("unknown_peer")));
+    assert_eq!(one.refuses(&["caller", "add", "shop"]).await["code"], "exists");
+    assert_eq!(one.refuses(&["caller", "add", "till", "--peer", "nobody"]).await["code"], "not_found");
+    let rotated = one.runs(&["caller", "rotate", "shop"]).await;
+    assert_eq!(one.relays(&key, "/two/orders").await.header("p2pi-error"), Some("caller_denied"));
+    let key = rotated["key"].as_str().expect("a key");
+    assert_eq!(one.relays(key, "/two/orders").await.header("p2pi-error"), Some("unknown_peer"));
+    assert!(!one.runs(&["caller", "list"]).await.to_string().contains("p2pl_"), "a key is shown once");
+    one.runs(&["caller", "delete", "shop", "--yes"]).await;
+    assert_eq!(one.relays(key, "/two/orders").await.header("p2pi-error"), Some("caller_denied"));
+}
+
+#[tokio::test]
+async fn a_call_to_nobody_is_refused_by_the_relay() {
+    let one = Process::running("one").await;
+    let error = one.refuses(&["call", "nobody", "/orders?x=1"]).await;
+    assert_eq!(error["code"], "unknown_peer");
+    assert!(error["message"].as_str().is_some_and(|message| message.starts_with("one refused the call")));
+    assert_eq!(one.refuses(&["--tenant", "nowhere", "call", "nobody", "/"]).await["code"], "not_found");
+    assert_eq!(one.refuses(&["call", "nobody", "/../admin"]).await["code"], "bad_path");
+}

@@ -10,6 +10,7 @@
 //! [`AdminError`]. Who asks and whether they may is settled before it runs, and every change leaves an audit event behind it.
 
 pub mod access;
+pub mod call;
 pub mod caller;
 mod callers;
 pub mod document;
@@ -31,6 +32,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::StatusCode;
 
+use super::relay::Relay;
 use crate::instance::Instance;
 use crate::net::connection::Connection;
 
@@ -42,6 +44,8 @@ use status::Listening;
 pub struct AdminState {
     /// The instance that is administered.
     pub instance: Arc<Instance>,
+    /// The way to the peers, for calls by operators.
+    pub relay: Arc<Relay>,
     /// Where the daemon listens.
     pub listeners: Vec<Listening>,
 }
@@ -64,6 +68,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
     let api = Router::new()
+        .merge(call::router())
         .merge(callers::router())
         .merge(keys::router())
         .merge(status::router())

@@ -13,9 +13,11 @@ use tower_service::Service;
 use super::{AdminState, Caller, router};
 
 use crate::config::{self, Config};
+use crate::doors::relay::Relay;
 use crate::instance::Instance;
 use crate::store::temporary;
 use crate::system::{SystemClock, SystemRandom};
+use crate::tasks::keeper::Links;
 
 /// The smallest configuration.
 fn config_in(folder: &Path) -> Config {
@@ -36,11 +38,12 @@ struct Api {
 }
 
 impl Api {
-    fn new() -> Self {
+    async fn new() -> Self {
         let (directory, store) = temporary();
         let config = Arc::new(config_in(directory.path()));
         let instance = Arc::new(Instance::new(config, store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
-        let state = Arc::new(AdminState { instance, listeners: Vec::new() });
+        let relay = Relay::start(Arc::clone(&instance), Arc::new(Links::default())).await.expect("no callers");
+        let state = Arc::new(AdminState { instance, relay: Arc::new(relay), listeners: Vec::new() });
         Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
     }
 
@@ -71,7 +74,7 @@ fn refusal(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn tenants_come_and_go() {
-    let mut api = Api::new();
+    let mut api = Api::new().await;
     let (status, body) = api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     assert_eq!((status, &body["data"]["id"], &body["data"]["attributes"]["name"]), (StatusCode::CREATED, &json!("sales"), &json!("sales")));
     assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await, refusal(409, "exists"));
@@ -85,7 +88,7 @@ async fn tenants_come_and_go() {
 
 #[tokio::test]
 async fn people_are_added_changed_and_removed() {
-    let mut api = Api::new();
+    let mut api = Api::new().await;
     let add = json!({ "login": "ops@example.com", "password": "correct horse", "permissions": ["links.approve"] });
     let (status, body) = api.ask(Method::POST, "/v2/users", "user", add.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
@@ -105,7 +108,7 @@ async fn people_are_added_changed_and_removed() {
 
 #[tokio::test]
 async fn a_minimal_person_with_one_thing_changed_is_refused() {
-    let mut api = Api::new();
+    let mut api = Api::new().await;
     for (name, value, status, code) in [
         ("login", json!("a b"), 400, "bad_attribute"),
         ("login", json!(""), 400, "bad_attribute"),
@@ -127,7 +130,7 @@ async fn a_minimal_person_with_one_thing_changed_is_refused() {
 
 #[tokio::test]
 async fn requests_that_are_no_documents_are_refused() {
-    let mut api = Api::new();
+    let mut api = Api::new().await;
     assert_eq!(api.refused(Method::GET, "/v2/nothing", "", Value::Null).await, refusal(404, "not_found"));
     assert_eq!(api.refused(Method::GET, "/elsewhere", "", Value::Null).await, refusal(404, "not_found"));
     assert_eq!(api.refused(Method::PUT, "/v2/tenants", "", Value::Null).await, refusal(405, "method_not_allowed"));
@@ -138,7 +141,7 @@ async fn requests_that_are_no_documents_are_refused() {
 
 #[tokio::test]
 async fn nobody_does_what_they_may_not() {
-    let mut api = Api::new();
+    let mut api = Api::new().await;
     let permissions = [("default".to_owned(), ["admin".to_owned()].into())].into();
     api.caller = Caller::Person { login: "a@example.com".into(), is_admin: false, permissions };
     assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "a" })).await, refusal(403, "forbidden"));

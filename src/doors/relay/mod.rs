@@ -91,6 +91,29 @@ impl Relay {
         told.settle(outcome, &config.instance.name)
     }
 
+    /// Answers one call of an operator, who needs no caller key, to the peer `name` of `tenant`; the request's path is the peer's own.
+    pub async fn answer_operator<B>(&self, request: Request<B>, tenant: &str, name: &str) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let config = self.instance.config();
+        let told = Told::new(&request, self.request_ids.next());
+        let outcome = match self.find_for_operator(&request, tenant, name) {
+            Ok((link, rest)) => self.forward(request, &link, rest, told.request_id(), &config).await,
+            Err(refusal) => Err(refusal),
+        };
+        told.settle(outcome, &config.instance.name)
+    }
+
+    fn find_for_operator<B>(&self, request: &Request<B>, tenant: &str, name: &str) -> Result<(Arc<Link>, String), Refusal> {
+        if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+            return Err(call::never_forwarded(call::ALLOW));
+        }
+        let path = Path::of_request(request.uri(), request.version())?;
+        let link = self.links.find(tenant, name).ok_or_else(|| Refusal::new(Code::UnknownPeer, format!("there is no peer {name:?}")))?;
+        Ok((link, path.as_str().to_owned()))
+    }
+
     /// The service of one local listener.
     pub fn service(
         self: &Arc<Self>,
