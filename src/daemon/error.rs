@@ -5,6 +5,7 @@ use crate::net::listener::BindError;
 use crate::net::tls::TlsError;
 use crate::net::trust::TrustError;
 use crate::store::{Explanation, OpenError, StoreError};
+use crate::tasks::keeper;
 
 /// Why the daemon did not start. Nothing was served.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,15 @@ pub enum StartError {
         /// Why.
         source: BindError,
     },
+}
+
+impl From<keeper::StartError> for StartError {
+    fn from(error: keeper::StartError) -> Self {
+        match error {
+            keeper::StartError::Store(error) => Self::Records(error),
+            keeper::StartError::Trust(error) => Self::Trust(error),
+        }
+    }
 }
 
 impl StartError {

@@ -10,12 +10,15 @@ use tokio::task::JoinSet;
 use super::sockets::{self, Addresses};
 use crate::instance::Instance;
 use crate::net::serve::Server;
+use crate::tasks::keeper::Links;
 
 /// A daemon that serves, until [`Running::stop`].
 #[derive(Debug)]
 pub struct Running {
     /// The instance, for whoever started it in process.
     pub instance: Arc<Instance>,
+    /// The links to its peers.
+    pub links: Arc<Links>,
     pub(super) server: Server,
     pub(super) ready: watch::Sender<bool>,
     pub(super) addresses: Addresses,
@@ -48,6 +51,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.ready.send_replace(false);
         self.server.drain(self.instance.config().limits.drain).await;
+        self.links.stop();
         self.tasks.shutdown().await;
         self.instance.store.close().await;
     }

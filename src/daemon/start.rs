@@ -38,12 +38,17 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let console_tls = tls(&instance, "[console]", &config.console.tls)?;
     let sockets = Sockets::bind(&config, allowed.gid())?;
 
-    let links = Arc::new(Links::default());
+    let links = Links::start(Arc::clone(&instance)).await?;
     let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await?);
 
     let server = Server::new(&config.limits, &config.instance.name);
     let (ready, is_ready) = watch::channel(false);
-    let state = Arc::new(AdminState { instance: Arc::clone(&instance), relay: Arc::clone(&relay), listeners: sockets.listening(&config) });
+    let state = Arc::new(AdminState {
+        instance: Arc::clone(&instance),
+        links: Arc::clone(&links),
+        relay: Arc::clone(&relay),
+        listeners: sockets.listening(&config),
+    });
     let addresses = sockets.addresses();
     for listener in sockets.local {
         let relay = relay.service(port(&listener));
@@ -60,7 +65,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     tasks.spawn(tokens::run(Arc::clone(&instance)));
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
-    Ok(Running { instance, server, ready, addresses, tasks })
+    Ok(Running { instance, links, server, ready, addresses, tasks })
 }
 
 /// The state keys that systemd hands over, which then take the place of `state_dir/key`.

@@ -35,6 +35,7 @@ use http::StatusCode;
 use super::relay::Relay;
 use crate::instance::Instance;
 use crate::net::connection::Connection;
+use crate::tasks::keeper::Links;
 
 use access::Allowed;
 use status::Listening;
@@ -44,6 +45,8 @@ use status::Listening;
 pub struct AdminState {
     /// The instance that is administered.
     pub instance: Arc<Instance>,
+    /// The links to the peers.
+    pub links: Arc<Links>,
     /// The way to the peers, for calls by operators.
     pub relay: Arc<Relay>,
     /// Where the daemon listens.

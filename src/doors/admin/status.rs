@@ -1,5 +1,6 @@
 //! How the instance does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::AdminState;
 use super::document;
+use crate::outbound::link::State as LinkState;
 
 /// `/status`
 pub(super) fn router() -> Router<Arc<AdminState>> {
@@ -27,6 +29,16 @@ pub struct Listening {
     pub tls: bool,
 }
 
+/// How many peers are in each state; a state that no peer is in counts 0.
+fn peers_by_state(state: &AdminState) -> Value {
+    let now = state.instance.clock.now();
+    let mut counts: BTreeMap<&str, u64> = LinkState::ALL.into_iter().map(|state| (state.as_str(), 0)).collect();
+    for link in state.links.all() {
+        *counts.entry(link.facts().status(&now).state.as_str()).or_default() += 1;
+    }
+    json!(counts)
+}
+
 async fn show(State(state): State<Arc<AdminState>>) -> Response {
     let instance = &state.instance;
     let config = instance.config();
@@ -36,7 +48,7 @@ async fn show(State(state): State<Arc<AdminState>>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
         "listeners": state.listeners,
-        "peers": Value::Null,
+        "peers": peers_by_state(&state),
     });
     document::shown(document::record("status", &config.instance.name, attributes))
 }

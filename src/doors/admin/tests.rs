@@ -42,8 +42,9 @@ impl Api {
         let (directory, store) = temporary();
         let config = Arc::new(config_in(directory.path()));
         let instance = Arc::new(Instance::new(config, store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
-        let relay = Relay::start(Arc::clone(&instance), Arc::new(Links::default())).await.expect("no callers");
-        let state = Arc::new(AdminState { instance, relay: Arc::new(relay), listeners: Vec::new() });
+        let links = Links::start(Arc::clone(&instance)).await.expect("no peers");
+        let relay = Relay::start(Arc::clone(&instance), Arc::clone(&links)).await.expect("no callers");
+        let state = Arc::new(AdminState { instance, links, relay: Arc::new(relay), listeners: Vec::new() });
         Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
     }
 
