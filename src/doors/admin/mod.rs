@@ -16,6 +16,8 @@ mod callers;
 pub mod document;
 pub mod error;
 mod gate;
+mod grants;
+mod ib_apps;
 mod keys;
 pub mod status;
 mod tenants;
@@ -73,6 +75,8 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let api = Router::new()
         .merge(call::router())
         .merge(callers::router())
+        .merge(grants::router())
+        .merge(ib_apps::router())
         .merge(keys::router())
         .merge(status::router())
         .merge(tenants::router())

@@ -1,0 +1,78 @@
+//! Grants over the admin API: what peers hold at us.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Router, routing};
+use serde_json::{Value, json};
+
+use super::{AdminError, AdminState, document};
+use crate::clock::Timestamp;
+use crate::id::Id;
+use crate::inbound::grant::EndReason;
+use crate::store::Transaction;
+use crate::store::grant::{self as rows, ShownGrant};
+
+const KIND: &str = "grant";
+
+/// `/tenants/{tenant}/grants`, and one of them.
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/tenants/{tenant}/grants", routing::get(list))
+        .route("/tenants/{tenant}/grants/{id}", routing::get(show).delete(revoke))
+}
+
+async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
+    let grants = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
+    Ok(document::shown(grants.iter().map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
+}
+
+async fn show(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(String, String)>) -> Result<Response, AdminError> {
+    let wanted = identity(&id)?;
+    let grant = state.instance.store.read(move |connection| rows::by_id(connection, &tenant, wanted)).await?;
+    let grant = grant.ok_or_else(|| AdminError::not_found(KIND, &id))?;
+    Ok(document::shown(resource(&state, &grant)))
+}
+
+/// Ends a grant: durable first, then in the table, so that the next call and every open stream see it.
+async fn revoke(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(String, String)>) -> Result<Response, AdminError> {
+    let wanted = identity(&id)?;
+    let judge = move |transaction: &Transaction<'_>| {
+        let is_there = rows::by_id(transaction, &tenant, wanted)?.is_some();
+        if is_there {
+            rows::end(transaction, wanted, EndReason::RevokedByAdmin)?;
+        }
+        Ok(is_there)
+    };
+    if !state.instance.store.write(judge).await? {
+        return Err(AdminError::not_found(KIND, &id));
+    }
+    state.instance.tokens.end(wanted);
+    Ok(document::done())
+}
+
+fn identity(id: &str) -> Result<Id, AdminError> {
+    id.parse().map_err(|_| AdminError::not_found(KIND, id))
+}
+
+/// As `grant show` prints it.
+fn resource(state: &AdminState, shown: &ShownGrant) -> Value {
+    let grant = &shown.grant;
+    // The table knows of uses that are not written down yet.
+    let last_used_at: Option<Timestamp> = shown.last_used_at.max(state.instance.tokens.last_used(grant.id));
+    let attributes = json!({
+        "id": grant.id,
+        "tenant": shown.tenant,
+        "app": shown.app_name,
+        "client_id": shown.client_id,
+        "scope": grant.scope.to_string(),
+        "allowed_by": shown.login.as_deref().unwrap_or("(deleted)"),
+        "created_at": grant.created_at,
+        "expires_at": grant.expires_at,
+        "last_used_at": last_used_at,
+        "ended_at": grant.ended.map(|ended| ended.at),
+        "ended_why": grant.ended.map(|ended| ended.reason.as_str()),
+    });
+    document::record(KIND, grant.id, attributes)
+}
