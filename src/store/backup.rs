@@ -13,8 +13,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::connection::{self, Use};
 use super::key_file::{self, KeyFileError, KeyId};
+use super::migrations::NEWEST;
 use super::open::{self, Explanation, Lock, OpenError, Unprepared};
-use super::{Seals, keys};
+use super::{Seals, key_columns};
 use crate::clock::Timestamp;
 
 /// What a backup is.
@@ -148,7 +149,7 @@ fn copy(from: &Path, to: &Path, now: Timestamp) -> rusqlite::Result<Vec<KeyId>> 
     // One file, without a log beside it.
     target.pragma_update(None, "journal_mode", "DELETE")?;
     target.execute("UPDATE meta SET copied_at = ?1", [now])?;
-    keys::known(&target)
+    key_columns::known(&target)
 }
 
 /// Puts the backup `from` in the place of the database of `state_dir`, while no daemon runs. The database that was there is kept beside
@@ -171,7 +172,7 @@ pub fn restore(state_dir: &Path, credential: Option<&Path>, from: &Path, now: Ti
         let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
         let mut copy = made.map_err(failed(&beside))?;
         io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all()).map_err(failed(&beside))?;
-        let made_at = check(&beside, from, state_dir, credential, now)?;
+        let made_at = check(&beside, from, state_dir, credential)?;
         open::own_as(&beside, &owner).map_err(failed(&beside))?;
         let replaced = set_aside(&database, now).map_err(failed(&database))?;
         let renamed = fs::rename(&beside, &database).and_then(|()| key_file::sync_directory(&database));
@@ -185,20 +186,25 @@ pub fn restore(state_dir: &Path, credential: Option<&Path>, from: &Path, now: Ti
 }
 
 /// Checks that `copy`, copied from `from`, is a backup that this program and these keys can open.
-fn check(copy: &Path, from: &Path, state_dir: &Path, credential: Option<&Path>, now: Timestamp) -> Result<Timestamp, BackupError> {
+fn check(copy: &Path, from: &Path, state_dir: &Path, credential: Option<&Path>) -> Result<Timestamp, BackupError> {
     let key_path = credential.map_or_else(|| state_dir.join(key_file::FILE), Path::to_owned);
     let list = key_file::read(&key_path, credential.is_some()).map_err(|error| match error {
         KeyFileError::Missing => OpenError::KeyMissing(key_path.clone()),
         error => OpenError::KeyFile(key_path.clone(), error.to_string()),
     })?;
-    let mut connection = connection::connect(copy, Use::Write).map_err(|error| open::refused(from, error))?;
+    let connection = connection::connect(copy, Use::Write).map_err(|error| open::refused(from, error))?;
     open::inspect(&connection, from)?;
     let unreadable = |error| BackupError::State(open::refused(from, error));
     let made_at: Option<Timestamp> = connection.query_row("SELECT copied_at FROM meta", [], |row| row.get(0)).map_err(unreadable)?;
     let made_at = made_at.ok_or_else(|| BackupError::NotABackup(from.to_owned()))?;
-    // Looked at in a transaction that is given up: the next start does it for good.
-    let transaction = connection.transaction().map_err(unreadable)?;
-    keys::check(&transaction, &Seals::new(&list), &key_path, now).map_err(|error| match error {
+    let seals = Seals::new(&list);
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unreadable)?;
+    let recognised = key_columns::recognise(&connection, &seals, &key_path).and_then(|()| match version as usize {
+        NEWEST => key_columns::missed(&connection, &seals).map(drop),
+        // An older one is looked at by the start that brings it up to date.
+        _ => Ok(()),
+    });
+    recognised.map_err(|error| match error {
         Unprepared::Refused(error) => BackupError::State(error),
         Unprepared::Database(error) => unreadable(error),
     })?;
@@ -236,7 +242,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Store, temporary, tenant};
+    use crate::store::{Store, make_key, temporary, tenant};
     use crate::system::SystemClock;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -286,7 +292,7 @@ mod tests {
 
         let elsewhere = tempfile::tempdir().expect("a directory");
         assert!(matches!(restore(elsewhere.path(), None, &file, NOW), Err(BackupError::State(OpenError::KeyMissing(_)))));
-        keys::make_key(elsewhere.path()).expect("another key");
+        make_key(elsewhere.path()).expect("another key");
         assert!(matches!(restore(elsewhere.path(), None, &file, NOW), Err(BackupError::State(OpenError::WrongKey { .. }))));
         assert!(!elsewhere.path().join(connection::FILE).exists());
         fs::copy(directory.path().join("key"), elsewhere.path().join("key")).expect("the right key");

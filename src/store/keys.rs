@@ -1,54 +1,17 @@
-//! Which values hang on which state key: checked at the start, listed for people, sealed again by a rotation.
+//! The state keys as people see them: listed with what hangs on each, added, rotated.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 
+use super::key_columns::{self, COLUMNS, Column, Kind, hanging};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
-use super::open::{Explanation, OpenError, Unprepared};
+use super::open::Explanation;
 use super::{Fault, Place, Seals, Store, StoreError, Transaction};
-use crate::clock::Timestamp;
 
 /// Rows sealed again in one go.
 const BATCH: i64 = 100;
-
-/// What a registered column holds; each value begins with the four bytes of its key's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// [`Seals::seal`], with the row's key as its place: a rotation seals it again.
-    Sealed,
-    /// [`Seals::hash`]: hashed again when its secret is next presented.
-    Hashed,
-    /// [`Seals::seal_bound`]: gone soon.
-    Bound,
-}
-
-/// A column whose values need a state key.
-struct Column {
-    table: &'static str,
-    /// The table's primary key, one BLOB column.
-    row: &'static str,
-    column: &'static str,
-    kind: Kind,
-}
-
-/// Every column that holds sealed values (its name ends in `_sealed`) or keyed hashes (`_hash`). A migration that adds one adds its line here.
-const COLUMNS: &[Column] = &[
-    sealed("ob_app", "id", "client_secret_sealed"),
-    sealed("peer", "id", "password_sealed"),
-    sealed("held_token", "peer", "access_sealed"),
-    sealed("held_token", "peer", "refresh_sealed"),
-    sealed("handshake", "id", "verifier_sealed"),
-    sealed("outbox", "id", "token_sealed"),
-    sealed("outbox", "id", "client_secret_sealed"),
-    Column { table: "client_secret", row: "id", column: "secret_hash", kind: Kind::Hashed },
-    Column { table: "refresh_token", row: "digest", column: "repeat_sealed", kind: Kind::Bound },
-];
-
-const fn sealed(table: &'static str, row: &'static str, column: &'static str) -> Column {
-    Column { table, row, column, kind: Kind::Sealed }
-}
 
 /// One state key, and what hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -185,22 +148,12 @@ impl Store {
         let id = key.id;
         put(&mut keys, key);
         let next = Seals::new(&keys);
-        let proofs = next.proofs();
-        self.write(move |transaction| {
-            let now = transaction.now().wall;
-            for (id, proof) in &proofs {
-                transaction.prepare_cached(MAKE_KNOWN)?.execute(params![id.0, proof, now])?;
-            }
-            Ok(())
-        })
-        .await?;
+        self.write(move |transaction| Ok(key_columns::make_known(transaction, &next, transaction.now().wall)?)).await?;
         key_file::write(&path, &keys).map_err(|error| failed(error.to_string()))?;
         self.seals().replace(&keys);
         Ok(id)
     }
 }
-
-const MAKE_KNOWN: &str = "INSERT INTO state_key (id, proof, added_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
 /// Seals up to [`BATCH`] rows after the row `after` again; the last row looked at, if there may be more, and how many were sealed.
 fn reseal(transaction: &Transaction<'_>, seals: &Seals, column: &Column, after: &[u8]) -> Result<(Option<Vec<u8>>, usize), Fault> {
@@ -229,43 +182,6 @@ fn reseal(transaction: &Transaction<'_>, seals: &Seals, column: &Column, after: 
     Ok((rows.into_iter().next_back().map(|(row, _)| row).filter(|_| is_full), resealed))
 }
 
-/// Checks the key list against the keys that the database knows, and makes new ones known.
-pub(super) fn check(transaction: &Connection, seals: &Seals, key_path: &Path, now: Timestamp) -> Result<(), Unprepared> {
-    let known = known(transaction)?;
-    let found: Vec<KeyId> = seals.proofs().iter().map(|(id, _)| *id).collect();
-    let wrong = || OpenError::WrongKey { path: key_path.to_owned(), found: found.clone(), expected: known.clone() };
-    if !known.is_empty() && !known.iter().any(|id| found.contains(id)) {
-        return Err(wrong().into());
-    }
-    for (id, proof) in seals.proofs() {
-        let stored: Option<[u8; 32]> =
-            transaction.query_row("SELECT proof FROM state_key WHERE id = ?1", [id.0], |row| row.get(0)).optional()?;
-        match stored {
-            Some(stored) if stored != proof => return Err(OpenError::OtherKey { path: key_path.to_owned(), key: id }.into()),
-            Some(_) => {}
-            None => {
-                transaction.execute(MAKE_KNOWN, params![id.0, proof, now])?;
-            }
-        }
-    }
-    for id in known.iter().filter(|id| !found.contains(id)) {
-        let hanging = hanging(transaction, *id)?;
-        if !hanging.is_empty() {
-            let parts: Vec<String> =
-                hanging.iter().map(|(column, count)| format!("{count} in {}.{}", column.table, column.column)).collect();
-            return Err(OpenError::KeyNeeded(*id, parts.join(", ")).into());
-        }
-        transaction.execute("DELETE FROM state_key WHERE id = ?1", [id.0])?;
-    }
-    Ok(())
-}
-
-/// The keys that a database knows, oldest first.
-pub(super) fn known(connection: &Connection) -> rusqlite::Result<Vec<KeyId>> {
-    let mut statement = connection.prepare("SELECT id FROM state_key ORDER BY added_at, id")?;
-    statement.query_map([], |row| row.get(0).map(KeyId))?.collect()
-}
-
 fn usage(connection: &Connection, id: KeyId, seals: bool) -> Result<KeyUse, Fault> {
     let mut usage = KeyUse { id, seals, sealed: 0, hashed: 0, passing: 0 };
     for (column, count) in hanging(connection, id)? {
@@ -278,46 +194,15 @@ fn usage(connection: &Connection, id: KeyId, seals: bool) -> Result<KeyUse, Faul
     Ok(usage)
 }
 
-/// Columns with values that hang on the key `id`, and how many.
-fn hanging(connection: &Connection, id: KeyId) -> rusqlite::Result<Vec<(&'static Column, i64)>> {
-    let mut hanging = Vec::new();
-    for column in COLUMNS {
-        let sql = format!("SELECT count(*) FROM {} WHERE substr({}, 1, 4) = ?1", column.table, column.column);
-        let count = connection.query_row(&sql, [id.0], |row| row.get(0))?;
-        if count > 0 {
-            hanging.push((column, count));
-        }
-    }
-    Ok(hanging)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use rusqlite::params;
+
     use super::*;
     use crate::store::temporary;
     use crate::system::SystemClock;
-
-    #[tokio::test]
-    async fn k5_every_column_that_needs_a_key_is_registered() {
-        let (_directory, store) = temporary();
-        let look = |connection: &Connection| {
-            let mut statement = connection.prepare(
-                "SELECT t.name, c.name, (SELECT group_concat(name) FROM pragma_table_info(t.name) WHERE pk > 0)
-                 FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
-                 WHERE t.type = 'table' AND (c.name LIKE '%\\_sealed' ESCAPE '\\' OR c.name LIKE '%\\_hash' ESCAPE '\\')",
-            )?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<Result<Vec<(String, String, String)>, _>>()?)
-        };
-        let columns = store.read(look).await.expect("read");
-        for (table, column, row) in &columns {
-            let is_listed = COLUMNS.iter().any(|listed| listed.table == table && listed.column == column && listed.row == row);
-            assert!(is_listed, "{table}.{column} (row {row}) is missing in COLUMNS");
-        }
-        assert_eq!(columns.len(), COLUMNS.len(), "COLUMNS names a column that is not there or is misnamed");
-    }
 
     const SAMPLE: Column = Column { table: "sample", row: "id", column: "secret_sealed", kind: Kind::Sealed };
 

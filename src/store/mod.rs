@@ -14,6 +14,7 @@ pub mod grant;
 pub mod handshake;
 pub mod held_token;
 pub mod ib_app;
+mod key_columns;
 mod key_file;
 mod keys;
 pub mod link;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::connection::{self, APPLICATION_ID, Counters, Use};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
 use super::migrations::{self, NEWEST};
-use super::{Inner, Seals, Store, keys, reader, writer};
+use super::{Inner, Seals, Store, key_columns, reader, writer};
 use crate::clock::{Clock, Timestamp};
 
 /// SQLite before this can damage a database in WAL mode when two connections write and checkpoint at once (fixed in 3.51.3).
@@ -299,6 +299,9 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    if connection.table_exists(None, "state_key")? {
+        key_columns::recognise(connection, seals, key_path)?;
+    }
     migrations::bring_up_to_date(connection, state_dir, now).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => Unprepared::Database(err),
         error => {
@@ -308,7 +311,7 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let is_made_now = transaction.execute("INSERT OR IGNORE INTO meta (one, epoch, made_at) VALUES (1, 1, ?1)", [now])? == 1;
     transaction.execute("INSERT OR IGNORE INTO tenant (name, created_at) VALUES ('default', ?1)", [now])?;
-    keys::check(&transaction, seals, key_path, now)?;
+    key_columns::settle(&transaction, seals, now)?;
     let (stored, copied_at): (i64, Option<i64>) =
         transaction.query_row("SELECT epoch, copied_at FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let beside = read_epoch(state_dir)?;

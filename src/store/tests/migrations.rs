@@ -91,9 +91,14 @@ async fn before_a_step_the_database_is_kept_as_it_was() {
         "PRAGMA user_version = 1; PRAGMA application_id = 1882353769; INSERT INTO meta (one, epoch, made_at) VALUES (1, 1, 1);",
     )
     .expect("a header");
+    raw.execute("INSERT INTO state_key VALUES (x'00000000', zeroblob(32), 1)", []).expect("another key");
+    let open = || Store::open(directory.path(), None, Arc::new(SystemClock::new()));
+    assert_eq!(open().expect_err("the key is another").explain().code, "wrong_key");
+    assert!(!directory.path().join("p2pid-schema-1.db").exists(), "no step is taken under a wrong key");
+    raw.execute("DELETE FROM state_key", []).expect("gone");
     drop(raw);
     fs::write(directory.path().join("epoch"), "1\n").expect("written");
-    let store = Store::open(directory.path(), None, Arc::new(SystemClock::new())).expect("brought up to date");
+    let store = open().expect("brought up to date");
     assert_eq!(store.epoch(), 1);
     let kept = Connection::open(directory.path().join("p2pid-schema-1.db")).expect("kept");
     let version: usize = kept.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).expect("a version") as usize;
