@@ -3,5 +3,6 @@
 pub mod admin;
 mod call;
 pub mod console;
+pub mod gateway;
 pub mod local_browser;
 pub mod relay;

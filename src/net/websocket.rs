@@ -118,7 +118,7 @@ fn granted(response: Response<ResponseBody>, over_http2: bool) -> http::response
 }
 
 /// What a server answers to `key` (RFC 6455 §4.2.2).
-fn accepted(key: &str) -> Vec<u8> {
+pub(crate) fn accepted(key: &str) -> Vec<u8> {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
     context.update(ACCEPT_SUFFIX.as_bytes());

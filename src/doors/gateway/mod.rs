@@ -1,0 +1,278 @@
+//! The gateway: a peer's call, with a token of ours, becomes a call to an application behind us.
+//!
+//! Path, then token, then permission, then forward: a path without a route is refused before any token is looked at, and nothing is
+//! forwarded without a [`Permit`]. A token that was presented before is found in memory; its headers were made then.
+
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri};
+use tower_service::Service;
+
+use super::call::{self, Handler, Refusal, RequestIds, Told};
+use crate::config::{BUILT_IN_PATHS, Config};
+use crate::inbound::permit::{self, Permit, permit};
+use crate::instance::Instance;
+use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
+use crate::net::client::Client;
+use crate::net::connection::{Connection, Neighbour};
+use crate::net::forwarded;
+use crate::net::headers;
+use crate::net::path::{Path, below};
+use crate::net::problem::{Code, REQUEST_ID};
+use crate::net::proxy::{self, Failure, Terms};
+use crate::net::websocket::{self, Answer};
+use crate::oauth::bearer::{self, NotPresented};
+use crate::store::StoreError;
+use crate::store::token_table::{LiveToken, TokenTable};
+
+use routes::{NoRoute, Route, Routes};
+
+/// The gateway of one instance.
+pub struct Gateway {
+    instance: Arc<Instance>,
+    tokens: Arc<TokenTable>,
+    /// Connections to applications.
+    client: ArcSwap<Client>,
+    routes: ArcSwap<Routes>,
+    request_ids: RequestIds,
+}
+
+impl Gateway {
+    /// The gateway for holders of `tokens`, which calls applications through `client`.
+    pub fn new(instance: Arc<Instance>, tokens: Arc<TokenTable>, client: Client) -> Self {
+        let routes = ArcSwap::from_pointee(Routes::new(instance.config()));
+        let request_ids = RequestIds::new(instance.random.as_ref());
+        Self { instance, tokens, client: ArcSwap::from_pointee(client), routes, request_ids }
+    }
+
+    /// Calls applications through `client` from here on: trust or limits have changed.
+    pub fn set_client(&self, client: Client) {
+        self.client.store(Arc::new(client));
+    }
+
+    /// The service of the public listener: `built_in` for our own paths, which win, and the gateway for all others.
+    pub fn service(
+        self: &Arc<Self>,
+        built_in: Router,
+    ) -> impl Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + use<>
+    {
+        let gateway = Arc::clone(self);
+        Handler(move |request: Request<IncomingBody>| {
+            let gateway = Arc::clone(&gateway);
+            let mut built_in = is_built_in(request.uri().path(), &gateway.instance.config.load()).then(|| built_in.clone());
+            async move {
+                match &mut built_in {
+                    Some(built_in) => built_in.call(request.map(Body::new)).await,
+                    None => Ok(gateway.answer(request).await),
+                }
+            }
+        })
+    }
+
+    /// Answers one call.
+    pub async fn answer(&self, request: Request<IncomingBody>) -> Response<Body> {
+        let routes = self.routes();
+        let told = Told::new(&request, self.request_ids.next());
+        let outcome = self.forward(request, &routes, told.request_id()).await;
+        told.settle(outcome, &routes.config.instance.name)
+    }
+
+    /// The routes of the configuration in force; made anew when that was swapped.
+    fn routes(&self) -> Arc<Routes> {
+        let routes = self.routes.load_full();
+        let config = self.instance.config.load();
+        if Arc::ptr_eq(&routes.config, &config) {
+            return routes;
+        }
+        let routes = Arc::new(Routes::new(Arc::clone(&config)));
+        self.routes.store(Arc::clone(&routes));
+        routes
+    }
+
+    async fn forward(&self, request: Request<IncomingBody>, routes: &Routes, request_id: &HeaderValue) -> Result<Response<Body>, Refusal> {
+        // RFC 8441 asks for a WebSocket with CONNECT; to the route it is the GET that it would be over HTTP/1.1.
+        let method = if websocket::is_websocket_connect(&request) { &Method::GET } else { request.method() };
+        if *method == Method::TRACE || *method == Method::CONNECT {
+            return Err(call::never_forwarded(call::ALLOW));
+        }
+        call::check_host(&request)?;
+        let path = Path::of_request(request.uri(), request.version())?;
+        if is_built_in(path.as_str(), &routes.config) {
+            // It would have been taken as ours, had it not been written in another way.
+            return Err(missing_route());
+        }
+        let (route, rest) = routes.table.find(&path).map_err(no_route)?;
+        let live = self.live_token(&request, routes).await?;
+        let permit = permit(&live, route.rule(), method, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
+        let slash = PathAndQuery::from_static("/");
+        let uri = route.upstream.uri(rest, request.uri().path_and_query().unwrap_or(&slash))?;
+        let call = Call { live: &live, permit, uri, routes, request_id };
+        self.pass(request, call).await
+    }
+
+    /// The token that a call presents, when it holds.
+    async fn live_token(&self, request: &Request<IncomingBody>, routes: &Routes) -> Result<Arc<LiveToken>, Refusal> {
+        let presented = bearer::presented(request.headers(), request.uri().query());
+        let token = presented.map_err(|why| not_presented(why, routes))?;
+        let live = match self.tokens.cached(token) {
+            Some(live) => Some(live),
+            None => self.tokens.present(token).await.map_err(store_failed)?,
+        };
+        live.ok_or_else(|| invalid_token("the access token is unknown, expired or revoked", routes))
+    }
+
+    /// Forwards a call that is permitted.
+    async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>) -> Result<Response<Body>, Refusal> {
+        let config = &call.routes.config;
+        let terms = Terms::new(&config.limits, Arc::clone(&call.live.life));
+        call::check_length(request.headers(), terms.most)?;
+        let forwarded = forwarded_by(&request, call.routes);
+        let asked = websocket::asked(&mut request, self.instance.random.as_ref());
+        let (head, body) = request.into_parts();
+        let mut outgoing = Request::new(RequestBody::Empty);
+        *outgoing.method_mut() = head.method;
+        *outgoing.uri_mut() = call.uri.clone();
+        *outgoing.headers_mut() = head.headers;
+        call.tell_application(outgoing.headers_mut(), forwarded);
+        let client = self.client.load_full();
+        if let Some(asked) = asked {
+            asked.mark(outgoing.headers_mut());
+            return match asked.send(&client, outgoing, &terms, ()).await.map_err(failed)? {
+                Answer::Refused(response, ..) => Ok(passed_on(response, &terms)),
+                Answer::Granted(mut head) => {
+                    headers::strip_application_answer(&mut head.headers);
+                    websocket::mark_granted(&mut head);
+                    Ok(Response::from_parts(head, Body::empty()))
+                }
+            };
+        }
+        let sending = proxy::upload(body, &terms).map(|(passage, sending)| {
+            *outgoing.body_mut() = RequestBody::stream(passage);
+            sending
+        });
+        let response = proxy::head(client.send(outgoing), sending.as_deref(), &terms).await.map_err(failed)?;
+        Ok(passed_on(response, &terms))
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
+
+/// One call that may go on.
+struct Call<'a> {
+    live: &'a LiveToken,
+    permit: Permit<'a>,
+    uri: Uri,
+    routes: &'a Routes,
+    request_id: &'a HeaderValue,
+}
+
+impl Call<'_> {
+    /// Takes out what the client says of itself, and adds what we know.
+    fn tell_application(&self, headers: &mut HeaderMap, forwarded: HeaderValue) {
+        debug_assert!(std::ptr::eq(self.permit.bearer(), &raw const **self.live), "the permit is for this token");
+        headers::strip_request(headers);
+        self.live.identity.add_to(headers);
+        headers.insert(header::FORWARDED, forwarded);
+        headers.insert(REQUEST_ID, self.request_id.clone());
+    }
+}
+
+/// Whether a path is ours, whatever the routes say.
+fn is_built_in(path: &str, config: &Config) -> bool {
+    BUILT_IN_PATHS.iter().any(|ours| below(path, ours).is_some()) || config.public.admin_api && below(path, "/v2").is_some()
+}
+
+/// What the application is told of the way that a call came.
+fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue {
+    let config = &routes.config;
+    let public = config.instance.public_url.url();
+    let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return headers::forwarded(None, public) };
+    let neighbour = match connection.neighbour() {
+        Neighbour::Tcp(address) => Some(address.ip()),
+        Neighbour::Unix { .. } => None,
+    };
+    let is_proxy = |address: IpAddr| config.public.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    match neighbour {
+        Some(address) if is_proxy(address) => {
+            let client = forwarded::client_address(request.headers(), address, &config.public.trusted_proxies);
+            headers::forwarded(Some(client), public)
+        }
+        _ => connection.forwarded(|| headers::forwarded(neighbour, public)),
+    }
+}
+
+/// The application's answer as the peer gets it.
+fn passed_on(response: Response<ResponseBody>, terms: &Terms) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    headers::strip_application_answer(&mut head.headers);
+    Response::from_parts(head, proxy::download(body, terms, headers::strip_application_trailers, ()))
+}
+
+fn no_route(why: NoRoute) -> Refusal {
+    match why {
+        NoRoute::Bad(bad) => bad.into(),
+        NoRoute::Missing => missing_route(),
+    }
+}
+
+fn missing_route() -> Refusal {
+    Refusal::new(Code::NoRoute, "no route of this instance takes the path; see [[route]] in its configuration")
+}
+
+fn invalid_token(detail: &'static str, routes: &Routes) -> Refusal {
+    Refusal::new(Code::InvalidToken, detail).with(header::WWW_AUTHENTICATE, routes.invalid_token.clone())
+}
+
+fn not_presented(why: NotPresented, routes: &Routes) -> Refusal {
+    let (code, challenge) = match why {
+        NotPresented::Nothing => (Code::NoToken, &routes.no_token),
+        NotPresented::Twice | NotPresented::Malformed => (Code::BadRequest, &routes.invalid_request),
+    };
+    Refusal::new(code, why.to_string()).with(header::WWW_AUTHENTICATE, challenge.clone())
+}
+
+/// Why the permit was refused. Another tenant's route looks like a missing one.
+fn refused(why: permit::Refusal, route: &Route, routes: &Routes) -> Refusal {
+    match why {
+        permit::Refusal::Expired => invalid_token("the access token has expired", routes),
+        permit::Refusal::OtherTenant => missing_route(),
+        permit::Refusal::Method => Refusal::new(Code::MethodNotAllowed, why.to_string()).with(header::ALLOW, route.allow.clone()),
+        permit::Refusal::Scope => {
+            Refusal::new(Code::InsufficientScope, why.to_string()).with(header::WWW_AUTHENTICATE, route.insufficient_scope.clone())
+        }
+    }
+}
+
+fn store_failed(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Overloaded | StoreError::Expired | StoreError::Unavailable => {
+            Refusal::new(Code::Overloaded, "the token cannot be looked up at the moment; send the call again")
+        }
+        StoreError::Fault(_) | StoreError::Panicked => Refusal::new(Code::Internal, "the token could not be looked up; the log says why"),
+    }
+}
+
+/// Why the application gave no answer.
+fn failed(failure: Failure) -> Refusal {
+    match failure {
+        Failure::BodyTooLarge(most) => call::body_too_large(most),
+        Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
+        Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::UpstreamUnreachable, failure.to_string()),
+        Failure::Timeout(_) => Refusal::new(Code::UpstreamTimeout, failure.to_string()),
+    }
+}
