@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,10 +14,13 @@ use crate::config::{Loaded, Tls};
 use crate::doors::admin::access::{Allowed, Group};
 use crate::doors::admin::{self, AdminState};
 use crate::doors::console;
+use crate::doors::gateway::Gateway;
 use crate::doors::relay::Relay;
 use crate::instance::Instance;
+use crate::net::client::Client;
 use crate::net::serve::{Server, Serving};
 use crate::net::tls::{Identity, ServerTls};
+use crate::net::trust::Trust;
 use crate::random::Random;
 use crate::store::Store;
 use crate::tasks::keeper::Links;
@@ -41,6 +45,9 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let links = Links::start(Arc::clone(&instance)).await?;
     let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await?);
 
+    let applications = Client::new(&Trust::system(&config.trust.ca)?, &config.limits);
+    let gateway = Arc::new(Gateway::new(Arc::clone(&instance), Arc::clone(&instance.tokens), applications));
+
     let server = Server::new(&config.limits, &config.instance.name);
     let (ready, is_ready) = watch::channel(false);
     let state = Arc::new(AdminState {
@@ -50,6 +57,10 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         listeners: sockets.listening(&config),
     });
     let addresses = sockets.addresses();
+    for listener in sockets.public {
+        let serving = Serving { tls: public_tls.clone(), extended_connect: true, ..Serving::default() };
+        server.serve(listener, serving, gateway.service(Router::new()));
+    }
     for listener in sockets.local {
         let relay = relay.service(port(&listener));
         server.serve(listener, Serving { extended_connect: true, ..Serving::default() }, relay);
