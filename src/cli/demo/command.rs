@@ -49,12 +49,14 @@ impl CommandLine {
         Self { program: program.to_owned(), config: Some(config.to_owned()) }
     }
 
-    /// How a person would write it, for a log or a page.
+    /// How a person in the configuration's folder would write it, for a log or a page.
     pub fn written(&self, arguments: &[&str]) -> String {
+        let folder = self.config.as_deref().and_then(Path::parent).map(|folder| format!("{}/", folder.display()));
         let config = self.config.as_deref().and_then(Path::file_name).map(|name| format!(" -c {}", name.display()));
-        let quoted = arguments
-            .iter()
-            .map(|argument| if argument.contains([' ', '?', '&']) { format!("'{argument}'") } else { (*argument).to_owned() });
+        let quoted = arguments.iter().map(|argument| {
+            let argument = folder.as_deref().and_then(|folder| argument.strip_prefix(folder)).unwrap_or(argument);
+            if argument.contains([' ', '?', '&']) { format!("'{argument}'") } else { argument.to_owned() }
+        });
         format!("p2pid{} {}", config.unwrap_or_default(), quoted.collect::<Vec<_>>().join(" "))
     }
 
