@@ -1,6 +1,7 @@
 //! WebSockets through gateway and relay: asked for over HTTP/1.1 (RFC 6455) or HTTP/2 (RFC 8441), passed on over HTTP/1.1.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::body::{RequestBody, ResponseBody};
 use super::client::Client;
+use super::connection::Connection;
 use super::headers;
 use super::proxy::{Failure, Terms, first_byte};
 use crate::random::{self, Random};
@@ -30,6 +32,8 @@ const BUFFER: usize = 16 * 1024;
 
 /// A request to become a WebSocket, taken out of the request that asks for it.
 pub struct Asked {
+    /// What the client is connected by, which is not idle while the WebSocket lives, and ends it when the daemon stops.
+    connection: Option<Arc<Connection>>,
     client: OnUpgrade,
     /// The key of ours, where the client sent none (HTTP/2 needs none).
     key: Option<String>,
@@ -40,12 +44,12 @@ pub struct Asked {
 pub fn asked<B>(request: &mut Request<B>, random: &dyn Random) -> Option<Asked> {
     match (request.method(), request.version()) {
         (&Method::GET, Version::HTTP_11) if headers::asks_for_websocket(request.headers()) => {
-            Some(Asked { client: hyper::upgrade::on(request), key: None })
+            Some(Asked { connection: connection(request), client: hyper::upgrade::on(request), key: None })
         }
         (&Method::CONNECT, Version::HTTP_2) if is_websocket_connect(request) => {
-            let client = hyper::upgrade::on(&mut *request);
+            let (connection, client) = (connection(request), hyper::upgrade::on(&mut *request));
             *request.method_mut() = Method::GET;
-            Some(Asked { client, key: Some(STANDARD.encode(random::bytes::<16>(random))) })
+            Some(Asked { connection, client, key: Some(STANDARD.encode(random::bytes::<16>(random))) })
         }
         _ => None,
     }
@@ -87,7 +91,7 @@ impl Asked {
             return Err(Failure::WrongUpgrade);
         }
         let server = hyper::upgrade::on(&mut response);
-        tokio::spawn(join(self.client, server, terms.clone(), kept));
+        tokio::spawn(join(self.connection, self.client, server, terms.clone(), kept));
         Ok(Answer::Granted(granted(response, self.key.is_some())))
     }
 }
@@ -125,8 +129,19 @@ pub(crate) fn accepted(key: &str) -> Vec<u8> {
     STANDARD.encode(context.finish()).into_bytes()
 }
 
-/// Carries bytes both ways until one side ends, both are silent for too long, or what the WebSocket rests on ends.
-async fn join<K>(client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
+fn connection<B>(request: &Request<B>) -> Option<Arc<Connection>> {
+    request.extensions().get().cloned()
+}
+
+/// Carries bytes both ways until one side ends, both are silent for too long, what the WebSocket rests on ends, or the daemon does.
+async fn join<K>(connection: Option<Arc<Connection>>, client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
+    let held = connection.as_ref().map(Connection::hold);
+    let stopped = async {
+        match &connection {
+            Some(connection) => connection.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let switched = async { tokio::try_join!(client, server) };
     if let Ok(Ok((client, server))) = tokio::time::timeout(terms.first_byte, switched).await {
         let moved = AtomicU64::new(0);
@@ -134,9 +149,10 @@ async fn join<K>(client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
             _ = carry_both(client, server, &moved) => {}
             () = silence(&moved, terms.idle) => {}
             () = terms.life.ended() => {}
+            () = stopped => {}
         }
     }
-    drop(kept);
+    drop((kept, held));
 }
 
 async fn carry_both(client: Upgraded, server: Upgraded, moved: &AtomicU64) -> io::Result<()> {

@@ -25,6 +25,7 @@ mod client;
 mod deadlines;
 mod serve;
 mod tls;
+mod websocket;
 
 /// Far longer than anything here should take: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
