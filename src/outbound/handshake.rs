@@ -101,7 +101,8 @@ pub enum Progress {
     Linked,
     /// Somebody said no.
     Declined,
-    /// It came to nothing.
+    /// It came to nothing: the peer refused, or its answer was no good.
+    #[serde(rename = "refused")]
     Failed,
     /// It ran out.
     Expired,

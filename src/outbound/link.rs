@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::attempt::{Intent, Trouble};
 use super::metadata::Metadata;
 use super::ob_app::{Grant, ObApp};
-use super::peer::{Auth, Peer};
+use super::peer::{Auth, Peer, PeerTrust};
 use super::plan::Validity;
 use crate::clock::{Moment, Timestamp};
 use crate::oauth::scope::Scope;
@@ -245,6 +245,14 @@ impl Facts {
     /// How tokens are got.
     pub fn grant(&self) -> Grant {
         self.ob_app.as_ref().map_or(Grant::AuthorizationCode, |app| app.grant)
+    }
+
+    /// Whose certificates are believed of the authorization server: the OB app's own, else the peer's.
+    pub fn server_trust(&self) -> PeerTrust {
+        match self.ob_app.as_ref().and_then(|app| app.ca.clone()) {
+            Some(ca) => PeerTrust { ca: Some(ca), pin: None },
+            None => self.peer.trust.clone(),
+        }
     }
 
     /// The token held, if any.

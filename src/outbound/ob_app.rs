@@ -26,6 +26,8 @@ pub struct ObApp {
     pub scope: Scope,
     /// Where its endpoints are known from.
     pub server: Server,
+    /// Authorities that the server's certificate may come from, PEM; without them the peer's trust counts.
+    pub ca: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -140,6 +140,7 @@ pub(crate) mod examples {
             grant: Grant::AuthorizationCode,
             scope: "p2pi".parse().expect("a scope"),
             server: Server::Issuer("https://two.example.com".to_owned()),
+            ca: None,
             created_at: Timestamp::from_millis(0),
         }
     }

@@ -88,7 +88,7 @@ pub fn of_token(facts: &Facts, app: &ObApp, token: &SecretString, hint: Hint) ->
         guarded: is_guarded(metadata, &endpoint),
         client: Client::new(app, &metadata.token_endpoint, Some(metadata)),
         endpoint,
-        trust: facts.peer.trust.clone(),
+        trust: facts.server_trust(),
         attempts: 0,
     })
 }

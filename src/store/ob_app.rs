@@ -10,13 +10,13 @@ use crate::secret::ExposeSecret;
 
 const TABLE: &str = "ob_app";
 const INSERT: &str = "INSERT INTO ob_app
-    (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (tenant, name) DO NOTHING";
+    (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (tenant, name) DO NOTHING";
 const UPDATE: &str = "UPDATE ob_app SET name = ?2, client_id = ?3, client_secret_sealed = ?4, grant_type = ?5, scope = ?6, issuer = ?7,
-    authorize_url = ?8, token_url = ?9 WHERE id = ?1";
+    authorize_url = ?8, token_url = ?9, ca = ?10 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM ob_app WHERE id = ?1";
 const SELECT: &str =
-    "SELECT id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, created_at
+    "SELECT id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at
     FROM ob_app";
 
 /// Adds an app; false when its tenant has one of that name.
@@ -33,6 +33,7 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
         issuer,
         authorize_url,
         token_url,
+        app.ca,
         app.created_at
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
@@ -42,7 +43,7 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
 pub fn update(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Result<(), Fault> {
     let (issuer, authorize_url, token_url) = server_columns(app);
     let secret = sealed_secret(seals, app);
-    let row = params![app.id, app.name, app.client_id, secret, app.grant.as_str(), app.scope, issuer, authorize_url, token_url];
+    let row = params![app.id, app.name, app.client_id, secret, app.grant.as_str(), app.scope, issuer, authorize_url, token_url, app.ca];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
 }
@@ -115,7 +116,8 @@ fn read(row: &Row<'_>, seals: &Seals) -> Result<ObApp, Fault> {
         grant: Grant::from_name(&grant).ok_or_else(|| super::corrupt(TABLE, "grant_type"))?,
         scope: row.get(6)?,
         server,
-        created_at: row.get(10)?,
+        ca: row.get(10)?,
+        created_at: row.get(11)?,
     })
 }
 

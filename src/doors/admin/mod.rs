@@ -19,6 +19,8 @@ mod gate;
 mod grants;
 mod ib_apps;
 mod keys;
+mod ob_apps;
+mod peers;
 pub mod status;
 mod tenants;
 mod users;
@@ -78,6 +80,8 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .merge(grants::router())
         .merge(ib_apps::router())
         .merge(keys::router())
+        .merge(ob_apps::router())
+        .merge(peers::router())
         .merge(status::router())
         .merge(tenants::router())
         .merge(users::router());

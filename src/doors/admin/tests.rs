@@ -150,3 +150,82 @@ async fn nobody_does_what_they_may_not() {
     assert_eq!(api.ask(Method::GET, "/v2/status", "", Value::Null).await.0, StatusCode::OK);
     assert_eq!(api.refused(Method::GET, "/v2/tenants/sales/peers", "", Value::Null).await, refusal(404, "not_found"));
 }
+
+#[tokio::test]
+async fn ob_apps_come_change_and_go() {
+    let mut api = Api::new().await;
+    let path = "/v2/tenants/default/ob-apps";
+    let given = json!({ "name": "two", "client_id": "5f0c", "client_secret": "s3cret-s3cret", "issuer": "https://two.example.com", "scopes": ["p2pi"] });
+    let (status, body) = api.ask(Method::POST, path, "ob-app", given.clone()).await;
+    let shown = &body["data"]["attributes"];
+    assert_eq!((status, &shown["client_id"], &shown["grant"]), (StatusCode::CREATED, &json!("5f0c"), &json!("authorization_code")));
+    assert_eq!(shown["redirect_uri"], json!("https://127.0.0.1:7443/oauth/callback"));
+    assert!(!body.to_string().contains("s3cret"), "{body}");
+    assert_eq!(api.refused(Method::POST, path, "ob-app", given.clone()).await, refusal(409, "exists"));
+    let (status, body) = api.ask(Method::PATCH, &format!("{path}/two"), "ob-app", json!({ "client_id": "other" })).await;
+    assert_eq!((status, &body["data"]["attributes"]["client_id"]), (StatusCode::OK, &json!("other")));
+    for (member, value) in
+        [("issuer", json!("http://two.example.com")), ("grant", json!("implicit")), ("client_id", json!("")), ("name", json!("a/b"))]
+    {
+        let mut wrong = given.clone();
+        wrong["name"] = json!("three");
+        wrong[member] = value;
+        assert_eq!(api.refused(Method::POST, path, "ob-app", wrong).await, refusal(400, "bad_attribute"), "{member}");
+    }
+    let peer = json!({ "name": "two", "url": "http://127.0.0.1:9", "ob": "two" });
+    assert_eq!(api.ask(Method::POST, "/v2/tenants/default/peers", "peer", peer).await.0, StatusCode::CREATED);
+    assert_eq!(api.refused(Method::DELETE, &format!("{path}/two"), "", Value::Null).await, refusal(409, "in_use"));
+    assert_eq!(api.ask(Method::DELETE, "/v2/tenants/default/peers/two", "", Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.refused(Method::GET, &format!("{path}/two"), "", Value::Null).await, refusal(404, "not_found"), "it went with its peer");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_down_is_made_with_a_warning() {
+    let mut api = Api::new().await;
+    let path = "/v2/tenants/default/peers";
+    let given =
+        json!({ "name": "two", "url": "http://127.0.0.1:9", "client_id": "5f0c", "client_secret": "s3cret-s3cret", "scopes": ["p2pi"] });
+    let (status, body) = api.ask(Method::POST, path, "peer", given.clone()).await;
+    let shown = &body["data"]["attributes"];
+    assert_eq!(
+        (status, &shown["state"], &shown["ob_app"], &shown["auth"]),
+        (StatusCode::CREATED, &json!("ready_to_link"), &json!("two"), &json!("oauth"))
+    );
+    assert!(shown["warnings"][0].as_str().is_some_and(|warning| warning.contains("cannot be reached")), "{body}");
+    assert!(!body.to_string().contains("s3cret"), "{body}");
+    assert_eq!(api.refused(Method::POST, path, "peer", given).await, refusal(409, "exists"));
+    assert_eq!(api.refused(Method::POST, &format!("{path}/two/request"), "peer", Value::Null).await, refusal(502, "peer_unreachable"));
+    assert_eq!(api.refused(Method::POST, &format!("{path}/two/refresh"), "peer", Value::Null).await, refusal(409, "not_linked"));
+    let (_, body) = api.ask(Method::POST, &format!("{path}/two/maintenance"), "peer", json!({ "until": "2999-01-01T00:00:00Z" })).await;
+    assert_eq!(body["data"]["attributes"]["state"], json!("maintenance"));
+    let (_, body) = api.ask(Method::POST, &format!("{path}/two/maintenance"), "peer", json!({ "until": "off" })).await;
+    assert_eq!(body["data"]["attributes"]["state"], json!("ready_to_link"));
+    let (_, body) = api.ask(Method::POST, &format!("{path}/two/rename"), "peer", json!({ "name": "zwei" })).await;
+    assert_eq!(body["data"]["attributes"]["name"], json!("zwei"));
+    assert_eq!(api.refused(Method::GET, &format!("{path}/two"), "", Value::Null).await, refusal(404, "not_found"));
+    let (_, body) = api.ask(Method::PATCH, &format!("{path}/zwei"), "peer", json!({ "username": "u", "password": "p" })).await;
+    assert_eq!((&body["data"]["attributes"]["auth"], &body["data"]["attributes"]["state"]), (&json!("basic"), &json!("linked")));
+    let (_, body) = api.ask(Method::GET, path, "", Value::Null).await;
+    assert_eq!(body["data"].as_array().map(Vec::len), Some(1));
+    for (member, value) in
+        [("url", json!("http://two.example.com")), ("pin", json!("sha256:00")), ("ca", json!("no certificate")), ("name", json!(".."))]
+    {
+        let mut wrong = json!({ "name": "three", "url": "http://127.0.0.1:9" });
+        wrong[member] = value;
+        assert_eq!(api.refused(Method::POST, path, "peer", wrong).await, refusal(400, "bad_attribute"), "{member}");
+    }
+}
+
+#[tokio::test]
+async fn anothers_peer_looks_like_none() {
+    let mut api = Api::new().await;
+    api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
+    let given = json!({ "name": "two", "url": "http://127.0.0.1:9" });
+    let (_, body) = api.ask(Method::POST, "/v2/tenants/default/peers", "peer", given).await;
+    assert_eq!(body["data"]["attributes"]["state"], json!("no_credentials"));
+    let id = body["data"]["id"].as_str().expect("an id").to_owned();
+    for name in ["two", id.as_str()] {
+        assert_eq!(api.refused(Method::GET, &format!("/v2/tenants/sales/peers/{name}"), "", Value::Null).await, refusal(404, "not_found"));
+    }
+    assert_eq!(api.ask(Method::GET, &format!("/v2/tenants/default/peers/{id}"), "", Value::Null).await.0, StatusCode::OK);
+}

@@ -13,6 +13,8 @@ CREATE TABLE ob_app (
     issuer               TEXT,
     authorize_url        TEXT,
     token_url            TEXT,
+    -- PEM.
+    ca                   TEXT,
     created_at           INTEGER NOT NULL,
     UNIQUE (tenant, name),
     CHECK ((issuer IS NULL) <> (token_url IS NULL))

@@ -37,7 +37,12 @@ pub(super) enum Command {
     /// Renew the token now, whatever the plan says, and answer what came of it.
     Refresh(oneshot::Sender<Result<(), NotRefreshed>>),
     /// Clients changed.
-    Reconnect(PeerClients),
+    Reconnect {
+        /// For calls.
+        clients: PeerClients,
+        /// For the authorization server.
+        server: PeerClients,
+    },
 }
 
 /// Why the token was not renewed.
@@ -62,6 +67,7 @@ pub(super) struct Start {
     pub(super) link: Arc<Link>,
     pub(super) instance: Arc<Instance>,
     pub(super) clients: PeerClients,
+    pub(super) server: PeerClients,
     pub(super) metrics: PeerMetrics,
     pub(super) skews: Arc<Skews>,
     pub(super) stopping: CancellationToken,
@@ -72,7 +78,10 @@ pub(super) struct Start {
 pub(super) struct Actor {
     link: Arc<Link>,
     instance: Arc<Instance>,
+    /// For calls through the link.
     clients: PeerClients,
+    /// For its authorization server.
+    server: PeerClients,
     metrics: PeerMetrics,
     skews: Arc<Skews>,
     stopping: CancellationToken,
@@ -102,7 +111,7 @@ enum Next {
 
 impl Actor {
     pub(super) fn new(start: Start) -> Self {
-        let Start { link, instance, clients, metrics, skews, stopping, spread } = start;
+        let Start { link, instance, clients, server, metrics, skews, stopping, spread } = start;
         let jitter = Jitter::of(&link.id());
         let now = instance.clock.now();
         let state = link.facts().status(&now).state;
@@ -111,6 +120,7 @@ impl Actor {
             link,
             instance,
             clients,
+            server,
             metrics,
             skews,
             stopping,
@@ -192,7 +202,7 @@ impl Actor {
         let facts = self.link.facts();
         let plane = Plane {
             instance: Arc::clone(&self.instance),
-            clients: self.clients.clone(),
+            clients: self.server.clone(),
             stopping: self.stopping.clone(),
             failures: self.failures,
             look_again: self.failures > 0 || !self.asked.is_empty(),
@@ -267,8 +277,8 @@ impl Actor {
             Command::Refresh(answer) => {
                 let _ = answer.send(Err(NotRefreshed::NothingToRenew));
             }
-            Command::Reconnect(clients) => {
-                self.clients = clients;
+            Command::Reconnect { clients, server } => {
+                (self.clients, self.server) = (clients, server);
                 self.retarget();
             }
         }
@@ -332,7 +342,7 @@ impl Actor {
 
     /// Uses a new access token once at a p2pid peer, which then knows that it arrived.
     fn confirm(&self, facts: &Facts) {
-        confirm(&self.instance, &self.clients, facts);
+        confirm(&self.instance, &self.server, facts);
     }
 }
 

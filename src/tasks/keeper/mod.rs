@@ -161,8 +161,13 @@ impl Links {
     /// Takes over what the rows say of a peer, its name too, and returns when calls see it.
     pub async fn changed(&self, id: Id) {
         let (done, is_done) = oneshot::channel();
-        if self.tell(id, Command::Reread(done)).await {
-            let _ = is_done.await;
+        let Some(link) = self.by_id(id) else { return };
+        let trusts = |facts: &Facts| (facts.peer.trust.clone(), facts.server_trust());
+        let before = trusts(&link.facts());
+        if self.tell(id, Command::Reread(done)).await && is_done.await.is_ok() {
+            if trusts(&link.facts()) != before {
+                self.reconnect(&link).await;
+            }
             self.reindex();
         }
     }
@@ -217,7 +222,7 @@ impl Links {
         self.filled.notify_one();
         match installed {
             change::Installed::Linked(facts) => {
-                actor::confirm(&self.instance, &self.clients.load().of(&facts.peer.trust), &facts);
+                actor::confirm(&self.instance, &self.clients.load().of(&facts.server_trust()), &facts);
                 Ok(true)
             }
             change::Installed::Superseded => Ok(false),
@@ -240,7 +245,7 @@ impl Links {
 
     /// Sends a code to the token endpoint of `facts`' server.
     pub async fn ask(&self, facts: &Facts, us: &crate::outbound::exchange::Client, ask: Ask<'_>) -> Reply {
-        let clients = self.clients.load().of(&facts.peer.trust);
+        let clients = self.clients.load().of(&facts.server_trust());
         let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
         let client = clients.for_endpoint(issuer.as_ref(), &us.token_endpoint);
         us.ask(ask, &wire::TokenCalls { client, deadline: self.instance.config().limits.token_timeout }).await
@@ -261,14 +266,21 @@ impl Links {
         }
         self.clients.store(Arc::new(Clients::new(config)?));
         for link in self.all() {
-            let clients = self.clients.load().of(&link.facts().peer.trust);
-            self.tell(link.id(), Command::Reconnect(clients)).await;
+            self.reconnect(&link).await;
         }
         Ok(())
     }
 
+    /// Makes the clients of one link anew.
+    async fn reconnect(&self, link: &Link) {
+        let (facts, all) = (link.facts(), self.clients.load_full());
+        let (clients, server) = (all.of(&facts.peer.trust), all.of(&facts.server_trust()));
+        self.tell(link.id(), Command::Reconnect { clients, server }).await;
+    }
+
     fn begin(&self, facts: Facts, spread: Duration) {
-        let clients = self.clients.load().of(&facts.peer.trust);
+        let all = self.clients.load_full();
+        let (clients, server) = (all.of(&facts.peer.trust), all.of(&facts.server_trust()));
         let (id, target) = (facts.peer.id, actor::target(&facts, &clients));
         let metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
         let link = Arc::new(Link::new(id, Arc::clone(&self.instance), target, Shown::new(Arc::new(facts), 0, None)));
@@ -277,6 +289,7 @@ impl Links {
             link: Arc::clone(&link),
             instance: Arc::clone(&self.instance),
             clients,
+            server,
             metrics,
             skews: Arc::clone(&self.skews),
             stopping: self.stopping.clone(),
@@ -284,6 +297,10 @@ impl Links {
         };
         tokio::spawn(Actor::new(start).run(received));
         self.actors.lock().expect("nothing panics while it is held").insert(id, Running { link, commands });
+    }
+
+    fn by_id(&self, id: Id) -> Option<Arc<Link>> {
+        self.actors.lock().expect("nothing panics while it is held").get(&id).map(|running| Arc::clone(&running.link))
     }
 
     /// Tells the actor of a peer something; false when there is none.

@@ -1,0 +1,320 @@
+//! OB apps over the admin API.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Router, routing};
+use rusqlite::Connection;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::document::{self, Document};
+use super::{AdminError, AdminState};
+use crate::id::Id;
+use crate::instance::Instance;
+use crate::oauth::scope::Scope;
+use crate::outbound::metadata::Metadata;
+use crate::outbound::ob_app::{self, Grant, ObApp, Server};
+use crate::outbound::peer as peers;
+use crate::secret::{ExposeSecret, SecretString};
+use crate::store::{Fault, Seals, Transaction, ob_app as rows, peer as peer_rows};
+use crate::tasks::keeper::{self, GivenUp};
+
+pub(super) const KIND: &str = "ob-app";
+
+/// `/tenants/{tenant}/ob-apps` and one of them.
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/tenants/{tenant}/ob-apps", routing::get(list).post(create))
+        .route("/tenants/{tenant}/ob-apps/{name}", routing::get(show).patch(update).delete(delete))
+}
+
+/// What is given of an app; what is not given stays, or is its default.
+#[derive(Default, Deserialize)]
+struct Settings {
+    name: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<SecretString>,
+    issuer: Option<String>,
+    authorize_url: Option<String>,
+    token_url: Option<String>,
+    grant: Option<String>,
+    scopes: Option<Vec<String>>,
+    ca: Option<String>,
+    #[serde(default)]
+    or_update: bool,
+}
+
+impl Settings {
+    /// The app with what is given; checked.
+    fn apply(&self, state: &AdminState, mut app: ObApp) -> Result<ObApp, AdminError> {
+        if let Some(client_id) = &self.client_id {
+            app.client_id = checked_client_id(client_id)?;
+        }
+        if let Some(secret) = &self.client_secret {
+            app.client_secret = Some(checked_secret("client_secret", secret)?);
+        }
+        if let Some(name) = &self.grant {
+            app.grant = Grant::from_name(name)
+                .ok_or_else(|| AdminError::bad_attribute("grant", name, "authorization_code, client_credentials or password"))?;
+        }
+        if let Some(scopes) = &self.scopes {
+            app.scope = checked_scope(scopes)?;
+        }
+        if let Some(ca) = &self.ca {
+            app.ca = (!ca.is_empty()).then(|| ca.clone());
+            let trust = peers::PeerTrust { ca: app.ca.clone(), pin: None };
+            state.links.client(&trust).map_err(|error| AdminError::bad_attribute("ca", error.to_string(), "certificates in PEM form"))?;
+        }
+        app.server = match (&self.issuer, &self.authorize_url, &self.token_url) {
+            (None, None, None) => app.server,
+            (Some(issuer), None, None) => Server::Issuer(checked_issuer("issuer", issuer)?),
+            (Some(_), ..) => {
+                let error = AdminError::bad_attribute("issuer", "an issuer and endpoints", "one or the other");
+                return Err(error.next("give --issuer alone, or --authorize-url and --token-url"));
+            }
+            (None, authorize, token) => {
+                let (old_authorize, old_token) = match app.server {
+                    Server::Endpoints { authorize_url, token_url } => (authorize_url, Some(token_url)),
+                    Server::Issuer(_) => (None, None),
+                };
+                let authorize_url = authorize.as_deref().map(|url| checked_endpoint("authorize_url", url)).transpose()?.or(old_authorize);
+                let token_url = token.as_deref().map(|url| checked_endpoint("token_url", url)).transpose()?.or(old_token);
+                Server::Endpoints { authorize_url, token_url: token_url.ok_or_else(no_server)? }
+            }
+        };
+        if let Server::Endpoints { authorize_url: None, .. } = app.server
+            && app.grant == Grant::AuthorizationCode
+        {
+            let error = AdminError::bad_attribute("authorize_url", "none", "where the server's users log in and allow");
+            return Err(error.next("add --authorize-url, or another --grant"));
+        }
+        Ok(app)
+    }
+}
+
+/// An app of that name as it is before anything was said of it.
+pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server) -> Result<ObApp, AdminError> {
+    if !ob_app::is_name(name) {
+        return Err(AdminError::bad_attribute(
+            "name",
+            format!("{name:?}"),
+            "a letter or digit, then up to 62 more of those and '.', '_', '-'",
+        ));
+    }
+    let now = state.instance.clock.now().wall;
+    Ok(ObApp {
+        id: Id::new(now, state.instance.random.as_ref()),
+        tenant: tenant.to_owned(),
+        name: name.to_owned(),
+        client_id: String::new(),
+        client_secret: None,
+        grant: Grant::AuthorizationCode,
+        scope: Scope::default(),
+        server,
+        ca: None,
+        created_at: now,
+    })
+}
+
+fn no_server() -> AdminError {
+    let error = AdminError::new(http::StatusCode::BAD_REQUEST, "missing_attribute", "nothing says where the app's tokens come from");
+    error.expected("issuer, or token_url and authorize_url").next("add --issuer URL, or --authorize-url and --token-url")
+}
+
+pub(super) fn checked_client_id(client_id: &str) -> Result<String, AdminError> {
+    let is_one = (1..=255).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_one {
+        Ok(client_id.to_owned())
+    } else {
+        Err(AdminError::bad_attribute("client_id", "another text", "1 to 255 printable ASCII characters"))
+    }
+}
+
+pub(super) fn checked_secret(name: &str, secret: &SecretString) -> Result<SecretString, AdminError> {
+    let text = secret.expose_secret();
+    let is_one = (1..=128).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+    if is_one { Ok(secret.clone()) } else { Err(AdminError::bad_attribute(name, "another text", "1 to 128 printable ASCII characters")) }
+}
+
+pub(super) fn checked_scope(words: &[String]) -> Result<Scope, AdminError> {
+    Scope::from_words(words).map_err(|error| AdminError::bad_attribute("scopes", format!("{words:?}"), error.to_string()))
+}
+
+pub(super) fn checked_issuer(name: &str, text: &str) -> Result<String, AdminError> {
+    ob_app::base_url(text).map(|_| text.to_owned()).map_err(|error| AdminError::bad_attribute(name, text, error.to_string()))
+}
+
+fn checked_endpoint(name: &str, text: &str) -> Result<Url, AdminError> {
+    ob_app::endpoint_url(text).map_err(|error| AdminError::bad_attribute(name, text, error.to_string()))
+}
+
+async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
+    let (seals, public_url) = (state.instance.store.seals().clone(), public_url(&state.instance));
+    let apps = state
+        .instance
+        .store
+        .read(move |connection| {
+            let apps = rows::of_tenant(connection, &seals, &tenant)?;
+            apps.iter()
+                .map(|app| Ok(resource(app, metadata(connection, &seals, app)?.as_ref(), &public_url)))
+                .collect::<Result<Vec<_>, Fault>>()
+        })
+        .await?;
+    Ok(document::shown(apps))
+}
+
+async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
+    Ok(document::shown(shape(&state, &tenant, &name).await?))
+}
+
+async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+    let settings: Settings = document.attributes(KIND)?;
+    let name = settings.name.clone().ok_or_else(|| missing("name"))?;
+    if settings.or_update && find(&state, &tenant, &name).await.is_ok() {
+        return change(&state, &tenant, &name, &settings).await;
+    }
+    if settings.client_id.is_none() {
+        return Err(missing("client_id"));
+    }
+    let server = match (&settings.issuer, &settings.token_url) {
+        (Some(issuer), _) => Server::Issuer(checked_issuer("issuer", issuer)?),
+        (None, Some(url)) => Server::Endpoints { authorize_url: None, token_url: checked_endpoint("token_url", url)? },
+        (None, None) => return Err(no_server()),
+    };
+    let app = settings.apply(&state, blank(&state, &tenant, &name, server)?)?;
+    let (seals, row) = (state.instance.store.seals().clone(), app.clone());
+    if !state.instance.store.write(move |transaction| rows::insert(transaction, &seals, &row)).await? {
+        return Err(AdminError::exists(KIND, &name));
+    }
+    Ok(document::created(resource(&app, None, &public_url(&state.instance))))
+}
+
+async fn update(
+    State(state): State<Arc<AdminState>>,
+    Path((tenant, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let settings: Settings = document.attributes(KIND)?;
+    change(&state, &tenant, &name, &settings).await
+}
+
+async fn change(state: &Arc<AdminState>, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
+    let app = settings.apply(state, find(state, tenant, name).await?)?;
+    let instance = Arc::clone(&state.instance);
+    let users = state.instance.store.write(move |transaction| replace(transaction, &instance, &app)).await?;
+    for peer in users {
+        state.links.changed(peer).await;
+    }
+    state.links.deliver_now();
+    Ok(document::shown(shape(state, tenant, name).await?))
+}
+
+/// Writes an app, and ends the links that rest on it when it names another server or client; returns the peers that use it.
+pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<Vec<Id>, Fault> {
+    let seals = instance.store.seals();
+    let old = rows::by_id(transaction, seals, app.id)?;
+    let is_other = old.is_some_and(|old| old.server != app.server || old.client_id != app.client_id || old.grant != app.grant);
+    let users = peer_rows::of_ob_app(transaction, seals, app.id)?;
+    if is_other {
+        for peer in &users {
+            keeper::end(transaction, instance, peer.id, GivenUp::Revoked)?;
+            peer_rows::set_metadata(transaction, peer.id, None)?;
+        }
+    }
+    rows::update(transaction, seals, app)?;
+    Ok(users.into_iter().map(|peer| peer.id).collect())
+}
+
+async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
+    let app = find(&state, &tenant, &name).await?;
+    let seals = state.instance.store.seals().clone();
+    let users = state
+        .instance
+        .store
+        .write(move |transaction| {
+            let users = peer_rows::of_ob_app(transaction, &seals, app.id)?;
+            if users.is_empty() {
+                rows::delete(transaction, app.id)?;
+            }
+            Ok(users.into_iter().map(|peer| peer.name).collect::<Vec<_>>())
+        })
+        .await?;
+    match users.as_slice() {
+        [] => Ok(document::done()),
+        [peer] => Err(AdminError::in_use(KIND, &name, &format!("the peer {peer}"))),
+        peers => Err(AdminError::in_use(KIND, &name, &format!("the peers {}", peers.join(", ")))),
+    }
+}
+
+/// The tenant's app of that name or id.
+async fn find(state: &AdminState, tenant: &str, name: &str) -> Result<ObApp, AdminError> {
+    let seals = state.instance.store.seals().clone();
+    let (wanted_tenant, wanted) = (tenant.to_owned(), name.to_owned());
+    let found = state.instance.store.read(move |connection| by_name_or_id(connection, &seals, &wanted_tenant, &wanted)).await?;
+    found.ok_or_else(|| AdminError::not_found(KIND, name))
+}
+
+/// The tenant's app of that name or id.
+pub(super) fn by_name_or_id(connection: &Connection, seals: &Seals, tenant: &str, name: &str) -> Result<Option<ObApp>, Fault> {
+    if let Some(app) = rows::by_name(connection, seals, tenant, name)? {
+        return Ok(Some(app));
+    }
+    let Ok(id) = name.parse() else { return Ok(None) };
+    Ok(rows::by_id(connection, seals, id)?.filter(|app| app.tenant == tenant))
+}
+
+async fn shape(state: &AdminState, tenant: &str, name: &str) -> Result<Value, AdminError> {
+    let (seals, public_url) = (state.instance.store.seals().clone(), public_url(&state.instance));
+    let (wanted_tenant, wanted) = (tenant.to_owned(), name.to_owned());
+    let found = state
+        .instance
+        .store
+        .read(move |connection| {
+            let Some(app) = by_name_or_id(connection, &seals, &wanted_tenant, &wanted)? else { return Ok(None) };
+            Ok(Some(resource(&app, metadata(connection, &seals, &app)?.as_ref(), &public_url)))
+        })
+        .await?;
+    found.ok_or_else(|| AdminError::not_found(KIND, name))
+}
+
+/// What the app's server last said of itself to one of the peers that use it.
+fn metadata(connection: &Connection, seals: &Seals, app: &ObApp) -> Result<Option<Metadata>, Fault> {
+    for peer in peer_rows::of_ob_app(connection, seals, app.id)? {
+        if let (Some(metadata), _) = peer_rows::metadata_and_unlinked(connection, peer.id)? {
+            return Ok(Some(metadata));
+        }
+    }
+    Ok(None)
+}
+
+fn public_url(instance: &Instance) -> String {
+    instance.config().instance.public_url.as_str().to_owned()
+}
+
+fn resource(app: &ObApp, metadata: Option<&Metadata>, public_url: &str) -> Value {
+    let (issuer, authorize_url, token_url) = match &app.server {
+        Server::Issuer(issuer) => (
+            Some(issuer),
+            metadata.and_then(|metadata| metadata.authorization_endpoint.as_ref()),
+            metadata.map(|metadata| &metadata.token_endpoint),
+        ),
+        Server::Endpoints { authorize_url, token_url } => (None, authorize_url.as_ref(), Some(token_url)),
+    };
+    document::record(
+        KIND,
+        app.id,
+        json!({
+            "id": app.id, "tenant": app.tenant, "name": app.name, "component": null, "client_id": app.client_id,
+            "grant": app.grant.as_str(), "scopes": app.scope, "issuer": issuer, "authorize_url": authorize_url, "token_url": token_url,
+            "dialect": null, "redirect_uri": peers::redirect_uri(public_url, app, metadata),
+            "has_secret": app.client_secret.is_some(), "ca": app.ca.is_some(), "created_at": app.created_at,
+        }),
+    )
+}
+
+pub(super) fn missing(name: &str) -> AdminError {
+    AdminError::new(http::StatusCode::BAD_REQUEST, "missing_attribute", format!("{name} is missing")).found("nothing").expected(name)
+}

@@ -1,0 +1,390 @@
+//! Peers over the admin API.
+
+mod actions;
+mod probe;
+mod shape;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Router, routing};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::document::{self, Document};
+use super::ob_apps;
+use super::{AdminError, AdminState};
+use crate::id::Id;
+use crate::net::certificate::Pin;
+use crate::outbound::link::Facts;
+use crate::outbound::ob_app::{self, Grant, ObApp, Server};
+use crate::outbound::peer::{Auth, Peer, PeerTrust, User};
+use crate::secret::SecretString;
+use crate::store::{Fault, Transaction, ob_app as app_rows, peer as rows};
+use crate::tasks::keeper::{self, GivenUp, Link};
+
+use probe::Finding;
+use shape::Request;
+
+const KIND: &str = "peer";
+
+/// `/tenants/{tenant}/peers`, one of them, and what can be done with it.
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/tenants/{tenant}/peers", routing::get(list).post(create))
+        .route("/tenants/{tenant}/peers/{name}", routing::get(show).patch(update).delete(delete))
+        .merge(actions::router())
+}
+
+/// What is given of a peer; what is not given stays, or is its default.
+#[derive(Default, Deserialize)]
+struct Settings {
+    name: Option<String>,
+    url: Option<String>,
+    base_url: Option<String>,
+    ob: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<SecretString>,
+    scopes: Option<Vec<String>>,
+    username: Option<String>,
+    password: Option<SecretString>,
+    ca: Option<String>,
+    pin: Option<String>,
+    #[serde(default)]
+    or_update: bool,
+}
+
+/// A peer and its OB app as they are to be.
+struct Wanted {
+    peer: Peer,
+    app: Option<ObApp>,
+    /// The app is the peer's own and is made, or changed, with it.
+    writes_app: Option<Write>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Insert,
+    Replace,
+}
+
+async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
+    let mut links: Vec<Arc<Link>> = state.links.all().into_iter().filter(|link| link.facts().peer.tenant == tenant).collect();
+    links.sort_by(|one, other| one.facts().peer.name.cmp(&other.facts().peer.name));
+    let (seals, epoch) = (state.instance.store.seals().clone(), state.instance.store.epoch());
+    let ids: Vec<Id> = links.iter().map(|link| link.id()).collect();
+    let requests: Vec<Option<Request>> = state
+        .instance
+        .store
+        .read(move |connection| ids.into_iter().map(|id| Request::latest(connection, &seals, epoch, id)).collect::<Result<_, Fault>>())
+        .await?;
+    let now = state.instance.clock.now();
+    let peers = links.iter().zip(&requests).map(|(link, request)| shape::resource(&link.facts(), request.as_ref(), &now));
+    Ok(document::shown(peers.collect::<Vec<Value>>()))
+}
+
+async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
+    let link = find(&state, &tenant, &name)?;
+    Ok(document::shown(resource(&state, &link).await?))
+}
+
+async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+    let settings: Settings = document.attributes(KIND)?;
+    let name = settings.name.clone().ok_or_else(|| ob_apps::missing("name"))?;
+    if let Ok(link) = find(&state, &tenant, &name) {
+        if !settings.or_update {
+            return Err(AdminError::exists(KIND, &name));
+        }
+        return change(&state, &link, &settings).await;
+    }
+    let wanted = new(&state, &tenant, &name, &settings).await?;
+    let finding = probe::look(&state, &wanted.peer, wanted.app.as_ref()).await?;
+    let id = wanted.peer.id;
+    let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
+    let taken = state
+        .instance
+        .store
+        .write(move |transaction| {
+            let seals = instance.store.seals();
+            if let (Some(app), Some(Write::Insert)) = (&wanted.app, wanted.writes_app)
+                && !app_rows::insert(transaction, seals, app)?
+            {
+                return Ok(Some(ob_apps::KIND));
+            }
+            if !rows::insert(transaction, seals, &wanted.peer)? {
+                return Ok(Some(KIND));
+            }
+            rows::set_metadata(transaction, wanted.peer.id, metadata.as_ref())?;
+            Ok(None)
+        })
+        .await?;
+    if let Some(kind) = taken {
+        return Err(AdminError::exists(kind, &name));
+    }
+    state.links.added(id).await?;
+    let link = find(&state, &tenant, &name)?;
+    Ok(document::created(with_finding(resource(&state, &link).await?, &finding)))
+}
+
+async fn update(
+    State(state): State<Arc<AdminState>>,
+    Path((tenant, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let settings: Settings = document.attributes(KIND)?;
+    let link = find(&state, &tenant, &name)?;
+    change(&state, &link, &settings).await
+}
+
+async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
+    let id = find(&state, &tenant, &name)?.id();
+    let instance = Arc::clone(&state.instance);
+    state
+        .instance
+        .store
+        .write(move |transaction| {
+            let Some(peer) = rows::by_id(transaction, instance.store.seals(), id)? else { return Ok(()) };
+            keeper::end(transaction, &instance, id, GivenUp::Revoked)?;
+            rows::delete(transaction, id)?;
+            delete_own_app(transaction, &instance, &peer)
+        })
+        .await?;
+    state.links.removed(id);
+    Ok(document::done())
+}
+
+/// An OB app that was made with the peer, and that no other uses, goes with it.
+fn delete_own_app(transaction: &Transaction<'_>, instance: &crate::instance::Instance, peer: &Peer) -> Result<(), Fault> {
+    let Auth::OAuth { ob_app, .. } = &peer.auth else { return Ok(()) };
+    let seals = instance.store.seals();
+    let app = app_rows::by_id(transaction, seals, *ob_app)?;
+    let is_own = app.is_some_and(|app| app.name == peer.name);
+    if is_own && rows::of_ob_app(transaction, seals, *ob_app)?.is_empty() {
+        app_rows::delete(transaction, *ob_app)?;
+    }
+    Ok(())
+}
+
+/// A new peer as it is asked for.
+async fn new(state: &AdminState, tenant: &str, name: &str, settings: &Settings) -> Result<Wanted, AdminError> {
+    if !ob_app::is_name(name) {
+        return Err(AdminError::bad_attribute(
+            "name",
+            format!("{name:?}"),
+            "a letter or digit, then up to 62 more of those and '.', '_', '-'",
+        ));
+    }
+    let url = settings.url.as_deref().ok_or_else(|| ob_apps::missing("url"))?;
+    let now = state.instance.clock.now().wall;
+    let peer = Peer {
+        id: Id::new(now, state.instance.random.as_ref()),
+        tenant: tenant.to_owned(),
+        name: name.to_owned(),
+        url: checked_url("url", url)?,
+        base_url: None,
+        auth: Auth::None,
+        trust: PeerTrust::default(),
+        maintenance: None,
+        created_at: now,
+        generation: 1,
+    };
+    apply(state, peer, None, settings).await
+}
+
+/// `peer` with what is given, and the OB app that it uses then.
+async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings: &Settings) -> Result<Wanted, AdminError> {
+    if let Some(url) = &settings.url {
+        peer.url = checked_url("url", url)?;
+    }
+    if let Some(base_url) = &settings.base_url {
+        peer.base_url = if base_url.is_empty() { None } else { Some(checked_url("base_url", base_url)?) };
+    }
+    if let Some(ca) = &settings.ca {
+        peer.trust = PeerTrust { ca: (!ca.is_empty()).then(|| ca.clone()), pin: None };
+    }
+    if let Some(pin) = &settings.pin {
+        peer.trust = PeerTrust { ca: None, pin: if pin.is_empty() { None } else { Some(checked_pin(pin)?) } };
+    }
+    if let (Some(_), Some(_)) = (&settings.ob, &settings.client_id) {
+        return Err(AdminError::bad_attribute("ob", "an OB app and a client_id", "one or the other"));
+    }
+    let mut wanted = Wanted { peer, app, writes_app: None };
+    if let Some(ob) = &settings.ob {
+        let (seals, tenant, name) = (state.instance.store.seals().clone(), wanted.peer.tenant.clone(), ob.clone());
+        let found = state.instance.store.read(move |connection| ob_apps::by_name_or_id(connection, &seals, &tenant, &name)).await?;
+        wanted.app = Some(found.ok_or_else(|| AdminError::not_found(ob_apps::KIND, ob))?);
+    } else if settings.client_id.is_some() || settings.client_secret.is_some() || settings.scopes.is_some() || settings.url.is_some() {
+        own_app(state, &mut wanted, settings)?;
+    }
+    wanted.peer.auth = auth(&wanted, settings)?;
+    Ok(wanted)
+}
+
+/// The OB app that goes by the peer's name: made with the first `client_id`, changed with it later.
+fn own_app(state: &AdminState, wanted: &mut Wanted, settings: &Settings) -> Result<(), AdminError> {
+    let issuer = wanted.peer.url.as_str().trim_end_matches('/').to_owned();
+    let (mut app, write) = match wanted.app.take() {
+        Some(app) if app.name == wanted.peer.name => (app, Write::Replace),
+        other if settings.client_id.is_none() => {
+            wanted.app = other;
+            return match (&settings.client_secret, &settings.scopes) {
+                (None, None) => Ok(()),
+                _ => Err(ob_apps::missing("client_id")),
+            };
+        }
+        _ => (ob_apps::blank(state, &wanted.peer.tenant, &wanted.peer.name, Server::Issuer(issuer.clone()))?, Write::Insert),
+    };
+    if let (Some(_), Server::Issuer(named)) = (&settings.url, &mut app.server) {
+        *named = issuer;
+    }
+    if let Some(client_id) = &settings.client_id {
+        app.client_id = ob_apps::checked_client_id(client_id)?;
+    }
+    if let Some(secret) = &settings.client_secret {
+        app.client_secret = Some(ob_apps::checked_secret("client_secret", secret)?);
+    }
+    if let Some(scopes) = &settings.scopes {
+        app.scope = ob_apps::checked_scope(scopes)?;
+    }
+    (wanted.app, wanted.writes_app) = (Some(app), Some(write));
+    Ok(())
+}
+
+/// How we authenticate there: by the app, by user name and password, or not at all yet.
+fn auth(wanted: &Wanted, settings: &Settings) -> Result<Auth, AdminError> {
+    let old = match &wanted.peer.auth {
+        Auth::Basic(user) | Auth::OAuth { user: Some(user), .. } => Some(user),
+        Auth::OAuth { .. } | Auth::None => None,
+    };
+    let user = match (settings.username.as_ref().or_else(|| old.map(|user| &user.name)), &settings.password) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(ob_apps::missing("username")),
+        (Some(name), password) => {
+            if name.is_empty() || name.len() > 255 || name.chars().any(|character| character.is_control() || character == ':') {
+                return Err(AdminError::bad_attribute(
+                    "username",
+                    format!("{name:?}"),
+                    "1 to 255 characters without ':' and control characters",
+                ));
+            }
+            let password = match (password, old) {
+                (Some(password), _) => ob_apps::checked_secret("password", password)?,
+                (None, Some(old)) => old.password.clone(),
+                (None, None) => return Err(ob_apps::missing("password")),
+            };
+            Some(User { name: name.clone(), password })
+        }
+    };
+    let is_for_basic = settings.username.is_some() && settings.ob.is_none() && settings.client_id.is_none();
+    Ok(match (&wanted.app, user) {
+        (Some(app), user) if app.grant == Grant::Password => {
+            Auth::OAuth { ob_app: app.id, user: Some(user.ok_or_else(|| ob_apps::missing("username"))?) }
+        }
+        (_, Some(user)) if is_for_basic || wanted.app.is_none() => Auth::Basic(user),
+        (Some(app), _) => Auth::OAuth { ob_app: app.id, user: None },
+        (None, _) => Auth::None,
+    })
+}
+
+async fn change(state: &Arc<AdminState>, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
+    let facts = link.facts();
+    let wanted = apply(state, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
+    let finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
+        true => probe::look(state, &wanted.peer, wanted.app.as_ref()).await?,
+        false => Finding::default(),
+    };
+    let id = link.id();
+    let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
+    let is_taken = state
+        .instance
+        .store
+        .write(move |transaction| {
+            let seals = instance.store.seals();
+            let Some(old) = rows::by_id(transaction, seals, id)? else { return Ok(false) };
+            let is_other = old.url != wanted.peer.url || ob_app_of(&old) != ob_app_of(&wanted.peer);
+            if is_other {
+                keeper::end(transaction, &instance, id, GivenUp::Revoked)?;
+                rows::set_metadata(transaction, id, None)?;
+            }
+            match (&wanted.app, wanted.writes_app) {
+                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(true),
+                (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
+                _ => {}
+            }
+            rows::update(transaction, seals, &wanted.peer)?;
+            if metadata.is_some() {
+                rows::set_metadata(transaction, id, metadata.as_ref())?;
+            }
+            Ok(false)
+        })
+        .await?;
+    if is_taken {
+        let error = AdminError::exists(ob_apps::KIND, &facts.peer.name);
+        return Err(error.next(format!("use it: p2pid peer update {} --ob {}", facts.peer.name, facts.peer.name)));
+    }
+    state.links.changed(id).await;
+    state.links.deliver_now();
+    Ok(document::shown(with_finding(resource(state, link).await?, &finding)))
+}
+
+const fn ob_app_of(peer: &Peer) -> Option<Id> {
+    match &peer.auth {
+        Auth::OAuth { ob_app, .. } => Some(*ob_app),
+        Auth::Basic(_) | Auth::None => None,
+    }
+}
+
+/// The link to the tenant's peer of that name or id.
+fn find(state: &AdminState, tenant: &str, name: &str) -> Result<Arc<Link>, AdminError> {
+    let by_id = || {
+        let id: Id = name.parse().ok()?;
+        state.links.all().into_iter().find(|link| link.id() == id && link.facts().peer.tenant == tenant)
+    };
+    state.links.find(tenant, name).or_else(by_id).ok_or_else(|| AdminError::not_found(KIND, name))
+}
+
+/// A peer as it is shown, with its newest request URL.
+async fn resource(state: &AdminState, link: &Link) -> Result<Value, AdminError> {
+    let (seals, epoch, id) = (state.instance.store.seals().clone(), state.instance.store.epoch(), link.id());
+    let request = state.instance.store.read(move |connection| Request::latest(connection, &seals, epoch, id)).await?;
+    Ok(shape::resource(&link.facts(), request.as_ref(), &state.instance.clock.now()))
+}
+
+fn with_finding(mut resource: Value, finding: &Finding) -> Value {
+    if let Some(attributes) = resource.get_mut("attributes").and_then(Value::as_object_mut) {
+        attributes.insert("probe".to_owned(), json!(finding.found));
+        attributes.insert("warnings".to_owned(), json!(finding.warnings));
+    }
+    resource
+}
+
+fn checked_url(name: &str, text: &str) -> Result<url::Url, AdminError> {
+    ob_app::base_url(text).map_err(|error| AdminError::bad_attribute(name, text, error.to_string()))
+}
+
+fn checked_pin(text: &str) -> Result<String, AdminError> {
+    text.parse::<Pin>().map(|pin| pin.to_string()).map_err(|error| AdminError::bad_attribute("pin", "another text", error.to_string()))
+}
+
+/// What has to be known of a peer before a request URL is made for it.
+fn linkable(facts: &Facts) -> Result<&ObApp, AdminError> {
+    let conflict = |code, message: String, next: String| AdminError::new(http::StatusCode::CONFLICT, code, message).next(next);
+    let name = &facts.peer.name;
+    match (&facts.peer.auth, &facts.ob_app) {
+        (Auth::OAuth { .. }, Some(app)) if app.grant == Grant::AuthorizationCode => Ok(app),
+        (Auth::OAuth { .. }, _) => Err(conflict(
+            "not_linkable",
+            format!("the peer {name:?} needs nobody's consent: its OB app asks for tokens itself"),
+            format!("p2pid peer refresh {name}"),
+        )),
+        (Auth::Basic(_), _) => Err(conflict(
+            "not_linkable",
+            format!("the peer {name:?} is called with user name and password"),
+            format!("to link it: p2pid peer update {name} --ob …"),
+        )),
+        (Auth::None, _) => {
+            Err(conflict("no_credentials", format!("the peer {name:?} has no OB app"), format!("p2pid peer update {name} --ob …")))
+        }
+    }
+}
