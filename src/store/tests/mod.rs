@@ -176,6 +176,30 @@ async fn two_failed_commits_in_a_row_end_the_store() {
 }
 
 #[tokio::test]
+async fn while_another_program_holds_the_database_nothing_is_written_and_afterwards_all_is_well() {
+    let (directory, store) = with_table().await;
+    store.write(|transaction| Ok(transaction.busy_timeout(Duration::ZERO)?)).await.expect("no patience");
+    let other = Connection::open(directory.path().join("p2pid.db")).expect("another program");
+    other.execute_batch("BEGIN IMMEDIATE").expect("held");
+    for number in 0..3 {
+        assert!(matches!(store.write(move |transaction| insert(transaction, number)).await, Err(StoreError::Unavailable)));
+    }
+    assert!(numbers(&store).await.is_empty(), "looks go on");
+    other.execute_batch("ROLLBACK").expect("let go");
+    store.write(|transaction| insert(transaction, 4)).await.expect("written");
+    assert_eq!(numbers(&store).await, [4]);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_is_unavailable_and_still_read() {
+    let (_directory, store) = with_table().await;
+    store.write(|transaction| insert(transaction, 1)).await.expect("written");
+    store.write(|transaction| Ok(transaction.pragma_update(None, "query_only", true)?)).await.expect("as if it were read-only");
+    assert!(matches!(store.write(|transaction| insert(transaction, 2)).await, Err(StoreError::Unavailable)));
+    assert_eq!(numbers(&store).await, [1]);
+}
+
+#[tokio::test]
 async fn what_waited_too_long_is_never_judged() {
     let (_directory, store) = with_table().await;
     let now = SystemClock::new().now();
