@@ -22,3 +22,66 @@ pub async fn run(instance: Arc<Instance>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::{BootId, Clock, Moment, Timestamp};
+    use crate::config;
+    use crate::id::Id;
+    use crate::inbound::session::Session;
+    use crate::inbound::user::User;
+    use crate::secret::Digest;
+    use crate::store::{Store, Transaction, session, user};
+    use crate::system::SystemRandom;
+
+    const START: Timestamp = Timestamp::from_millis(1_000_000);
+
+    /// A clock on which every sleep is over at once, and early: after seven seconds at most.
+    #[derive(Debug)]
+    struct Hurrying(Mutex<Moment>);
+
+    impl Clock for Hurrying {
+        fn now(&self) -> Moment {
+            *self.0.lock().expect("no panic under the lock")
+        }
+
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            let slept = duration.min(Duration::from_secs(7));
+            let mut now = self.0.lock().expect("no panic under the lock");
+            now.boot += slept;
+            now.wall = now.wall.plus(slept);
+            Box::pin(tokio::task::yield_now())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_runs_out_is_gone_within_a_minute() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("one.toml");
+        let text = "[instance]\nname = \"one\"\npublic_url = \"https://one.example.com\"\n[public]\ntls = \"self-signed\"\n";
+        std::fs::write(&file, text).expect("written");
+        let loaded = config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+        let clock = Arc::new(Hurrying(Mutex::new(Moment { wall: START, boot: Duration::from_secs(5), boot_id: BootId(1) })));
+        let store = Store::open(&folder.path().join("state"), None, clock.clone()).expect("a new store");
+        let (id, login) = (Id::from_bytes([1; 16]), "a".to_owned());
+        let person = User { id, login, password: None, is_admin: false, permissions: Default::default(), api_key: None, created_at: START };
+        let mut ending = Session::new(Digest::of("cookie"), id, 1, START);
+        ending.expires_at = START.plus(Duration::from_secs(90));
+        let rows = move |transaction: &Transaction<'_>| {
+            user::insert(transaction, &person)?;
+            session::insert(transaction, &ending)
+        };
+        store.write(rows).await.expect("written");
+        let instance = Arc::new(Instance::new(Arc::new(loaded.config), store.clone(), clock.clone(), Arc::new(SystemRandom)));
+        let task = tokio::spawn(run(instance));
+        while store.read(|connection| session::by_digest(connection, Digest::of("cookie"))).await.expect("read").is_some() {
+            assert!(clock.now().wall < START.plus(Duration::from_secs(3_600)), "it is still there");
+        }
+        assert!(clock.now().wall >= START.plus(Duration::from_secs(90)), "it went too early");
+        task.abort();
+    }
+}
