@@ -13,6 +13,7 @@ pub mod net;
 pub mod oauth;
 pub mod observe;
 pub mod outbound;
+pub mod pages;
 pub mod random;
 pub mod secret;
 pub mod store;

@@ -156,6 +156,14 @@ impl PublicUrl {
     }
 }
 
+#[cfg(test)]
+impl PublicUrl {
+    /// A public URL for a test.
+    pub(crate) fn sample(text: &str) -> Self {
+        Self::read(text).unwrap_or_else(|_| panic!("{text} is no public URL"))
+    }
+}
+
 /// Where a route goes.
 pub(super) fn upstream(node: &Node) -> Result<Url, Refusal> {
     const EXPECTED: &str = "the http or https URL of an application, such as \"http://127.0.0.1:8080\"";

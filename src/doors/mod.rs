@@ -1,8 +1,10 @@
 //! Everything that comes in over HTTP. A door loads the facts, has the core judge them, commits and answers; a door does not call a door.
 
 pub mod admin;
+pub mod browser;
 mod call;
 pub mod console;
+pub mod form;
 pub mod gateway;
 pub mod local_browser;
 pub mod relay;

@@ -1,0 +1,93 @@
+//! Forms that come in: by content type, size and encoding, before anybody looks at what they say.
+
+use axum::extract::Request;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use zeroize::Zeroize;
+
+use crate::oauth::parameters::{Malformed, Parameters};
+
+/// Why a request carries no form that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NoForm {
+    /// Another content type, or none.
+    #[error("the content type is not application/x-www-form-urlencoded")]
+    ContentType,
+    /// Beyond `[limits] form_bytes`.
+    #[error("the form is too large")]
+    TooLarge,
+    /// The body did not arrive whole.
+    #[error("the form did not arrive whole")]
+    Broken,
+    /// The body is not a form.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl NoForm {
+    /// The status to refuse it with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ContentType | Self::Broken | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// The head of a request and its form of at most `most` bytes.
+pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), NoForm> {
+    let (parts, body) = request.into_parts();
+    if !is_form(&parts.headers) {
+        return Err(NoForm::ContentType);
+    }
+    let body = Limited::new(body, most)
+        .collect()
+        .await
+        .map_err(|error| if error.downcast_ref::<LengthLimitError>().is_some() { NoForm::TooLarge } else { NoForm::Broken })?;
+    // Forms carry passwords, codes and tokens.
+    let mut bytes = Vec::from(body.to_bytes());
+    let form = Parameters::read(&bytes);
+    bytes.zeroize();
+    Ok((parts, form?))
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    async fn read_as(content_type: Option<&str>, body: &'static str) -> Result<Parameters, StatusCode> {
+        let mut request = http::Request::post("/");
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let request = request.body(Body::from(body)).expect("a request");
+        read(request, 16).await.map(|(_, form)| form).map_err(|error| error.status())
+    }
+
+    #[tokio::test]
+    async fn t1_only_a_form_of_its_size_and_encoding_is_read() {
+        let form = "application/x-www-form-urlencoded";
+        let read = read_as(Some("Application/X-WWW-Form-Urlencoded; charset=utf-8"), "a=1").await.expect("a form");
+        assert_eq!(read.the("a"), Ok(Some("1")));
+        for (content_type, body, expected) in [
+            (None, "a=1", StatusCode::BAD_REQUEST),
+            (Some("application/json"), "{}", StatusCode::BAD_REQUEST),
+            (Some("multipart/form-data"), "a=1", StatusCode::BAD_REQUEST),
+            (Some(form), "a=%", StatusCode::BAD_REQUEST),
+            (Some(form), "a=12345678901234567890", StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            assert_eq!(read_as(content_type, body).await.map(|_| ()), Err(expected), "{content_type:?} {body}");
+        }
+    }
+}
