@@ -354,14 +354,16 @@ fn tokens(mut section: Section<'_>) -> Tokens {
 fn trust(mut section: Section<'_>, folder: &Path, materials: &mut Vec<PathBuf>, findings: &Findings) -> Trust {
     let authorities = section.list("ca", "a list of PEM files, such as [\"peer-ca.pem\"]", values::path(folder)).unwrap_or_default();
     section.end();
+    let mut contents = Vec::new();
     for file in &authorities {
-        if let Err(refusal) = files::authorities(&file.value) {
-            findings.note(file.at, file.key.clone(), refusal.found.unwrap_or_default(), refusal.expected);
+        match files::authorities(&file.value) {
+            Ok(digest) => contents.push(digest),
+            Err(refusal) => findings.note(file.at, file.key.clone(), refusal.found.unwrap_or_default(), refusal.expected),
         }
     }
     let ca: Vec<PathBuf> = authorities.into_iter().map(|placed| placed.value).collect();
     materials.extend(ca.iter().cloned());
-    Trust { ca }
+    Trust { ca, contents }
 }
 
 fn limits(mut section: Section<'_>) -> Limits {

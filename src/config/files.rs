@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,16 +27,18 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// Checks a file of certificate authorities.
-pub(super) fn authorities(path: &Path) -> Result<(), Refusal> {
+/// Checks a file of certificate authorities; gives a digest of them.
+pub(super) fn authorities(path: &Path) -> Result<[u8; 32], Refusal> {
     let mut roots = RootCertStore::empty();
+    let mut digest = Context::new(&SHA256);
     for (position, certificate) in certificates(path)?.into_iter().enumerate() {
+        digest.update(&certificate);
         roots.add(certificate).map_err(|error| {
             let found = format!("certificate {} of {}, which cannot be an authority ({error})", position + 1, path.display());
             Refusal::found(found, "certificates of authorities, in PEM")
         })?;
     }
-    Ok(())
+    Ok(digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 /// Checks that `key` is the private key of the first of `chain`.

@@ -262,6 +262,8 @@ pub struct Tokens {
 pub struct Trust {
     /// PEM files of authorities, for every peer.
     pub ca: Vec<PathBuf>,
+    /// What the files held when they were checked, as digests: one that was renewed is a change.
+    pub contents: Vec<[u8; 32]>,
 }
 
 /// `[limits]`: bytes, counts and times.

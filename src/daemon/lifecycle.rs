@@ -10,16 +10,17 @@ use crate::observe::systemd;
 /// # Errors
 /// The reason why the database can no longer be trusted; whatever was acknowledged is on disk, and a new start reads it.
 pub async fn run(running: Running) -> Result<(), String> {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (mut terminate, mut interrupt) = match signals {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return Err(format!("this system gives no signals: {error}")),
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (mut terminate, mut interrupt, mut hangup) = match signals {
+        (Ok(terminate), Ok(interrupt), Ok(hangup)) => (terminate, interrupt, hangup),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return Err(format!("this system gives no signals: {error}")),
     };
     systemd::ready();
     let lost = tokio::select! {
         () = asked_to_stop(&mut terminate, &mut interrupt) => None,
         reason = running.instance.store.lost() => Some(reason),
         () = keep_alive(&running) => None,
+        () = reload_when_told(&running, &mut hangup) => None,
     };
     systemd::stopping();
     if let Some(reason) = lost {
@@ -39,6 +40,16 @@ async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = terminate.recv() => (),
         _ = interrupt.recv() => (),
     }
+}
+
+/// Reads the configuration again at each SIGHUP; its outcome is logged and kept for `status`. Never completes.
+async fn reload_when_told(running: &Running, hangup: &mut Signal) {
+    while hangup.recv().await.is_some() {
+        systemd::reloading();
+        let _ = running.reloader.reload().await;
+        systemd::ready();
+    }
+    std::future::pending().await
 }
 
 /// Tells systemd that we are alive, as long as the store answers: a daemon whose store hangs is better started again. Never completes.

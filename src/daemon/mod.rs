@@ -2,6 +2,7 @@
 
 mod error;
 mod lifecycle;
+mod parts;
 mod running;
 mod sockets;
 mod start;

@@ -11,6 +11,7 @@ use super::sockets::{self, Addresses};
 use crate::instance::Instance;
 use crate::net::serve::Server;
 use crate::tasks::keeper::Links;
+use crate::tasks::reload::Reloader;
 
 /// A daemon that serves, until [`Running::stop`].
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Running {
     pub instance: Arc<Instance>,
     /// The links to its peers.
     pub links: Arc<Links>,
+    /// What takes changes of its configuration.
+    pub reloader: Arc<Reloader>,
     pub(super) server: Server,
     pub(super) ready: watch::Sender<bool>,
     pub(super) addresses: Addresses,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::sockets::{Sockets, port};
-use super::{Running, StartError};
+use super::{Running, StartError, parts};
 use crate::clock::Clock;
 use crate::config::{Loaded, Tls};
 use crate::doors::admin::access::{Allowed, Group};
@@ -19,11 +19,12 @@ use crate::doors::relay::Relay;
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::serve::{Server, Serving};
-use crate::net::tls::{Identity, ServerTls};
+use crate::net::tls::ServerTls;
 use crate::net::trust::Trust;
 use crate::random::Random;
 use crate::store::Store;
 use crate::tasks::keeper::Links;
+use crate::tasks::reload::Reloader;
 use crate::tasks::{purge, tokens};
 
 /// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
@@ -49,11 +50,19 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let gateway = Arc::new(Gateway::new(Arc::clone(&instance), Arc::clone(&instance.tokens), applications));
 
     let server = Server::new(&config.limits, &config.instance.name);
+    let made = vec![
+        parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
+        parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
+        parts::limits(server.clone()),
+        parts::peers(Arc::clone(&links)),
+    ];
+    let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, made));
     let (ready, is_ready) = watch::channel(false);
     let state = Arc::new(AdminState {
         instance: Arc::clone(&instance),
         links: Arc::clone(&links),
         relay: Arc::clone(&relay),
+        reloader: Arc::clone(&reloader),
         listeners: sockets.listening(&config),
     });
     let addresses = sockets.addresses();
@@ -74,9 +83,10 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let mut tasks = JoinSet::new();
     tasks.spawn(purge::run(Arc::clone(&instance)));
     tasks.spawn(tokens::run(Arc::clone(&instance)));
+    tasks.spawn(Arc::clone(&reloader).watch());
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
-    Ok(Running { instance, links, server, ready, addresses, tasks })
+    Ok(Running { instance, links, reloader, server, ready, addresses, tasks })
 }
 
 /// The state keys that systemd hands over, which then take the place of `state_dir/key`.
@@ -86,13 +96,6 @@ pub fn key_credential() -> Option<PathBuf> {
 }
 
 fn tls(instance: &Instance, section: &'static str, tls: &Tls) -> Result<Option<ServerTls>, StartError> {
-    let config = instance.config();
-    let identity = match tls {
-        Tls::Off => return Ok(None),
-        Tls::Files { cert, key } => Identity::from_files(cert, key),
-        Tls::SelfSigned => {
-            Identity::self_signed(&config.instance.state_dir.join("tls"), config.instance.public_url.url(), instance.clock.now().wall)
-        }
-    };
-    identity.and_then(ServerTls::new).map(Some).map_err(|source| StartError::Tls { section, source })
+    let identity = parts::identity(&instance.config(), tls, &*instance.clock);
+    identity.and_then(|identity| identity.map(ServerTls::new).transpose()).map_err(|source| StartError::Tls { section, source })
 }

@@ -40,6 +40,7 @@ use super::relay::Relay;
 use crate::instance::Instance;
 use crate::net::connection::Connection;
 use crate::tasks::keeper::Links;
+use crate::tasks::reload::Reloader;
 
 use access::Allowed;
 use status::Listening;
@@ -53,6 +54,8 @@ pub struct AdminState {
     pub links: Arc<Links>,
     /// The way to the peers, for calls by operators.
     pub relay: Arc<Relay>,
+    /// What takes changes of the configuration.
+    pub reloader: Arc<Reloader>,
     /// Where the daemon listens.
     pub listeners: Vec<Listening>,
 }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Router, routing};
-use serde::Serialize;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::AdminState;
 use super::document;
+use super::error::AdminError;
 use crate::outbound::link::State as LinkState;
+use crate::tasks::reload::{Condition, Refused};
 
 /// `/status`
 pub(super) fn router() -> Router<Arc<AdminState>> {
-    Router::new().route("/status", routing::get(show))
+    Router::new().route("/status", routing::get(show)).route("/reload", routing::post(reload))
 }
 
 /// One address that the daemon listens on.
@@ -39,6 +42,35 @@ fn peers_by_state(state: &AdminState) -> Value {
     json!(counts)
 }
 
+/// The configuration's files, and what of them is not in force.
+fn config_of(condition: &Condition) -> Value {
+    json!({
+        "file": condition.file, "loaded_at": condition.loaded_at, "error": condition.error, "restart_needed": condition.restart_needed,
+    })
+}
+
+/// Reads the configuration again.
+async fn reload(State(state): State<Arc<AdminState>>, document: document::Document) -> Result<Response, AdminError> {
+    let NoAttributes {} = document.attributes("reload")?;
+    let condition = state.reloader.reload().await.map_err(|refused| refusal(&refused))?;
+    Ok(document::shown(document::record("reload", &state.instance.config().instance.name, config_of(&condition))))
+}
+
+/// Nothing can be said about a reload.
+#[derive(Deserialize)]
+struct NoAttributes {}
+
+fn refusal(refused: &Refused) -> AdminError {
+    let error = AdminError::new(StatusCode::CONFLICT, "configuration", "the configuration was refused; the one before stays in force");
+    let error = error.found(refused.to_string());
+    match refused {
+        Refused::Files(problems) => {
+            error.expected(&problems.first().expected).next("correct the file; `p2pid check` says when it is right")
+        }
+        Refused::Part { .. } => error.next("correct the file, then try again"),
+    }
+}
+
 async fn show(State(state): State<Arc<AdminState>>) -> Response {
     let instance = &state.instance;
     let config = instance.config();
@@ -47,6 +79,7 @@ async fn show(State(state): State<Arc<AdminState>>) -> Response {
         "public_url": config.instance.public_url.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
+        "config": config_of(&state.reloader.condition()),
         "listeners": state.listeners,
         "peers": peers_by_state(&state),
     });

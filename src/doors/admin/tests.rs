@@ -12,15 +12,16 @@ use tower_service::Service;
 
 use super::{AdminState, Caller, router};
 
-use crate::config::{self, Config};
+use crate::config::{self, Loaded};
 use crate::doors::relay::Relay;
 use crate::instance::Instance;
 use crate::store::temporary;
 use crate::system::{SystemClock, SystemRandom};
 use crate::tasks::keeper::Links;
+use crate::tasks::reload::Reloader;
 
 /// The smallest configuration.
-fn config_in(folder: &Path) -> Config {
+fn config_in(folder: &Path) -> Loaded {
     let file = folder.join("one.toml");
     let text = r#"
         instance = { name = "one", public_url = "https://127.0.0.1:7443", state_dir = "." }
@@ -28,7 +29,7 @@ fn config_in(folder: &Path) -> Config {
         route = [{ path = "/p2pi", upstream = "http://127.0.0.1:8080" }]
     "#;
     std::fs::write(&file, text).expect("a temporary folder can be written");
-    config::load(&file).expect("a small configuration").config
+    config::load(&file).expect("a small configuration")
 }
 
 struct Api {
@@ -40,11 +41,12 @@ struct Api {
 impl Api {
     async fn new() -> Self {
         let (directory, store) = temporary();
-        let config = Arc::new(config_in(directory.path()));
-        let instance = Arc::new(Instance::new(config, store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
+        let loaded = config_in(directory.path());
+        let instance = Arc::new(Instance::new(Arc::new(loaded.config), store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
         let links = Links::start(Arc::clone(&instance)).await.expect("no peers");
         let relay = Relay::start(Arc::clone(&instance), Arc::clone(&links)).await.expect("no callers");
-        let state = Arc::new(AdminState { instance, links, relay: Arc::new(relay), listeners: Vec::new() });
+        let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, Vec::new()));
+        let state = Arc::new(AdminState { instance, links, relay: Arc::new(relay), reloader, listeners: Vec::new() });
         Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
     }
 

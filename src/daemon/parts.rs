@@ -1,0 +1,56 @@
+//! What is made from the configuration and held: made anew when the configuration changes.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::{Config, Tls};
+use crate::net::serve::Server;
+use crate::net::tls::{Identity, ServerTls, TlsError};
+use crate::tasks::keeper::Links;
+use crate::tasks::reload::{Part, Replacement};
+
+/// The certificate that `tls` says; `None` without TLS.
+pub(super) fn identity(config: &Config, tls: &Tls, clock: &dyn Clock) -> Result<Option<Identity>, TlsError> {
+    match tls {
+        Tls::Off => Ok(None),
+        Tls::Files { cert, key } => Identity::from_files(cert, key).map(Some),
+        Tls::SelfSigned => {
+            Identity::self_signed(&config.instance.state_dir.join("tls"), config.instance.public_url.url(), clock.now().wall).map(Some)
+        }
+    }
+}
+
+/// The certificate of a listener; `which` finds its `tls` in a configuration.
+pub(super) fn certificate(listener: &'static str, shown: Option<ServerTls>, which: fn(&Config) -> &Tls, clock: Arc<dyn Clock>) -> Part {
+    Part::new(move |config| {
+        let identity = identity(config, which(config), &*clock).map_err(|error| format!("{listener} tls: {error}"))?;
+        let shown = shown.clone();
+        Ok(Replacement::new(move || {
+            if let (Some(shown), Some(identity)) = (shown, identity) {
+                shown.replace(identity);
+            }
+        }))
+    })
+}
+
+/// The limits of connections.
+pub(super) fn limits(server: Server) -> Part {
+    Part::new(move |config| {
+        let (server, limits) = (server.clone(), config.limits.clone());
+        Ok(Replacement::new(move || server.set_limits(&limits)))
+    })
+}
+
+/// The way to the peers: authorities and limits.
+pub(super) fn peers(links: Arc<Links>) -> Part {
+    Part::new(move |_| {
+        let links = Arc::clone(&links);
+        Ok(Replacement::new(move || {
+            tokio::spawn(async move {
+                if let Err(error) = links.reconfigured().await {
+                    tracing::error!(%error, "authorities changed while they were read; those before are believed");
+                }
+            });
+        }))
+    })
+}
