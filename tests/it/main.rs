@@ -3,6 +3,7 @@
 mod cli;
 mod init;
 mod real_browser;
+mod reload;
 mod tidy;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;
