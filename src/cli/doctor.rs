@@ -54,14 +54,6 @@ impl Health {
             Self::Failed => "failed",
         }
     }
-
-    fn of(word: &str) -> Self {
-        match word {
-            "ok" => Self::Ok,
-            "warning" => Self::Warning,
-            _ => Self::Failed,
-        }
-    }
 }
 
 impl Check {
@@ -187,19 +179,27 @@ async fn daemon(command: &Doctor, context: &Context<'_>) -> Result<Vec<Check>, F
     Ok(checks)
 }
 
-/// A probe's findings; see `doors::admin::peers`.
-fn findings(name: &str, probe: &Value) -> Vec<Check> {
-    let findings = probe["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let check = |finding: &Value| {
-        let what = format!("peer {name}: {}", text(&finding["check"]));
-        Check {
-            what,
-            result: Health::of(&text(&finding["result"])),
-            detail: text(&finding["detail"]),
-            next: finding["next"].as_str().map(str::to_owned),
-        }
+/// What a probe found, and whether the link is well.
+fn findings(name: &str, peer: &Value) -> Vec<Check> {
+    let what = format!("peer {name}");
+    let probe = text(&peer["probe"]);
+    // Without a word of what is well the peer was not even reached.
+    let warned = if probe.is_empty() { Health::Failed } else { Health::Warning };
+    let mut checks = Vec::new();
+    if !probe.is_empty() {
+        checks.push(Check::new(&what, Health::Ok, probe));
+    }
+    checks.extend(peer["warnings"].as_array().into_iter().flatten().map(|warning| Check::new(&what, warned, text(warning))));
+    let state = text(&peer["state"]);
+    let health = match state.as_str() {
+        "linked" => Health::Ok,
+        "relink_required" => Health::Failed,
+        _ => Health::Warning,
     };
-    findings.iter().map(check).collect()
+    let reason = text(&peer["reason"]);
+    let detail = if reason.is_empty() { state } else { format!("{state}: {reason}") };
+    checks.push(Check::new(format!("link to {name}"), health, detail));
+    checks
 }
 
 fn table(checks: &[Check]) -> String {
@@ -227,12 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn findings_of_a_probe_become_checks() {
-        let probe = json!({ "findings": [{ "check": "clock", "result": "warning", "detail": "+12 s", "next": "mend a clock" }] });
-        let checks = findings("two", &probe);
-        assert_eq!(
-            checks[0].document(),
-            json!({ "check": "peer two: clock", "result": "warning", "detail": "+12 s", "next": "mend a clock" })
-        );
+    fn a_peer_is_well_when_it_answers_and_is_linked() {
+        let results = |peer: Value| findings("two", &peer).iter().map(|check| check.result.word()).collect::<Vec<_>>();
+        assert_eq!(results(json!({ "probe": "reached two", "warnings": [], "state": "linked" })), ["ok", "ok"]);
+        assert_eq!(results(json!({ "probe": "reached two", "warnings": ["+12 s"], "state": "degraded" })), ["ok", "warning", "warning"]);
+        assert_eq!(results(json!({ "probe": "", "warnings": ["no route"], "state": "linked" })), ["failed", "ok"]);
+        assert_eq!(results(json!({ "probe": "reached two", "warnings": [], "state": "relink_required" })), ["ok", "failed"]);
     }
 }

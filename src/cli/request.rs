@@ -58,38 +58,53 @@ fn code(url: &str) -> String {
 
 async fn wait(context: &Context<'_>, name: &str, before: &Value, timeout: Option<Duration>) -> Result<Value, Failure> {
     let started = Instant::now();
-    let mut told = String::new();
+    let mut told = "waiting".to_owned();
     loop {
         let peer = PEERS.fetch(context, name).await?;
-        let request = &peer["request"];
-        let stage = text(&request["stage"]);
-        if stage != told {
-            context.report.note(&format!("… {stage}"));
-            told.clone_from(&stage);
-        }
-        let linked_since = (&peer["linked_at"], &before["linked_at"]);
+        let stage = text(&peer["request"]["stage"]);
         match stage.as_str() {
             "linked" => return Ok(peer),
-            "declined" | "expired" | "refused" | "replaced" => {
-                return Err(Failure::new(stage, text(&peer["reason"])).next(format!("a new request URL: p2pid peer request {name}")));
-            }
-            _ if linked_since.0 != linked_since.1 => return Ok(peer),
+            "declined" | "expired" | "refused" | "replaced" => return Err(ended(name, &stage, &peer)),
+            // Linked meanwhile by other means.
+            _ if peer["linked_at"] != before["linked_at"] => return Ok(peer),
+            _ if stage != told => context.report.note(&format!("{stage} …")),
             _ => {}
         }
+        told = stage;
         if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
-            return Err(Failure::new("timeout", "nobody has finished the link yet")
-                .next("the request URL stays good; p2pid peer show tells how it stands"));
+            let failure = Failure::new("timeout", format!("nobody has linked {name} yet"));
+            return Err(failure.next(format!("the request URL stays good; p2pid peer show {name} tells how it stands")));
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
+/// A request that came to nothing, with the words that the peer's page or the daemon had for it.
+fn ended(name: &str, stage: &str, peer: &Value) -> Failure {
+    let what = match stage {
+        "declined" => "was declined",
+        "expired" => "has run out",
+        "replaced" => "was replaced by a newer one",
+        _ => "came to nothing",
+    };
+    let why = [&peer["request"]["detail"], &peer["reason"]].into_iter().map(text).find(|words| !words.is_empty());
+    let why = why.map(|words| format!(": {words}")).unwrap_or_default();
+    Failure::new(stage, format!("the request URL for {name} {what}{why}")).next(format!("a new one: p2pid peer request {name}"))
+}
+
 fn linked(peer: &Value) -> String {
     let who = text(&peer["linked_as"]);
     let who = if who.is_empty() { who } else { format!("allowed by {who} … ") };
-    let until = text(&peer["token"]["expires_at"]);
-    let until = if until.is_empty() { until } else { format!(" The token lives until {until} and is renewed by itself.") };
-    format!("{who}linked.{until}")
+    let renewed = if peer["token"]["refreshable"] == true { " and is renewed by itself" } else { "" };
+    let life = life(&peer["token"]).map(|life| format!(" The token lives {life}{renewed}.")).unwrap_or_default();
+    format!("{who}linked.{life}")
+}
+
+/// How long a token lives in all.
+fn life(token: &Value) -> Option<String> {
+    let time = |name: &str| humantime::parse_rfc3339(token[name].as_str()?).ok();
+    let life = time("expires_at")?.duration_since(time("issued_at")?).ok()?;
+    Some(humantime::format_duration(life).to_string())
 }
 
 #[cfg(test)]
@@ -105,7 +120,20 @@ mod tests {
 
     #[test]
     fn the_end_names_who_allowed_it() {
-        let peer = json!({ "linked_as": "ops@two.example.com", "token": { "expires_at": "2026-11-21T13:00:00Z" } });
-        assert!(linked(&peer).starts_with("allowed by ops@two.example.com … linked."));
+        let peer = json!({
+            "linked_as": "ops@two.example.com",
+            "token": { "issued_at": "2026-11-21T12:00:00Z", "expires_at": "2026-11-21T13:00:00Z", "refreshable": true },
+        });
+        assert_eq!(linked(&peer), "allowed by ops@two.example.com … linked. The token lives 1h and is renewed by itself.");
+    }
+
+    #[test]
+    fn a_request_that_came_to_nothing_says_why() {
+        let peer = json!({ "reason": "declined by ops", "request": { "stage": "declined", "detail": null } });
+        let failure = ended("two", "declined", &peer);
+        assert_eq!(
+            (failure.code.as_str(), failure.message.as_str()),
+            ("declined", "the request URL for two was declined: declined by ops")
+        );
     }
 }

@@ -32,17 +32,20 @@ impl AdminError {
 
     /// 404 `not_found`: there is no `kind` of that name (or it belongs to somebody else, which looks the same).
     pub fn not_found(kind: &str, name: &str) -> Self {
+        let kind = kind.replace('-', " ");
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {kind} {name:?}"))
     }
 
     /// 409 `exists`: the name is taken; the next step is `--or-update` or another name.
     pub fn exists(kind: &str, name: &str) -> Self {
+        let kind = kind.replace('-', " ");
         Self::new(StatusCode::CONFLICT, "exists", format!("the {kind} {name:?} exists"))
             .next("choose another name, or add --or-update to change it")
     }
 
     /// 409 `in_use`: what is to be deleted is used by `users`, which the message names.
     pub fn in_use(kind: &str, name: &str, users: &str) -> Self {
+        let kind = kind.replace('-', " ");
         Self::new(StatusCode::CONFLICT, "in_use", format!("the {kind} {name:?} is used by {users}"))
             .next(format!("delete or change {users} first"))
     }
