@@ -8,3 +8,5 @@ pub mod form;
 pub mod gateway;
 pub mod local_browser;
 pub mod relay;
+#[cfg(test)]
+mod wire;

@@ -34,14 +34,13 @@ use crate::net::proxy::{self, Failure, Terms};
 use crate::net::websocket::{self, Answer};
 use crate::oauth::bearer::{self, NotPresented};
 use crate::store::StoreError;
-use crate::store::token_table::{LiveToken, TokenTable};
+use crate::store::token_table::LiveToken;
 
 use routes::{NoRoute, Route, Routes};
 
 /// The gateway of one instance.
 pub struct Gateway {
     instance: Arc<Instance>,
-    tokens: Arc<TokenTable>,
     /// Connections to applications.
     client: ArcSwap<Client>,
     routes: ArcSwap<Routes>,
@@ -49,11 +48,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway for holders of `tokens`, which calls applications through `client`.
-    pub fn new(instance: Arc<Instance>, tokens: Arc<TokenTable>, client: Client) -> Self {
+    /// The gateway for holders of the instance's tokens, which calls applications through `client`.
+    pub fn new(instance: Arc<Instance>, client: Client) -> Self {
         let routes = ArcSwap::from_pointee(Routes::new(instance.config()));
         let request_ids = RequestIds::new(instance.random.as_ref());
-        Self { instance, tokens, client: ArcSwap::from_pointee(client), routes, request_ids }
+        Self { instance, client: ArcSwap::from_pointee(client), routes, request_ids }
     }
 
     /// Calls applications through `client` from here on: trust or limits have changed.
@@ -125,9 +124,9 @@ impl Gateway {
     async fn live_token(&self, request: &Request<IncomingBody>, routes: &Routes) -> Result<Arc<LiveToken>, Refusal> {
         let presented = bearer::presented(request.headers(), request.uri().query());
         let token = presented.map_err(|why| not_presented(why, routes))?;
-        let live = match self.tokens.cached(token) {
+        let live = match self.instance.tokens.cached(token) {
             Some(live) => Some(live),
-            None => self.tokens.present(token).await.map_err(store_failed)?,
+            None => self.instance.tokens.present(token).await.map_err(store_failed)?,
         };
         live.ok_or_else(|| invalid_token("the access token is unknown, expired or revoked", routes))
     }

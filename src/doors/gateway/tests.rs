@@ -16,10 +16,12 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config;
+use crate::doors::wire::{Answer, loopback, over_http2, read_until, scripted, sends};
 use crate::net::listener::Listener;
 use crate::net::serve::{Server, Serving};
 use crate::net::trust::Trust;
 use crate::secret::ExposeSecret;
+use crate::store::token_table::TokenTable;
 use crate::store::{Store, sample};
 use crate::system::SystemRandom;
 
@@ -41,11 +43,11 @@ impl World {
         let clock = sample::StandingClock::new();
         let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
         let token = sample::linked(&store).await.access.expose_secret().to_owned();
-        let tokens = Arc::new(TokenTable::new(store.clone(), clock.clone()));
         let client = Client::new(&Trust::system(&[]).expect("the system's authorities"), &config.limits);
         let limits = config.limits.clone();
         let instance = Arc::new(Instance::new(Arc::new(config), store.clone(), clock.clone(), Arc::new(SystemRandom)));
-        let gateway = Arc::new(Gateway::new(instance, Arc::clone(&tokens), client));
+        let tokens = Arc::clone(&instance.tokens);
+        let gateway = Arc::new(Gateway::new(instance, client));
         let server = Server::new(&limits, "two");
         let listener = Listener::bind(&config::Listen::Tcp(loopback()), None).expect("a free port");
         let config::Listen::Tcp(address) = listener.address() else { panic!("a TCP listener has a TCP address") };
@@ -60,13 +62,8 @@ impl World {
         (Self::before(application.address, more).await, application)
     }
 
-    /// Sends bytes as they are on a connection of their own, and reads until it is closed.
     async fn sends(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("the connection to be closed");
-        Answer(String::from_utf8_lossy(&answer).into_owned())
+        sends(self.address, request).await
     }
 
     /// A whole request with a good token.
@@ -83,16 +80,8 @@ impl World {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = TcpStream::connect(self.address).await.expect("a connection");
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2 in clear");
-        tokio::spawn(connection);
-        sender
+        over_http2(self.address).await
     }
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 fn written(directory: &Path, upstream: SocketAddr, more: &str) -> Config {
@@ -107,27 +96,6 @@ fn written(directory: &Path, upstream: SocketAddr, more: &str) -> Config {
     match config::load(&file) {
         Ok(loaded) => loaded.config,
         Err(problems) => panic!("{}", problems.annotated(false)),
-    }
-}
-
-/// What came back, as it was written on the wire.
-struct Answer(String);
-
-impl Answer {
-    fn status(&self) -> u16 {
-        self.0.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no status in {:?}", self.0))
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let head = self.0.split("\r\n\r\n").next().unwrap_or_default();
-        head.lines()
-            .skip(1)
-            .find_map(|line| line.split_once(": ").filter(|(found, _)| found.eq_ignore_ascii_case(name)))
-            .map(|(_, value)| value)
-    }
-
-    fn error(&self) -> (u16, Option<&str>) {
-        (self.status(), self.header("p2pi-error"))
     }
 }
 
@@ -174,34 +142,6 @@ impl Application {
     fn last(&self) -> (String, HeaderMap) {
         self.seen.lock().expect("no panic").last().cloned().expect("the application was reached")
     }
-}
-
-/// An application that reads a head on each connection, and then does what the test says.
-async fn scripted<F, A>(then: F) -> SocketAddr
-where
-    F: Fn(TcpStream, String) -> A + Send + Sync + 'static,
-    A: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind(loopback()).await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let head = head_of(&mut stream).await;
-            tokio::spawn(then(stream, head));
-        }
-    });
-    address
-}
-
-async fn head_of(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8_lossy(&head).into_owned()
 }
 
 #[tokio::test]
@@ -422,15 +362,6 @@ async fn events() -> (SocketAddr, mpsc::Sender<()>) {
     })
     .await;
     (address, go_on)
-}
-
-async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
-    let mut text = Vec::new();
-    let reading = async {
-        while !String::from_utf8_lossy(&text).contains(wanted) && stream.read_buf(&mut text).await.is_ok_and(|length| length > 0) {}
-    };
-    tokio::time::timeout(Duration::from_secs(5), reading).await.expect("it to come");
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 
 mod lane;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
