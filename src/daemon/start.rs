@@ -47,7 +47,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await?);
 
     let applications = Client::new(&Trust::system(&config.trust.ca)?, &config.limits);
-    let gateway = Arc::new(Gateway::new(Arc::clone(&instance), Arc::clone(&instance.tokens), applications));
+    let gateway = Arc::new(Gateway::new(Arc::clone(&instance), applications));
 
     let server = Server::new(&config.limits, &config.instance.name);
     let made = vec![

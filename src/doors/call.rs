@@ -160,7 +160,7 @@ impl Told {
 
 /// A function as a service. Its futures are its own: nothing is boxed per request.
 #[derive(Clone, Debug)]
-pub struct Handler<F>(pub(super) F);
+pub(super) struct Handler<F>(pub(super) F);
 
 impl<F, A> Service<Request<IncomingBody>> for Handler<F>
 where

@@ -56,7 +56,7 @@ pub fn peers_of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<(Id,
 }
 
 fn peers_column(caller: &Caller) -> Option<String> {
-    caller.peers.as_ref().map(|peers| json(peers))
+    caller.peers.as_ref().map(json)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Caller> {

@@ -85,6 +85,7 @@ impl World {
                     authorize_url: None,
                     token_url: format!("http://{peer}/oauth/token").parse().expect("a URL"),
                 },
+                ca: None,
                 created_at: now.wall,
             };
             ob_app::insert(transaction, &seals, &app)?;
