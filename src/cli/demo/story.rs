@@ -78,6 +78,9 @@ impl<'a> Story<'a> {
         let create = ["peer", "create", "instance2", "--url", &self.two.public_url, "--client-id", &self.client_id, "--scope", "p2pi"];
         let create = [&create[..], &["--ca", &authority, "--client-secret-stdin"]].concat();
         let peer = self.command(self.one, &create, Some(&self.client_secret)).await?;
+        if let Some(probe) = peer["probe"].as_str() {
+            self.narrator.got(probe);
+        }
         expect("the peer's state", "ready_to_link", &text(&peer, "state")?)?;
         self.narrator.got(&format!("{}: {}", text(&peer, "state")?, text(&peer, "reason").unwrap_or_default()));
         let caller = self.command(self.one, &["caller", "add", "customers", "--peer", "instance2"], None).await?;
