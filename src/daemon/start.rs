@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::middleware;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,9 +13,9 @@ use crate::clock::Clock;
 use crate::config::{Loaded, Tls};
 use crate::doors::admin::access::{Allowed, Group};
 use crate::doors::admin::{self, AdminState};
-use crate::doors::console;
 use crate::doors::gateway::Gateway;
 use crate::doors::relay::Relay;
+use crate::doors::{browser, console, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::serve::{Server, Serving};
@@ -65,10 +65,12 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         reloader: Arc::clone(&reloader),
         listeners: sockets.listening(&config),
     });
+    let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
+    let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);
     let addresses = sockets.addresses();
     for listener in sockets.public {
         let serving = Serving { tls: public_tls.clone(), extended_connect: true, ..Serving::default() };
-        server.serve(listener, serving, gateway.service(Router::new()));
+        server.serve(listener, serving, gateway.service(pages.clone()));
     }
     for listener in sockets.local {
         let relay = relay.service(port(&listener));

@@ -6,6 +6,7 @@ mod call;
 pub mod console;
 pub mod form;
 pub mod gateway;
+pub mod link;
 pub mod local_browser;
 pub mod relay;
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! Pages work without script and load nothing: one inline style, allowed by its hash.
 
+pub mod link;
+
 use std::sync::LazyLock;
 
 use askama::Template;

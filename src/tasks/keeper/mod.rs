@@ -299,7 +299,8 @@ impl Links {
         self.actors.lock().expect("nothing panics while it is held").insert(id, Running { link, commands });
     }
 
-    fn by_id(&self, id: Id) -> Option<Arc<Link>> {
+    /// The link to the peer with that id.
+    pub fn by_id(&self, id: Id) -> Option<Arc<Link>> {
         self.actors.lock().expect("nothing panics while it is held").get(&id).map(|running| Arc::clone(&running.link))
     }
 

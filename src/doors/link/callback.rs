@@ -1,0 +1,191 @@
+//! The callback: the peer's answer, in the browser that pressed the button. The code is claimed in one transaction, sent once, and what
+//! comes of it is finished whether the browser waits or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::Uri;
+use http::header::{HeaderMap, SET_COOKIE};
+
+use super::outcome::Outcome;
+use super::{LinkDoor, handshake_cookie};
+use crate::doors::browser;
+use crate::id::Id;
+use crate::oauth::parameters::Parameters;
+use crate::oauth::token::{self, Kind};
+use crate::outbound::answer::{self, Answer};
+use crate::outbound::callback::{self, Arrival, Exchange, Next, Refusal};
+use crate::outbound::exchange::{Ask, Client};
+use crate::outbound::handshake::Stage;
+use crate::secret::{Digest, SecretString};
+use crate::store::handshake as rows;
+use crate::tasks::keeper::Installation;
+
+/// How often, and how long apart, a new link is offered to a store that does not take it.
+const STORE_TRIES: u32 = 5;
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// `GET /oauth/callback`
+pub(super) async fn arrive(State(door): State<Arc<LinkDoor>>, uri: Uri, headers: HeaderMap) -> Response {
+    answered(door, "/oauth/callback", uri.query().unwrap_or_default(), &headers).await
+}
+
+/// `GET /oauth/callback/{ob app}`
+pub(super) async fn arrive_for_app(State(door): State<Arc<LinkDoor>>, Path(app): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    answered(door, &format!("/oauth/callback/{app}"), uri.query().unwrap_or_default(), &headers).await
+}
+
+async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &HeaderMap) -> Response {
+    let config = door.instance.config();
+    let public_url = &config.instance.public_url;
+    let parameters = match Parameters::read(query.as_bytes()) {
+        Ok(parameters) => parameters,
+        Err(problem) => return Outcome::Malformed(problem.to_string()).page(&config),
+    };
+    if let Err(doubled) = parameters.each_once() {
+        return Outcome::Malformed(doubled.to_string()).page(&config);
+    }
+    let value = |name: &str| parameters.the(name).ok().flatten().map(str::to_owned);
+    let Some(state) = value("state").and_then(|state| token::digest_if(Kind::State, &state)) else {
+        return Outcome::Refused(Refusal::UnknownState).page(&config);
+    };
+    let cookie = handshake_cookie(public_url, &state);
+    let arrival = Arrival {
+        redirect_uri: public_url.join(path),
+        browser: browser::cookie(headers, &cookie).and_then(|value| token::digest_if(Kind::State, value)),
+        code: value("code").map(SecretString::from),
+        error: value("error"),
+        error_description: value("error_description"),
+        iss: value("iss"),
+    };
+    // Finished apart from the browser: somebody may close it while the code is under way.
+    let finished = tokio::spawn(Arc::clone(&door).finish(state, arrival)).await;
+    let (outcome, is_over) = finished.unwrap_or((Outcome::NotStored, false));
+    let mut response = outcome.page(&config);
+    if is_over {
+        response.headers_mut().append(SET_COOKIE, browser::set_cookie(public_url, &cookie, "", Some(Duration::ZERO)));
+    }
+    response
+}
+
+/// A handshake that an arrival has moved on.
+struct Claimed {
+    peer: Id,
+    handshake: Id,
+    name: String,
+    next: Next,
+    is_over: bool,
+}
+
+impl LinkDoor {
+    /// Judges the arrival and does what follows; whether the handshake is over with it.
+    async fn finish(self: Arc<Self>, state: Digest, arrival: Arrival) -> (Outcome, bool) {
+        let Ok(claimed) = self.claim(state, arrival).await else { return (Outcome::NotStored, false) };
+        let Claimed { peer, handshake, name, next, is_over } = match claimed {
+            Ok(claimed) => claimed,
+            Err(refusal) => return (Outcome::Refused(refusal), false),
+        };
+        let outcome = match next {
+            Next::Refused(refusal) => Outcome::Refused(refusal),
+            Next::Declined => Outcome::Declined { peer: name },
+            Next::PeerRefused(error) => Outcome::PeerRefused { peer: name, error },
+            Next::Exchange(exchange) => self.exchange(peer, handshake, &name, exchange).await,
+        };
+        if is_over {
+            self.links.changed(peer).await;
+        }
+        (outcome, is_over)
+    }
+
+    /// Finds the handshake of a state, and moves it on as the arrival says; two at once cannot both.
+    async fn claim(&self, state: Digest, arrival: Arrival) -> Result<Result<Claimed, Refusal>, crate::store::StoreError> {
+        let instance = Arc::clone(&self.instance);
+        let links = Arc::clone(&self.links);
+        self.instance
+            .store
+            .write(move |transaction| {
+                let now = transaction.now().wall;
+                let found = rows::by_state(transaction, instance.store.seals(), instance.store.epoch(), state)?;
+                let Some((peer, handshake)) = found.as_ref().map(|found| (found.peer, found.id)) else {
+                    return Ok(Err(Refusal::UnknownState));
+                };
+                let judgement = callback::judge(found, arrival.clone(), now);
+                if let Some(stage) = &judgement.stage
+                    && !rows::advance(transaction, handshake, rows::PRESSED, stage)?
+                {
+                    return Ok(Err(Refusal::Used));
+                }
+                let name = links.by_id(peer).map(|link| link.target().name.clone()).unwrap_or_default();
+                Ok(Ok(Claimed { peer, handshake, name, next: judgement.next, is_over: judgement.stage.is_some() }))
+            })
+            .await
+    }
+
+    /// Sends the code, once, and stores what comes of it.
+    async fn exchange(&self, peer: Id, handshake: Id, name: &str, exchange: Exchange) -> Outcome {
+        let Some(facts) = self.links.by_id(peer).map(|link| link.facts()) else { return Outcome::Refused(Refusal::Replaced) };
+        let Some(app) = &facts.ob_app else { return Outcome::Refused(Refusal::Replaced) };
+        let us = Client::new(app, &exchange.token_endpoint, facts.metadata.as_ref());
+        let ask = Ask::Code { code: &exchange.code, verifier: &exchange.verifier, redirect_uri: &exchange.redirect_uri };
+        let requested = self.instance.clock.now();
+        let peer_name = name.to_owned();
+        let outcome = match self.links.ask(&facts, &us, ask).await.answer {
+            Answer::Granted(granted) => {
+                let linked_as = granted.subject.clone();
+                return match self.install(Installation { handshake, peer, requested, granted: *granted }).await {
+                    Some(true) => Outcome::Linked { peer: peer_name, linked_as },
+                    Some(false) => Outcome::Refused(Refusal::Replaced),
+                    None => Outcome::NotStored,
+                };
+            }
+            Answer::Refused { code, description } if code == "invalid_grant" => {
+                Outcome::WrongCode { peer: peer_name, error: answer::refusal_in_words(&code, &description) }
+            }
+            Answer::Refused { code, description } => {
+                let error = match code.as_str() {
+                    "invalid_client" => format!(
+                        "{}; it does not take our client secret (p2pid ob update {})",
+                        answer::refusal_in_words(&code, &description),
+                        app.name
+                    ),
+                    _ => answer::refusal_in_words(&code, &description),
+                };
+                Outcome::PeerRefused { peer: peer_name, error }
+            }
+            Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
+            Answer::Inconclusive { what, .. } | Answer::NotSent(what) => Outcome::Inconclusive { peer: peer_name, what },
+        };
+        self.fail(handshake, name, &outcome).await;
+        outcome
+    }
+
+    /// Offers a new link to the store until it takes it, for a few seconds; `None` when it did not.
+    async fn install(&self, new: Installation) -> Option<bool> {
+        for _ in 0..STORE_TRIES {
+            match self.links.install(new.clone()).await {
+                Ok(is_linked) => return Some(is_linked),
+                Err(error) => tracing::error!(reason = %error, "a new link is not stored yet"),
+            }
+            self.instance.clock.sleep(STORE_AGAIN).await;
+        }
+        None
+    }
+
+    async fn fail(&self, handshake: Id, peer: &str, outcome: &Outcome) {
+        let why = match outcome {
+            Outcome::WrongCode { error, .. } | Outcome::PeerRefused { error, .. } => format!("the peer answered {error}"),
+            Outcome::Inconclusive { what, .. } => format!("the code was sent, and no clear answer came: {what}"),
+            _ => return,
+        };
+        tracing::warn!(peer, reason = why, "a handshake failed");
+        let failed = self.instance.store.write(move |transaction| {
+            let stage = Stage::Failed { at: transaction.now().wall, why: why.clone() };
+            rows::advance(transaction, handshake, rows::EXCHANGING, &stage)
+        });
+        if let Err(error) = failed.await {
+            tracing::warn!(reason = %error, "that a handshake failed could not be written down; it shows as failed in two minutes");
+        }
+    }
+}
