@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::middleware;
+use axum::{Router, middleware};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use crate::doors::admin::access::{Allowed, Group};
 use crate::doors::admin::{self, AdminState};
 use crate::doors::gateway::Gateway;
 use crate::doors::relay::Relay;
-use crate::doors::{browser, console, link};
+use crate::doors::{authorization, browser, console, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::serve::{Server, Serving};
@@ -67,10 +67,11 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     });
     let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
     let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);
+    let built_in = below_public_url(&instance, authorization::router(&instance).merge(pages));
     let addresses = sockets.addresses();
     for listener in sockets.public {
         let serving = Serving { tls: public_tls.clone(), extended_connect: true, ..Serving::default() };
-        server.serve(listener, serving, gateway.service(pages.clone()));
+        server.serve(listener, serving, gateway.service(built_in.clone()));
     }
     for listener in sockets.local {
         let relay = relay.service(port(&listener));
@@ -89,6 +90,14 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
     Ok(Running { instance, links, reloader, server, ready, addresses, tasks })
+}
+
+/// Our own paths, at the root and, for a public_url with a path, below it: a proxy may take the path away or leave it.
+fn below_public_url(instance: &Instance, routes: Router) -> Router {
+    match instance.config().instance.public_url.url().path().trim_end_matches('/') {
+        "" => routes,
+        path => routes.clone().nest(path, routes),
+    }
 }
 
 /// The state keys that systemd hands over, which then take the place of `state_dir/key`.

@@ -1,6 +1,7 @@
 //! Everything that comes in over HTTP. A door loads the facts, has the core judge them, commits and answers; a door does not call a door.
 
 pub mod admin;
+pub mod authorization;
 pub mod browser;
 mod call;
 pub mod console;

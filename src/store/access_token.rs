@@ -26,6 +26,7 @@ const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expire
         EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0)
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
     WHERE t.digest = ?1";
+const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
 const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation = ?2";
 const END_BEFORE: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation < ?2 AND ended = 0";
 
@@ -77,6 +78,11 @@ pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fa
         Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended: row.get(5)?, is_first_presentation: row.get(12)? })
     });
     Ok(found.optional()?)
+}
+
+/// The grant and the app that a token was issued to, whether or not it is still good.
+pub fn owner(connection: &Connection, digest: Digest) -> Result<Option<(Id, Id)>, Fault> {
+    Ok(connection.prepare_cached(OWNER)?.query_row([digest], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// The token with that digest if it is good now, having written down that its pair has arrived.

@@ -23,6 +23,7 @@ const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires
     JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
     LEFT JOIN user u ON u.id = g.user
     WHERE t.digest = ?1";
+const OWNER: &str = "SELECT g.id, g.app FROM refresh_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
 const INSERT: &str = "INSERT INTO refresh_token
         (digest, grant, generation, state, since_wall, since_boot, since_boot_id, renewed_at, used, remints)
     VALUES (?1, ?2, ?3, 'current', ?4, ?5, ?6, ?4, ?7, 0)";
@@ -62,6 +63,11 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
         facts.repeat = Some(open_repeat(seals, presented, digest, &facts, &sealed)?);
     }
     Ok(Some((facts, login)))
+}
+
+/// The grant and the app that a refresh token was issued to, at whatever state.
+pub fn owner(connection: &Connection, digest: Digest) -> Result<Option<(Id, Id)>, Fault> {
+    Ok(connection.prepare_cached(OWNER)?.query_row([digest], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// A refresh token that was presented and judged.

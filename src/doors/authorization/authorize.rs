@@ -1,0 +1,245 @@
+//! `/oauth/authorize`: a GET asks, a POST decides.
+//!
+//! Whoever is not signed in logs in first, with the request in `next`; only then does it become a question, a row that is tied to the
+//! session and answered once.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use url::Url;
+
+use super::login;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::doors::browser::{self, SignedIn, Visitor, is_own_post, say, see_other, unavailable};
+use crate::doors::form;
+use crate::id::Id;
+use crate::inbound::authorize::{self, Destination, Untrusted, answer_url};
+use crate::inbound::consent::{Authorization, Decider, Decision, Refusal, Stage, TIME_TO_DECIDE, decide as take_answer};
+use crate::inbound::ib_app::IbApp;
+use crate::inbound::user::APPROVE_LINKS;
+use crate::instance::Instance;
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::parameters::{Malformed, Parameters};
+use crate::oauth::token::{Kind, mint};
+use crate::observe::log::AUDIT;
+use crate::observe::point;
+use crate::pages::{self, ScopeLine};
+use crate::secret::{Digest, ExposeSecret};
+use crate::store::{StoreError, Transaction, authorization, ib_app, user};
+
+/// Why an authorization request is answered with a page, and no redirect.
+#[derive(Debug, thiserror::Error)]
+enum Unanswerable {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// GET /oauth/authorize
+pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let query = request.uri().query().unwrap_or_default();
+    let (app, destination, parameters) = match trusted(&instance, query).await {
+        Ok(trusted) => trusted,
+        Err(error) => return cannot_answer(&config, &error),
+    };
+    let visitor = match Visitor::of(&instance, request.headers()).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    let Some(signed_in) = visitor.signed_in.clone() else {
+        return see_other(&login::url(&config, &format!("{}?{query}", request.uri().path())));
+    };
+    match authorize::judge(&app, &parameters, destination.clone()) {
+        Ok(question) => put(&instance, visitor, &signed_in, &app, question).await,
+        Err(error) => {
+            tracing::info!(client = app.client_id, %error, "an authorization request was refused");
+            see_other(&error_url(&config, &destination, &error))
+        }
+    }
+}
+
+/// POST /oauth/authorize: Allow or Decline.
+pub(super) async fn decide(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
+        Ok(read) => read,
+        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    };
+    let visitor = match Visitor::of(&instance, &parts.headers).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    let token = form.the("token").ok().flatten();
+    let is_ours = is_own_post(&parts.headers, &config.instance.public_url) && visitor.is_form_token(&instance, token);
+    let (Some(signed_in), true) = (visitor.signed_in, is_ours) else { return browser::not_our_form(&config) };
+    let id = form.the("authorization").ok().flatten().and_then(|id| id.parse::<Id>().ok());
+    let decision = match form.the("decision") {
+        Ok(Some("allow")) => Some(Decision::Allow),
+        Ok(Some("decline")) => Some(Decision::Decline),
+        _ => None,
+    };
+    let (Some(id), Some(decision)) = (id, decision) else {
+        let paragraphs = ["The form does not say what you decided.", "Go back and press Allow or Decline."];
+        return say(&config, StatusCode::BAD_REQUEST, "No decision", &paragraphs);
+    };
+    match decided(&instance, &config, &signed_in, id, decision).await {
+        Ok(Ok(location)) => see_other(&location),
+        Ok(Err(refusal)) => not_decided(&config, refusal),
+        Err(_) => unavailable(&config),
+    }
+}
+
+/// The origins that a form on the way to `next`, an authorization request of ours, may end at.
+pub(super) async fn form_targets(instance: &Instance, next: &str) -> Vec<String> {
+    let query = next.split_once('?').map_or("", |(_, query)| query);
+    match trusted(instance, query).await {
+        Ok((_, destination, _)) => origin(&destination).into_iter().collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The app, the destination and the parameters of a request that may be answered by a redirect.
+async fn trusted(instance: &Instance, query: &str) -> Result<(IbApp, Destination, Parameters), Unanswerable> {
+    let parameters = Parameters::read(query.as_bytes())?;
+    let client_id = authorize::client_id(&parameters)?.to_owned();
+    let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &client_id)).await?;
+    let app = app.ok_or(Untrusted::UnknownClient)?;
+    let destination = authorize::destination(&app, &parameters)?;
+    Ok((app, destination, parameters))
+}
+
+fn cannot_answer(config: &Config, error: &Unanswerable) -> Response {
+    if let Unanswerable::Store(_) = error {
+        return unavailable(config);
+    }
+    tracing::info!(%error, "an authorization request cannot be answered");
+    let what = format!("It says: {error}.");
+    let next = format!(
+        "Nothing was allowed, and you are not sent back. Ask whoever runs that application to compare its client_id and its redirect URI with \
+         what is registered here (p2pid ib show), then open a new request URL. This is {}.",
+        config.instance.public_url.as_str()
+    );
+    say(
+        config,
+        StatusCode::BAD_REQUEST,
+        "This request cannot be answered",
+        &["An application sent you here with a faulty request.", &what, &next],
+    )
+}
+
+/// Puts the question to somebody who is signed in.
+async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, app: &IbApp, question: authorize::Request) -> Response {
+    let config = instance.config();
+    let now = instance.clock.now().wall;
+    let until: Timestamp = now.plus(TIME_TO_DECIDE);
+    let authorization = Authorization {
+        id: Id::new(now, instance.random.as_ref()),
+        app: app.id,
+        user: signed_in.user.id,
+        session: signed_in.session.digest,
+        request: question.clone(),
+        stage: Stage::Pending { until },
+    };
+    let id = authorization.id.to_string();
+    let written = instance.store.write(move |transaction| authorization::insert(transaction, &authorization, until)).await;
+    if written.is_err() {
+        return unavailable(&config);
+    }
+    let scopes: Vec<ScopeLine<'_>> = question
+        .scope
+        .words()
+        .map(|name| ScopeLine { name, description: config.scopes.get(name).map_or("no description", |offered| offered.text.as_str()) })
+        .collect();
+    let public_url = &config.instance.public_url;
+    let (action, logout) = (public_url.join("/oauth/authorize"), public_url.join("/logout"));
+    let (token, target) = (visitor.form_token(instance), origin(&question.destination));
+    let page = pages::Consent {
+        instance: &config.instance.name,
+        app: &app.name,
+        client_id: &app.client_id,
+        tenant: &app.tenant,
+        scopes: &scopes,
+        destination: &question.destination.redirect_uri,
+        login: &signed_in.user.login,
+        may_approve: signed_in.user.may(&app.tenant, APPROVE_LINKS),
+        action: &action,
+        logout: &logout,
+        token: &token,
+        authorization: &id,
+    };
+    let targets: Vec<&str> = target.as_deref().into_iter().collect();
+    visitor.answered(pages::page(StatusCode::OK, &page, &targets).into_response())
+}
+
+/// Takes the answer; where it sends the browser.
+async fn decided(
+    instance: &Instance,
+    config: &Config,
+    signed_in: &SignedIn,
+    id: Id,
+    decision: Decision,
+) -> Result<Result<String, Refusal>, StoreError> {
+    let code = mint(Kind::Code, instance.random.as_ref());
+    let digest = Digest::of(code.expose_secret());
+    let (user_id, session, code_ttl) = (signed_in.user.id, signed_in.session.digest, config.tokens.code_ttl);
+    let judge = move |transaction: &Transaction<'_>| {
+        let Some(asked) = authorization::by_id(transaction, id)? else { return Ok(Err(Refusal::NotAsked)) };
+        let (app, person) = (ib_app::by_id(transaction, asked.app)?, user::by_id(transaction, user_id)?);
+        let (Some(app), Some(person)) = (app, person) else { return Ok(Err(Refusal::NotAsked)) };
+        let decider = Decider { user: user_id, session, may_approve: person.may(&app.tenant, APPROVE_LINKS) };
+        match take_answer(asked, decision, &decider, digest, code_ttl, transaction.now().wall) {
+            Ok(decided) => {
+                authorization::move_to(transaction, decided.id, &decided.stage)?;
+                Ok(Ok((app.client_id, decided.request.destination)))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    };
+    let (client, destination) = match instance.store.write(judge).await? {
+        Ok(decided) => decided,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let login = &signed_in.user.login;
+    Ok(Ok(match decision {
+        Decision::Allow => {
+            point::passed("code_issued");
+            tracing::info!(target: AUDIT, event = "link_allowed", client, by = login);
+            answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())])
+        }
+        Decision::Decline => {
+            tracing::info!(target: AUDIT, event = "link_declined", client, by = login);
+            error_url(config, &destination, &WireError::new(Code::AccessDenied, format!("{login} declined")))
+        }
+    }))
+}
+
+fn not_decided(config: &Config, refusal: Refusal) -> Response {
+    let (status, next) = match refusal {
+        Refusal::NotAsked => (StatusCode::FORBIDDEN, "Open the request URL again in this browser."),
+        Refusal::AlreadyDecided => (StatusCode::CONFLICT, "Nothing was changed. If the link does not work, open a new request URL."),
+        Refusal::TooLate => (StatusCode::GONE, "Nothing was allowed. Open a new request URL."),
+        Refusal::MayNotApprove => (
+            StatusCode::FORBIDDEN,
+            "Nothing was allowed. Ask an administrator of this instance to open the request URL, or for links.approve.",
+        ),
+    };
+    let heading = format!("Not taken: {refusal}");
+    say(config, status, &heading, &[next])
+}
+
+fn error_url(config: &Config, destination: &Destination, error: &WireError) -> String {
+    let answer = [("error", error.code.as_str()), ("error_description", error.description())];
+    answer_url(destination, config.instance.public_url.as_str(), &answer)
+}
+
+/// The origin of a redirect URI, for `form-action`.
+fn origin(destination: &Destination) -> Option<String> {
+    Url::parse(&destination.redirect_uri).ok().map(|url| url.origin().ascii_serialization())
+}

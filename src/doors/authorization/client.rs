@@ -1,0 +1,158 @@
+//! What the endpoints for clients share: the form with its client authentication, the answers, and what the log and the audit hear.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::clock::Moment;
+use crate::doors::browser::address;
+use crate::doors::form::{self, NoForm};
+use crate::id::Id;
+use crate::inbound::event::Event;
+use crate::instance::Instance;
+use crate::oauth::client_auth::{self, Presented};
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::parameters::Parameters;
+use crate::observe::log::AUDIT;
+use crate::store::StoreError;
+
+/// The longest that a request which opens and moves no window may take to arrive.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
+
+/// A client's request at one of our endpoints.
+#[derive(Debug)]
+pub(super) struct ClientRequest {
+    /// Names it in the log and in the answer.
+    pub(super) id: Id,
+    /// When it arrived.
+    pub(super) arrived: Moment,
+    /// From where, as far as it is known.
+    pub(super) from: Option<IpAddr>,
+}
+
+/// Why a client gets an error.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// There is no form.
+    #[error(transparent)]
+    NoForm(#[from] NoForm),
+    /// Parameters stand in the query, where logs keep them.
+    #[error("parameters belong into the body")]
+    Query,
+    /// The request is malformed, or is refused for a reason of its own.
+    #[error(transparent)]
+    Refused(#[from] WireError),
+    /// The client is not known by the credentials that it presents.
+    #[error("the client is not known by these credentials")]
+    UnknownClient,
+    /// The store did not judge it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It came too slowly to be judged.
+    #[error("the request took too long to arrive")]
+    TooSlow,
+}
+
+impl ClientError {
+    fn wire(&self) -> WireError {
+        match self {
+            Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
+            Self::Refused(error) => error.clone(),
+            Self::UnknownClient => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::Store(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoForm(error) => error.status(),
+            Self::Store(StoreError::Fault(_) | StoreError::Panicked) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Query | Self::Refused(_) | Self::UnknownClient | Self::Store(_) | Self::TooSlow => self.wire().code.status(),
+        }
+    }
+}
+
+impl ClientRequest {
+    /// Reads a request: its form, and the client that it claims to come from. It must be there within `longest`.
+    pub(super) async fn read(
+        instance: &Instance,
+        request: Request,
+        longest: Duration,
+    ) -> (Self, Result<(Parameters, Presented), ClientError>) {
+        let arrived = instance.clock.now();
+        let id = Id::new(arrived.wall, instance.random.as_ref());
+        let config = instance.config();
+        let (parts, body) = request.into_parts();
+        let this = Self { id, arrived, from: address(&parts, &config) };
+        let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
+        let form = tokio::time::timeout(longest, form::read(Request::from_parts(parts, body), config.limits.form_bytes)).await;
+        let read = || {
+            let (parts, form) = form.map_err(|_| ClientError::TooSlow)??;
+            if has_query {
+                return Err(ClientError::Query);
+            }
+            let presented = client_auth::presented(&parts.headers, &form)?;
+            Ok((form, presented))
+        };
+        (this, read())
+    }
+
+    /// A 200 with a document that nobody keeps.
+    pub(super) fn answer(&self, json: String) -> Response {
+        self.finish((StatusCode::OK, json).into_response())
+    }
+
+    /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
+    pub(super) fn refuse(&self, error: &ClientError) -> Response {
+        let wire = error.wire();
+        let (request_id, from) = (self.id, self.from);
+        match error {
+            ClientError::Store(_) => tracing::warn!(%request_id, ?from, %error, "a client's request was not judged"),
+            _ => tracing::info!(%request_id, ?from, code = wire.code.as_str(), %error, "a client's request was refused"),
+        }
+        let mut response = self.finish((error.status(), wire.to_json()).into_response());
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
+        }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// Tells the audit of what was judged.
+    pub(super) fn tell(&self, event: &Event, client: &str, grant: Option<Id>) {
+        let (request_id, from, name) = (self.id, self.from, event.name());
+        if event.is_alert() {
+            tracing::warn!(target: AUDIT, event = name, client, ?grant, ?from, %request_id, details = ?event, "needs a look");
+        } else {
+            tracing::info!(target: AUDIT, event = name, client, ?grant, ?from, %request_id, details = ?event);
+        }
+    }
+
+    fn finish(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+        headers.insert(REQUEST_ID, HeaderValue::try_from(self.id.to_string()).expect("hexadecimal digits are visible ASCII"));
+        response
+    }
+}
+
+/// 405 for everything but POST.
+pub(super) async fn post_only() -> Response {
+    let error = WireError::new(Code::InvalidRequest, "this endpoint takes POST only");
+    let headers = [
+        (ALLOW, HeaderValue::from_static("POST")),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (StatusCode::METHOD_NOT_ALLOWED, headers, error.to_json()).into_response()
+}

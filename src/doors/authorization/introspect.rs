@@ -1,0 +1,126 @@
+//! `/oauth/introspect` (RFC 7662): a client may look at its own tokens; of everything else it learns that it is not active, and no more.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::client::{ClientError, ClientRequest, LONGEST};
+use super::token::policy;
+use crate::clock::Timestamp;
+use crate::config::Tokens;
+use crate::inbound::grant::Fresh;
+use crate::inbound::ib_app::{GrantType, IbApp};
+use crate::inbound::refresh;
+use crate::instance::Instance;
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::token::{Kind, digest_if};
+use crate::oauth::token_request::required;
+use crate::secret::{ExposeSecret, SecretString};
+use crate::store::{Fault, Seals, Transaction, access_token, ib_app, refresh_token};
+
+/// What is said of a token that is active.
+#[derive(Debug, Serialize)]
+struct Active {
+    active: bool,
+    scope: String,
+    client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    iss: String,
+}
+
+/// POST /oauth/introspect
+pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let looked = async {
+        let (form, presented) = read?;
+        form.each_once().map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
+        let token = SecretString::from(required(&form, "token")?);
+        let config = instance.config();
+        let (seals, issuer, tokens) = (instance.store.seals().clone(), config.instance.public_url.clone(), config.tokens.clone());
+        let judge = move |transaction: &Transaction<'_>| -> Result<Option<Option<Active>>, Fault> {
+            let Some(app) = ib_app::authenticate(transaction, &seals, &presented)? else { return Ok(None) };
+            Ok(Some(look(transaction, &seals, &app, &token, issuer.as_str(), &tokens)?))
+        };
+        instance.store.write(judge).await?.ok_or(ClientError::UnknownClient)
+    };
+    match looked.await {
+        Ok(Some(active)) => client.answer(serde_json::to_string(&active).expect("texts and numbers serialize")),
+        Ok(None) => client.answer(r#"{"active":false}"#.to_owned()),
+        Err(error) => client.refuse(&error),
+    }
+}
+
+/// What `app` may know of `token`. Looking at it is a presentation: it shows that the pair has arrived.
+fn look(
+    transaction: &Transaction<'_>,
+    seals: &Seals,
+    app: &IbApp,
+    token: &SecretString,
+    issuer: &str,
+    tokens: &Tokens,
+) -> Result<Option<Active>, Fault> {
+    let text = token.expose_secret();
+    if let Some(digest) = digest_if(Kind::Access, text) {
+        if access_token::owner(transaction, digest)?.is_none_or(|(_, owner)| owner != app.id) {
+            return Ok(None);
+        }
+        return Ok(access_token::present(transaction, digest)?.map(|found| Active {
+            active: true,
+            scope: found.bearer.scope.to_string(),
+            client_id: found.bearer.client_id,
+            token_type: Some("Bearer"),
+            exp: found.bearer.expires_at.seconds(),
+            iat: Some(found.issued_at.seconds()),
+            sub: Some(found.bearer.subject),
+            iss: issuer.to_owned(),
+        }));
+    }
+    if digest_if(Kind::Refresh, text).is_none() || !app.may_use(GrantType::RefreshToken) {
+        return Ok(None);
+    }
+    look_at_refresh_token(transaction, seals, app, token, issuer, tokens)
+}
+
+/// A refresh token is active when presenting it now would get tokens.
+fn look_at_refresh_token(
+    transaction: &Transaction<'_>,
+    seals: &Seals,
+    app: &IbApp,
+    token: &SecretString,
+    issuer: &str,
+    tokens: &Tokens,
+) -> Result<Option<Active>, Fault> {
+    let Some((facts, login)) = refresh_token::find(transaction, seals, token)? else { return Ok(None) };
+    let policy = policy(tokens, app);
+    let nothing = || SecretString::from(String::new());
+    let fresh = Fresh { access: nothing(), refresh: nothing() };
+    // Asked for the scope that the first answer had, as its repetition would be.
+    let scope = facts.repeat.as_ref().map(|repeat| &repeat.scope);
+    let question = refresh::Request { client: app.id, token, scope, from: None, fresh: &fresh };
+    if refresh::judge(&facts, &question, &policy, transaction.now()).answer.is_err() {
+        return Ok(None);
+    }
+    if facts.presented.state == refresh::State::Current {
+        refresh_token::arrived(transaction, facts.grant.id, facts.presented.generation)?;
+    }
+    let idle_end = facts.current.renewed_at.plus(policy.refresh_ttl);
+    let exp: Timestamp = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
+    Ok(Some(Active {
+        active: true,
+        scope: facts.grant.scope.to_string(),
+        client_id: app.client_id.clone(),
+        token_type: None,
+        exp: exp.seconds(),
+        iat: None,
+        sub: login,
+        iss: issuer.to_owned(),
+    }))
+}

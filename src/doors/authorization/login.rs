@@ -1,0 +1,183 @@
+//! `/login` and `/logout`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::SET_COOKIE;
+
+use super::authorize;
+use crate::config::Config;
+use crate::doors::browser::{self, Visitor, address, is_own_post, say, see_other, unavailable};
+use crate::doors::form;
+use crate::instance::Instance;
+use crate::oauth::parameters::Parameters;
+use crate::observe::log::AUDIT;
+use crate::pages;
+use crate::secret::SecretString;
+use crate::store::user;
+
+/// The URL of the log-in that goes on to `next`, a path and query of ours.
+pub(super) fn url(config: &Config, next: &str) -> String {
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+    config.instance.public_url.join(&format!("/login?{query}"))
+}
+
+/// GET /login
+pub(super) async fn show(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let query = Parameters::read(request.uri().query().unwrap_or_default().as_bytes()).unwrap_or_default();
+    let next = next(&query);
+    let visitor = match Visitor::of(&instance, request.headers()).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    match (&visitor.signed_in, next) {
+        (Some(_), Some(next)) => see_other(&next_url(&config, next)),
+        (Some(signed_in), None) => {
+            let who = format!("You are signed in as {}.", signed_in.user.login);
+            say(&config, StatusCode::OK, "Signed in", &[&who, "Open the request URL that you were given."])
+        }
+        (None, next) => ask(&instance, visitor, next, "", StatusCode::OK, None).await,
+    }
+}
+
+/// POST /login
+pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
+        Ok(read) => read,
+        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    };
+    let visitor = match Visitor::of(&instance, &parts.headers).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    let token = form.the("token").ok().flatten();
+    if !is_own_post(&parts.headers, &config.instance.public_url) || !visitor.is_form_token(&instance, token) {
+        return browser::not_our_form(&config);
+    }
+    let next = next(&form);
+    let (Ok(Some(login)), Ok(Some(password))) = (form.the("username"), form.the("password")) else {
+        return ask(&instance, visitor, next, "", StatusCode::BAD_REQUEST, Some("Type your login and your password.")).await;
+    };
+    let named = login.to_owned();
+    let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
+    let hash = found.as_ref().and_then(|user| user.password.clone());
+    let Ok(is_right) = instance.passwords.verify(hash, SecretString::from(password)).await else {
+        let problem = Some("Too many people log in at this moment. Try again.");
+        return ask(&instance, visitor, next, login, StatusCode::SERVICE_UNAVAILABLE, problem).await;
+    };
+    let from = address(&parts, &config);
+    let Some(user) = found.filter(|_| is_right) else {
+        // What was typed is not logged: people type passwords into the wrong field.
+        tracing::info!(target: AUDIT, event = "login_failed", ?from);
+        return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
+    };
+    let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };
+    tracing::info!(target: AUDIT, event = "login", login = user.login, ?from);
+    let mut response = see_other(&next.map_or_else(|| config.instance.public_url.join("/login"), |next| next_url(&config, next)));
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// GET /logout
+pub(super) async fn show_logout(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let visitor = match Visitor::of(&instance, request.headers()).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    let Some(signed_in) = &visitor.signed_in else { return signed_out(&config) };
+    let (token, action) = (visitor.form_token(&instance), config.instance.public_url.join("/logout"));
+    let page = pages::Logout { instance: &config.instance.name, action: &action, token: &token, login: &signed_in.user.login };
+    pages::page(StatusCode::OK, &page, &[]).into_response()
+}
+
+/// POST /logout
+pub(super) async fn sign_out(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let config = instance.config();
+    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
+        Ok(read) => read,
+        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    };
+    let visitor = match Visitor::of(&instance, &parts.headers).await {
+        Ok(visitor) => visitor,
+        Err(_) => return unavailable(&config),
+    };
+    let token = form.the("token").ok().flatten();
+    let is_ours = is_own_post(&parts.headers, &config.instance.public_url) && visitor.is_form_token(&instance, token);
+    let (Some(signed_in), true) = (visitor.signed_in, is_ours) else { return browser::not_our_form(&config) };
+    let Ok(cookie) = browser::end_session(&instance, &signed_in.session).await else { return unavailable(&config) };
+    let mut response = signed_out(&config);
+    response.headers_mut().append(SET_COOKIE, cookie);
+    response
+}
+
+fn signed_out(config: &Config) -> Response {
+    say(config, StatusCode::OK, "Signed out", &["You are not signed in in this browser."])
+}
+
+/// The log-in form.
+async fn ask(
+    instance: &Instance,
+    visitor: Visitor,
+    next: Option<&str>,
+    username: &str,
+    status: StatusCode,
+    problem: Option<&str>,
+) -> Response {
+    let config = instance.config();
+    let (token, action) = (visitor.form_token(instance), config.instance.public_url.join("/login"));
+    let targets = match next {
+        Some(next) => authorize::form_targets(instance, next).await,
+        None => Vec::new(),
+    };
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let next = next.unwrap_or_default();
+    let page = pages::Login { instance: &config.instance.name, action: &action, token: &token, next, username, problem };
+    visitor.answered(pages::page(status, &page, &targets))
+}
+
+/// Where a log-in goes on to: an authorization request of ours, and nothing else (RFC 9700 §4.11).
+fn next(parameters: &Parameters) -> Option<&str> {
+    let next = parameters.the("next").ok().flatten()?;
+    let is_ours = next.strip_prefix("/oauth/authorize").is_some_and(|rest| rest.starts_with('?'));
+    (is_ours && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')).then_some(next)
+}
+
+fn next_url(config: &Config, next: &str) -> String {
+    config.instance.public_url.join(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a12_a_log_in_goes_on_to_an_authorization_request_of_ours_only() {
+        let read = |next: &str| {
+            let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+            super::next(&Parameters::read(query.as_bytes()).expect("well formed")).map(str::to_owned)
+        };
+        assert_eq!(read("/oauth/authorize?client_id=x"), Some("/oauth/authorize?client_id=x".into()));
+        for wrong in [
+            "",
+            "/",
+            "/login",
+            "/oauth/authorize",
+            "/oauth/authorize/../../x?",
+            "/oauth/authorize@evil.example?",
+            "//evil.example/oauth/authorize?",
+            "https://evil.example/oauth/authorize?",
+            "/oauth/authorize?x=1\r\nset-cookie: a=b",
+            "/oauth/authorize?x=\\",
+            "javascript:alert(1)",
+        ] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}

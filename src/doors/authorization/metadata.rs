@@ -1,0 +1,79 @@
+//! The documents that describe us: authorization server (RFC 8414) and protected resource (RFC 9728). Every URL comes from the
+//! configuration, and only what answers is named.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::inbound::ib_app::GrantType;
+use crate::instance::Instance;
+use crate::oauth::{client_auth, pkce};
+
+/// Where the authorization server's document is.
+pub(super) const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+
+/// Where the protected resource's document is.
+pub(super) const PROTECTED_RESOURCE: &str = "/.well-known/oauth-protected-resource";
+
+/// GET /.well-known/oauth-authorization-server
+pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) -> Response {
+    let config = instance.config();
+    let public_url = &config.instance.public_url;
+    let scopes: Vec<&String> = config.scopes.keys().collect();
+    document(&json!({
+        "issuer": public_url.as_str(),
+        "authorization_endpoint": public_url.join("/oauth/authorize"),
+        "token_endpoint": public_url.join("/oauth/token"),
+        "token_endpoint_auth_methods_supported": client_auth::METHODS,
+        "revocation_endpoint": public_url.join("/oauth/revoke"),
+        "revocation_endpoint_auth_methods_supported": client_auth::METHODS,
+        "introspection_endpoint": public_url.join("/oauth/introspect"),
+        "introspection_endpoint_auth_methods_supported": client_auth::METHODS,
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
+        "code_challenge_methods_supported": [pkce::METHOD],
+        "authorization_response_iss_parameter_supported": true,
+        "scopes_supported": scopes,
+        "protected_resources": [public_url.as_str()],
+        "p2pi_endpoint": public_url.join(&config.instance.p2pi_path),
+    }))
+}
+
+/// GET /.well-known/oauth-protected-resource
+pub(super) async fn protected_resource(State(instance): State<Arc<Instance>>) -> Response {
+    let config = instance.config();
+    let public_url = &config.instance.public_url;
+    let scopes: Vec<&String> = config.scopes.keys().collect();
+    document(&json!({
+        "resource": public_url.as_str(),
+        "authorization_servers": [public_url.as_str()],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": scopes,
+        "resource_name": config.instance.name,
+    }))
+}
+
+/// The same behind the well-known part, for a public_url with that path.
+pub(super) async fn authorization_server_at(state: State<Arc<Instance>>, Path(path): Path<String>) -> Response {
+    if is_our_path(&state.config(), &path) { authorization_server(state).await } else { StatusCode::NOT_FOUND.into_response() }
+}
+
+/// The same behind the well-known part, for a public_url with that path.
+pub(super) async fn protected_resource_at(state: State<Arc<Instance>>, Path(path): Path<String>) -> Response {
+    if is_our_path(&state.config(), &path) { protected_resource(state).await } else { StatusCode::NOT_FOUND.into_response() }
+}
+
+fn is_our_path(config: &Config, path: &str) -> bool {
+    let ours = config.instance.public_url.url().path().trim_matches('/');
+    !ours.is_empty() && path == ours
+}
+
+fn document(document: &serde_json::Value) -> Response {
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "max-age=60")], document.to_string()).into_response()
+}

@@ -1,0 +1,81 @@
+//! `/oauth/revoke` (RFC 7009): any token that a grant ever issued, rotated ones too, ends the grant.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::client::{ClientError, ClientRequest, LONGEST};
+use crate::id::Id;
+use crate::inbound::event::Event;
+use crate::inbound::grant::EndReason;
+use crate::instance::Instance;
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::token::{Kind, digest_if};
+use crate::oauth::token_request::required;
+use crate::store::{Fault, Transaction, access_token, grant, ib_app, refresh_token};
+
+/// What became of a revocation.
+enum Judged {
+    UnknownClient,
+    /// It was never ours, or is ours no more: that is what the client wants (RFC 7009 §2.2).
+    Unknown,
+    OtherClients {
+        client: String,
+        grant: Id,
+    },
+    Ended {
+        client: String,
+        grant: Id,
+        /// Not before this request.
+        now: bool,
+    },
+}
+
+/// POST /oauth/revoke
+pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let judged = async {
+        let (form, presented) = read?;
+        form.each_once().map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
+        // The hint is not needed: a token tells its kind.
+        let token = required(&form, "token")?;
+        let kinds = [(Kind::Access, digest_if(Kind::Access, token)), (Kind::Refresh, digest_if(Kind::Refresh, token))];
+        let seals = instance.store.seals().clone();
+        let judge = move |transaction: &Transaction<'_>| -> Result<Judged, Fault> {
+            let Some(app) = ib_app::authenticate(transaction, &seals, &presented)? else { return Ok(Judged::UnknownClient) };
+            let owner = match kinds {
+                [(_, Some(digest)), _] => access_token::owner(transaction, digest)?,
+                [_, (_, Some(digest))] => refresh_token::owner(transaction, digest)?,
+                [(_, None), (_, None)] => None,
+            };
+            let client = app.client_id;
+            Ok(match owner {
+                None => Judged::Unknown,
+                Some((grant, owner)) if owner != app.id => Judged::OtherClients { client, grant },
+                Some((grant, _)) => Judged::Ended { client, grant, now: grant::end(transaction, grant, EndReason::RevokedByClient)? },
+            })
+        };
+        Ok(instance.store.write(judge).await?)
+    };
+    let answer = match judged.await {
+        Err(error) => Err(error),
+        Ok(Judged::UnknownClient) => Err(ClientError::UnknownClient),
+        Ok(Judged::Unknown) => Ok(()),
+        Ok(Judged::OtherClients { client: name, grant }) => {
+            client.tell(&Event::RevocationOfAnotherClient, &name, Some(grant));
+            Err(WireError::new(Code::InvalidGrant, "the token was issued to another client").into())
+        }
+        Ok(Judged::Ended { client: name, grant, now }) => {
+            instance.tokens.end(grant);
+            if now {
+                client.tell(&Event::GrantRevoked, &name, Some(grant));
+            }
+            Ok(())
+        }
+    };
+    match answer {
+        Ok(()) => client.answer("{}".to_owned()),
+        Err(error) => client.refuse(&error),
+    }
+}

@@ -1,0 +1,243 @@
+//! `/oauth/token` (RFC 6749 §3.2): codes and refresh tokens become access tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::client::{ClientError, ClientRequest};
+use crate::config::Tokens;
+use crate::id::Id;
+use crate::inbound::event::Event;
+use crate::inbound::grant::{Fresh, Policy};
+use crate::inbound::ib_app::{GrantType, IbApp};
+use crate::inbound::{code, refresh};
+use crate::instance::Instance;
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::token::{Kind, mint};
+use crate::oauth::token_reply::TokenReply;
+use crate::oauth::token_request::{CodeRequest, RefreshRequest, TokenRequest};
+use crate::secret::{Digest, ExposeSecret};
+use crate::store::{Fault, Seals, Transaction, access_token, authorization, grant, ib_app, refresh_token, user};
+
+/// The longest that a token request may take from its first byte until it is judged.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Why there are no tokens.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the client is not known by these credentials")]
+    UnknownClient,
+    #[error("the application may not use this grant type")]
+    GrantType,
+    #[error(transparent)]
+    Code(#[from] code::Refusal),
+    #[error("the refresh token is not known")]
+    UnknownRefreshToken,
+    #[error(transparent)]
+    Refresh(#[from] refresh::Refusal),
+}
+
+impl Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Self::UnknownClient => Code::InvalidClient,
+            Self::GrantType => Code::UnauthorizedClient,
+            Self::Code(
+                code::Refusal::Unknown
+                | code::Refusal::Used
+                | code::Refusal::Expired
+                | code::Refusal::RedirectUri
+                | code::Refusal::Verifier,
+            )
+            | Self::UnknownRefreshToken
+            | Self::Refresh(
+                refresh::Refusal::OtherClient
+                | refresh::Refusal::GrantEnded
+                | refresh::Refusal::Idle
+                | refresh::Refusal::Replaced
+                | refresh::Refusal::Replayed,
+            ) => Code::InvalidGrant,
+            Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
+            Self::Refresh(refresh::Refusal::OtherScope) => Code::InvalidRequest,
+        }
+    }
+}
+
+/// What was judged, and what it means for the tokens in use.
+struct Judged {
+    client: String,
+    grant: Option<Id>,
+    event: Option<Event>,
+    revokes: Revokes,
+    answer: Result<TokenReply, Refusal>,
+}
+
+enum Revokes {
+    Nothing,
+    Grant(Id),
+    Before(Id, u32),
+}
+
+/// A token request that is to be judged.
+struct Asked {
+    seals: Seals,
+    presented: crate::oauth::client_auth::Presented,
+    request: TokenRequest,
+    tokens: Tokens,
+    fresh: Fresh,
+    grant_id: Id,
+    from: Option<String>,
+}
+
+/// POST /oauth/token
+pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    // What is judged later than this might be answered after its own window has closed.
+    let longest = LONGEST.min(instance.config().tokens.retry_window / 2);
+    let (client, read) = ClientRequest::read(&instance, request, longest).await;
+    let judged = async {
+        let (form, presented) = read?;
+        let request = TokenRequest::read(&form)?;
+        let now = client.arrived.wall;
+        let random = instance.random.as_ref();
+        let asked = Asked {
+            seals: instance.store.seals().clone(),
+            presented,
+            request,
+            tokens: instance.config().tokens.clone(),
+            fresh: Fresh { access: mint(Kind::Access, random), refresh: mint(Kind::Refresh, random) },
+            grant_id: Id::new(now, random),
+            from: client.from.map(|address| address.to_string()),
+        };
+        Ok(instance.store.write_within(client.arrived, longest, move |transaction| judge(transaction, &asked)).await?)
+    };
+    let judged: Judged = match judged.await {
+        Ok(judged) => judged,
+        Err(error) => return client.refuse(&error),
+    };
+    match judged.revokes {
+        Revokes::Nothing => {}
+        Revokes::Grant(grant) => instance.tokens.end(grant),
+        Revokes::Before(grant, generation) => instance.tokens.withdraw_before(grant, generation),
+    }
+    if let Some(event) = &judged.event {
+        client.tell(event, &judged.client, judged.grant);
+    }
+    match judged.answer {
+        Ok(reply) => client.answer(reply.to_json()),
+        Err(Refusal::UnknownClient) => client.refuse(&ClientError::UnknownClient),
+        Err(refusal) => client.refuse(&WireError::new(refusal.code(), refusal.to_string()).into()),
+    }
+}
+
+fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> {
+    let refused = |client: &str, refusal| Judged {
+        client: client.to_owned(),
+        grant: None,
+        event: None,
+        revokes: Revokes::Nothing,
+        answer: Err(refusal),
+    };
+    let Some(app) = ib_app::authenticate(transaction, &asked.seals, &asked.presented)? else {
+        return Ok(refused("", Refusal::UnknownClient));
+    };
+    match &asked.request {
+        TokenRequest::Code(_) if !app.may_use(GrantType::AuthorizationCode) => Ok(refused(&app.client_id, Refusal::GrantType)),
+        TokenRequest::Refresh(_) if !app.may_use(GrantType::RefreshToken) => Ok(refused(&app.client_id, Refusal::GrantType)),
+        TokenRequest::Code(request) => judge_code(transaction, asked, &app, request),
+        TokenRequest::Refresh(request) => judge_refresh(transaction, asked, &app, request),
+    }
+}
+
+fn judge_code(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request: &CodeRequest) -> Result<Judged, Fault> {
+    let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
+    let authorization = authorization::by_code(transaction, Digest::of(request.code.expose_secret()))?;
+    let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh };
+    let judgement = code::judge(authorization.as_ref(), app, request, materials, &policy, now);
+    let mut judged = Judged {
+        client: app.client_id.clone(),
+        grant: None,
+        event: judgement.event,
+        revokes: Revokes::Nothing,
+        answer: Err(code::Refusal::Unknown.into()),
+    };
+    match (judgement.changes, authorization) {
+        (code::Changes::Issue(issue), Some(authorization)) => {
+            grant::insert(transaction, &issue.grant, policy.refresh_ttl)?;
+            authorization::move_to(transaction, authorization.id, &issue.stage)?;
+            if let Some(refresh) = &issue.refresh {
+                let digest = Digest::of(refresh.expose_secret());
+                refresh_token::insert(transaction, issue.grant.id, digest, issue.access.generation, true)?;
+            }
+            access_token::insert(transaction, issue.grant.id, &issue.access)?;
+            judged.grant = Some(issue.grant.id);
+            judged.answer = Ok(TokenReply {
+                access_token: asked.fresh.access.clone(),
+                expires_in: issue.access.expires_at.since(now),
+                refresh_token: issue.refresh,
+                refresh_token_expires_in: issue.grant.remaining(now),
+                scope: issue.access.scope,
+                subject: user::by_id(transaction, authorization.user)?.map(|user| user.login),
+            });
+            return Ok(judged);
+        }
+        (code::Changes::Move(stage), Some(authorization)) => authorization::move_to(transaction, authorization.id, &stage)?,
+        (code::Changes::End(id, reason), _) => {
+            grant::end(transaction, id, reason)?;
+            judged.grant = Some(id);
+            judged.revokes = Revokes::Grant(id);
+        }
+        (code::Changes::Nothing | code::Changes::Issue(_) | code::Changes::Move(_), _) => {}
+    }
+    if let Err(refusal) = judgement.answer {
+        judged.answer = Err(refusal.into());
+    }
+    Ok(judged)
+}
+
+fn judge_refresh(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request: &RefreshRequest) -> Result<Judged, Fault> {
+    let (policy, now) = (policy(&asked.tokens, app), transaction.now());
+    let Some((facts, login)) = refresh_token::find(transaction, &asked.seals, &request.token)? else {
+        let (client, answer) = (app.client_id.clone(), Err(Refusal::UnknownRefreshToken));
+        return Ok(Judged { client, grant: None, event: None, revokes: Revokes::Nothing, answer });
+    };
+    let id = facts.grant.id;
+    let question = refresh::Request {
+        client: app.id,
+        token: &request.token,
+        scope: request.scope.as_ref(),
+        from: asked.from.as_deref(),
+        fresh: &asked.fresh,
+    };
+    let judgement = refresh::judge(&facts, &question, &policy, now);
+    let presented = refresh_token::Presented { token: &request.token, grant: id, from: asked.from.as_deref() };
+    refresh_token::apply(transaction, &asked.seals, presented, &judgement.changes, &asked.fresh.refresh, policy.refresh_ttl)?;
+    let revokes = match &judgement.changes {
+        refresh::Changes::End(_) => Revokes::Grant(id),
+        refresh::Changes::Mint(mint) if mint.ends_earlier_access => Revokes::Before(id, mint.access.generation),
+        refresh::Changes::Mint(_) | refresh::Changes::Nothing | refresh::Changes::ReplaceAccess { .. } | refresh::Changes::Renew(_) => {
+            Revokes::Nothing
+        }
+    };
+    let answer = judgement.answer.map_err(Refusal::from).map(|answer| TokenReply {
+        access_token: answer.access,
+        expires_in: answer.expires_in,
+        refresh_token: Some(answer.refresh),
+        refresh_token_expires_in: facts.grant.remaining(now.wall),
+        scope: answer.scope,
+        subject: login,
+    });
+    Ok(Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, revokes, answer })
+}
+
+/// The instance's settings with what the app overrides.
+pub(super) fn policy(tokens: &Tokens, app: &IbApp) -> Policy {
+    Policy {
+        access_ttl: app.access_ttl.unwrap_or(tokens.access_ttl),
+        refresh_ttl: tokens.refresh_ttl,
+        grant_ttl: tokens.grant_ttl,
+        rotation: app.rotation.unwrap_or(tokens.rotation),
+        retry_window: tokens.retry_window,
+    }
+}
