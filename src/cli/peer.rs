@@ -214,17 +214,12 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     Ok(())
 }
 
-/// State and reason of a peer, with the next step where there is one.
+/// What a look at the peer or a change brought, then its state and the reason, which names the next step.
 fn sentence(peer: &Value) -> String {
-    let (name, state) = (text(&peer["name"]), text(&peer["state"]));
-    let next = match state.as_str() {
-        "ready_to_link" | "relink_required" => format!("  Next: p2pid peer request {name}"),
-        _ => String::new(),
-    };
-    let (probe, reason) = (text(&peer["probe"]), text(&peer["reason"]));
+    let (probe, state, reason) = (text(&peer["probe"]), text(&peer["state"]), text(&peer["reason"]));
     let probe = if probe.is_empty() { probe } else { format!("{probe}  ") };
     let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-    format!("{probe}{state}{reason}.{next}")
+    format!("{probe}{state}{reason}")
 }
 
 /// A time as the API takes it, or `off`.
@@ -270,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn a_state_comes_with_its_reason_and_the_next_step() {
-        let peer = json!({ "name": "two", "state": "ready_to_link", "reason": "declined by ops" });
-        assert_eq!(sentence(&peer), "ready_to_link: declined by ops.  Next: p2pid peer request two");
+    fn a_state_comes_with_its_reason() {
+        let peer = json!({ "name": "two", "state": "ready_to_link", "reason": "declined by ops", "probe": "reached two." });
+        assert_eq!(sentence(&peer), "reached two.  ready_to_link: declined by ops");
     }
 }

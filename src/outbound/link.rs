@@ -160,7 +160,8 @@ impl Facts {
         let peer = &self.peer;
         let status = |state, since, reason: String| Status { state, reason, since };
         if let Some(maintenance) = peer.maintenance_at(now.wall) {
-            let reason = format!("calls are held back until {}; end it with `p2pid peer maintenance {} off`", maintenance.until, peer.name);
+            let reason =
+                format!("calls are held back until {}; end it with `p2pid peer maintenance {} --until off`", maintenance.until, peer.name);
             return status(State::Maintenance, maintenance.since, reason);
         }
         match (&peer.auth, &self.holding) {

@@ -2,9 +2,13 @@
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::world::process::Process;
+use crate::world::settings::request;
+use crate::world::wire::Wire;
 
 #[tokio::test]
 async fn people_are_managed() {
@@ -257,4 +261,149 @@ async fn a_call_to_nobody_is_refused_by_the_relay() {
     assert!(error["message"].as_str().is_some_and(|message| message.starts_with("one refused the call")));
     assert_eq!(one.refuses(&["--tenant", "nowhere", "call", "nobody", "/"]).await["code"], "not_found");
     assert_eq!(one.refuses(&["call", "nobody", "/../admin"]).await["code"], "bad_path");
+}
+
+#[tokio::test]
+async fn ib_apps_are_managed() {
+    let one = Process::running("one").await;
+    let made = one.runs(&["ib", "create", "two", "--peer-url", "https://two.example.com", "--scope", "p2pi", "--access-ttl", "10m"]).await;
+    for (member, expected) in [
+        ("tenant", json!("default")),
+        ("name", json!("two")),
+        ("redirect_uris", json!(["https://two.example.com/oauth/callback"])),
+        ("grants", json!(["authorization_code", "refresh_token"])),
+        ("scopes", json!(["p2pi"])),
+        ("access_ttl", json!(600)),
+    ] {
+        assert_eq!(made[member], expected, "{member} in {made}");
+    }
+    let secret = made["client_secret"].as_str().expect("the secret is shown once");
+    assert!(secret.len() >= 22 && made["client_id"].as_str().is_some_and(|id| id.len() >= 22) && made["id"].is_string());
+    let shown = one.runs(&["ib", "show", "two"]).await;
+    assert!(shown.get("client_secret").is_none() && shown["client_id"] == made["client_id"], "{shown}");
+    assert_eq!(one.runs(&["ib", "list"]).await, json!([shown]));
+    let url = "https://two.example.com";
+    assert_eq!(one.refuses(&["ib", "create", "two", "--peer-url", url, "--scope", "p2pi"]).await["code"], "exists");
+    assert_eq!(one.refuses(&["ib", "create", "x", "--peer-url", url, "--scope", "nowhere"]).await["code"], "bad_attribute");
+    assert_eq!(one.refuses(&["ib", "show", "nobody"]).await["code"], "not_found");
+    assert_eq!(one.refuses(&["--tenant", "nowhere", "ib", "list"]).await["code"], "not_found");
+    let rotated = one.runs(&["ib", "rotate-secret", "two", "--overlap", "1h"]).await;
+    assert!(rotated["client_secret"].is_string() && rotated["client_secret"] != made["client_secret"]);
+    let given = one
+        .runs_with(
+            &["ib", "create", "three", "--peer-url", url, "--scope", "p2pi", "--client-id", "id-of-three", "--client-secret-stdin"],
+            "a secret that was given to us",
+        )
+        .await;
+    assert_eq!((&given["client_id"], &given["client_secret"]), (&json!("id-of-three"), &json!("a secret that was given to us")));
+    assert!(!one.log().contains("given to us") && !one.log().contains(secret), "no secret in the log");
+    let text = one.says(&["ib", "create", "four", "--peer-url", "https://four.example.com", "--scope", "p2pi"]).await;
+    assert!(text.stdout.starts_with("client_id ") && text.stdout.contains("client_secret "), "{}", text.stdout);
+    assert!(text.stderr.contains(&format!("p2pid peer create one --url {} --client-id ", one.settings.url())), "{}", text.stderr);
+    one.runs(&["ib", "delete", "two", "--yes"]).await;
+    assert_eq!(one.refuses(&["ib", "delete", "two", "--yes"]).await["code"], "not_found");
+    assert_eq!(one.runs(&["grant", "list"]).await, json!([]));
+    assert_eq!(one.refuses(&["grant", "show", "nothing"]).await["code"], "not_found");
+}
+
+#[tokio::test]
+async fn ob_apps_are_managed() {
+    let one = Process::running("one").await;
+    let create =
+        ["ob", "create", "two", "--client-id", "abc", "--issuer", "https://two.example.com", "--scope", "p2pi", "--client-secret-stdin"];
+    let made = one.runs_with(&create, "the secret that two gave us").await;
+    for (member, expected) in [
+        ("tenant", json!("default")),
+        ("name", json!("two")),
+        ("component", Value::Null),
+        ("client_id", json!("abc")),
+        ("grant", json!("authorization_code")),
+        ("scopes", json!(["p2pi"])),
+        ("authorize_url", Value::Null),
+        ("token_url", Value::Null),
+        ("dialect", Value::Null),
+    ] {
+        assert_eq!(made.get(member), Some(&expected), "{member} in {made}");
+    }
+    assert!(!made.to_string().contains("gave us"), "the secret is never printed");
+    assert_eq!(one.runs(&["ob", "show", "two"]).await, made);
+    assert_eq!(one.runs(&["ob", "list"]).await, json!([made]));
+    let again = one.tries(&create, Some("another secret")).await;
+    assert_eq!((again.status.code(), &again.problem()["error"]["code"]), (Some(1), &json!("exists")));
+    assert_eq!(one.runs(&["ob", "update", "two", "--scope", "other"]).await["scopes"], json!(["other"]));
+    one.runs(&["ob", "delete", "two", "--yes"]).await;
+    assert_eq!(one.refuses(&["ob", "show", "two"]).await["code"], "not_found");
+    assert!(!one.log().contains("gave us"), "no secret in the log");
+}
+
+#[tokio::test]
+async fn peers_are_managed() {
+    let (one, two) = (Process::running("one").await, Process::running("two").await);
+    let (url, authority) = (two.settings.url(), two.settings.authority());
+    let authority = authority.to_str().expect("ASCII");
+    let create = ["peer", "create", "two", "--url", &url, "--client-id", "abc", "--scope", "p2pi", "--client-secret-stdin"];
+    let untrusted = one.tries(&create, Some("the secret that two gave us")).await;
+    assert_eq!((untrusted.status.code(), &untrusted.problem()["error"]["code"]), (Some(1), &json!("untrusted_certificate")));
+    let next = untrusted.problem()["error"]["next"].as_str().expect("the next step").to_owned();
+    let pin = next.split(' ').find(|word| word.starts_with("sha256:")).expect("the fingerprint").to_owned();
+    assert_eq!(one.runs(&["peer", "list"]).await, json!([]), "nothing was half done");
+    let made = one.runs_with(&[&create[..], &["--ca", authority]].concat(), "the secret that two gave us").await;
+    for (member, expected) in [
+        ("name", json!("two")),
+        ("tenant", json!("default")),
+        ("url", json!(url)),
+        ("auth", json!("oauth")),
+        ("ob_app", json!("two")),
+        ("state", json!("ready_to_link")),
+        ("token", Value::Null),
+    ] {
+        assert_eq!(made.get(member), Some(&expected), "{member} in {made}");
+    }
+    assert!(made["reason"].is_string() && made["since"].is_string() && made["base_url"].is_string(), "{made}");
+    assert_eq!(one.runs(&["peer", "show", "two"]).await["state"], "ready_to_link");
+    assert_eq!(one.runs(&["status"]).await["peers"]["ready_to_link"], 1);
+    assert_eq!(one.refuses(&["ob", "delete", "two", "--yes"]).await["code"], "in_use");
+    one.runs(&["peer", "update", "two", "--pin", &pin]).await;
+    assert_eq!(one.runs(&["peer", "rename", "two", "deux"]).await["name"], "deux");
+    assert_eq!(one.refuses(&["peer", "show", "two"]).await["code"], "not_found");
+    assert_eq!(one.runs(&["peer", "maintenance", "deux", "--until", "2h"]).await["state"], "maintenance");
+    assert_eq!(one.runs(&["peer", "maintenance", "deux", "--until", "off"]).await["state"], "ready_to_link");
+    assert_eq!(one.refuses(&["peer", "refresh", "deux"]).await["code"], "not_linked");
+    assert_eq!(one.refuses(&["call", "deux", "/orders"]).await["code"], "not_linked");
+    let basic = one
+        .runs_with(&["peer", "create", "three", "--url", &url, "--username", "us", "--password-stdin", "--ca", authority], "their password")
+        .await;
+    assert_eq!(basic["auth"], "basic");
+    let doctor = one.says(&["doctor"]).await;
+    assert!(doctor.status.success() && doctor.stdout.contains("peer deux"), "{}{}", doctor.stdout, doctor.stderr);
+    one.runs(&["peer", "delete", "deux", "--yes"]).await;
+    assert!(!one.log().contains("gave us") && !one.log().contains("their password"), "no secret in the log");
+}
+
+#[tokio::test]
+async fn the_console_knows_people_by_their_keys_and_keeps_other_pages_out() {
+    let one = Process::running("one").await;
+    one.runs_with(&["user", "add", "ops@example.com", "--permission", "peers.get", "--password-stdin"], "correct horse").await;
+    let key = one.runs(&["user", "key", "ops@example.com"]).await["api_key"].as_str().expect("a key").to_owned();
+    let basic = |login: &str, key: &str| format!("Basic {}", STANDARD.encode(format!("{login}:{key}")));
+    let host = one.settings.console.to_string();
+    let good = basic("ops@example.com", &key);
+    for (target, headers, status) in [
+        ("/v2/status", vec![("Authorization", good.clone())], 200),
+        ("/v2/tenants/default/peers", vec![("Authorization", good.clone())], 200),
+        ("/v2/tenants/default/ib-apps", vec![("Authorization", good.clone())], 403),
+        ("/v2/tenants/other/peers", vec![("Authorization", good.clone())], 404),
+        ("/v2/users", vec![("Authorization", good.clone())], 403),
+        ("/v2/status", vec![("Authorization", basic("other@example.com", &key))], 401),
+        ("/v2/status", vec![("Authorization", basic("ops@example.com", "correct horse"))], 401),
+        ("/v2/status", vec![("Authorization", format!("Bearer {key}"))], 401),
+        ("/v2/status", vec![("Authorization", good.clone()), ("Origin", "https://evil.example.com".to_owned())], 403),
+        ("/livez", vec![("Sec-Fetch-Site", "cross-site".to_owned())], 403),
+    ] {
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = Wire::plain(one.settings.console).await.asks(request("GET", target, &host, &headers, "")).await;
+        assert_eq!(answer.status(), status, "{target} {headers:?}: {}", answer.text());
+    }
+    let rebound = Wire::plain(one.settings.console).await.asks(request("GET", "/metrics", "evil.example.com", &[], "")).await;
+    assert_eq!((rebound.status(), rebound.json()["errors"][0]["code"].as_str()), (403, Some("browser_refused")));
 }

@@ -75,10 +75,10 @@ impl Target {
         }
     }
 
-    /// Whether something is another afterwards. A call through a link is for the relay's log, not for the audit.
+    /// Whether something is another afterwards. A call through a link is for the relay's log, and a look at a peer for nobody's.
     fn is_change(&self, method: &Method) -> bool {
-        let is_call = matches!(self.segments().as_slice(), ["tenants", _, "peers", _, "call", ..]);
-        !is_call && !matches!(*method, Method::GET | Method::HEAD)
+        let only_looks = matches!(self.segments().as_slice(), ["tenants", _, "peers", _, "call" | "probe", ..]);
+        !only_looks && !matches!(*method, Method::GET | Method::HEAD)
     }
 
     /// As the audit names it.
