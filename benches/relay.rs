@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 mod roles;
 
+const REQUEST: &[u8] = b"GET /p2pi/orders?x=1 HTTP/1.1\r\nhost: bench\r\naccept: application/json\r\n\r\n";
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
@@ -49,6 +50,7 @@ async fn measure() {
     report("bare upstream", &bare, &bare);
 
     let hop = Part::start("hop", &[&upstream.url("http")]);
+    hold_idle(&hop).await;
     let one = drive(hop.address, &[&hop]).await;
     report("one hop, network rooms alone", &one, &bare);
 
@@ -56,6 +58,22 @@ async fn measure() {
     let relay = Part::start("hop", &[&gate.url("https"), &gate.certificate]);
     let both = drive(relay.address, &[&relay, &gate]).await;
     report("two hops with TLS between, network rooms alone", &both, &bare);
+}
+
+const IDLE: usize = 1000;
+
+/// Opens many connections that have had one answer, and says what they cost in memory.
+async fn hold_idle(part: &Part) {
+    let before = part.resident_kib();
+    let mut idle = Vec::with_capacity(IDLE);
+    for _ in 0..IDLE {
+        let mut stream = TcpStream::connect(part.address).await.expect("a connection");
+        stream.write_all(REQUEST).await.expect("a reader");
+        answer(&mut stream, &mut vec![0; 16 << 10]).await;
+        idle.push(stream);
+    }
+    let more = part.resident_kib().saturating_sub(before);
+    say(&format!("{IDLE} idle connections: {more} KiB more, {:.1} KiB each", more as f64 / IDLE as f64));
 }
 
 /// One part in a process of its own.
@@ -124,7 +142,6 @@ struct Outcome {
 }
 
 async fn drive(address: SocketAddr, parts: &[&Part]) -> Outcome {
-    const REQUEST: &[u8] = b"GET /p2pi/orders?x=1 HTTP/1.1\r\nhost: bench\r\naccept: application/json\r\n\r\n";
     let begin = Instant::now() + WARM_UP;
     let end = begin + MEASURED;
     let drivers: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(caller(address, Arc::from(REQUEST), begin, end))).collect();
