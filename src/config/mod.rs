@@ -76,6 +76,13 @@ pub struct Config {
     pub compat: Compat,
 }
 
+impl Config {
+    /// The scopes that IB apps of `tenant` can be given.
+    pub fn scopes_of(&self, tenant: &str) -> impl Iterator<Item = &str> {
+        self.scopes.iter().filter(move |(_, offered)| offered.tenant == tenant).map(|(name, _)| name.as_str())
+    }
+}
+
 /// Who this instance is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
+use crate::doors::gateway::Gateway;
+use crate::instance::Instance;
+use crate::net::client::Client;
 use crate::net::serve::Server;
 use crate::net::tls::{Identity, ServerTls, TlsError};
+use crate::net::trust::Trust;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::{Part, Replacement};
 
@@ -38,6 +42,20 @@ pub(super) fn limits(server: Server) -> Part {
     Part::new(move |config| {
         let (server, limits) = (server.clone(), config.limits.clone());
         Ok(Replacement::new(move || server.set_limits(&limits)))
+    })
+}
+
+/// The way to the applications: authorities and limits.
+pub(super) fn applications(gateway: Arc<Gateway>, instance: Arc<Instance>) -> Part {
+    Part::new(move |config| {
+        let running = instance.config();
+        if running.trust == config.trust && running.limits == config.limits {
+            return Ok(Replacement::new(|| ()));
+        }
+        let gateway = Arc::clone(&gateway);
+        let trust = Trust::system(&config.trust.ca).map_err(|error| format!("[trust] ca: {error}"))?;
+        let client = Client::new(&trust, &config.limits);
+        Ok(Replacement::new(move || gateway.set_client(client)))
     })
 }
 

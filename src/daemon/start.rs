@@ -54,6 +54,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
         parts::limits(server.clone()),
+        parts::applications(Arc::clone(&gateway), Arc::clone(&instance)),
         parts::peers(Arc::clone(&links)),
     ];
     let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, made));

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
 mod cli;
+mod config_keys;
 mod init;
 mod real_browser;
 mod reload;

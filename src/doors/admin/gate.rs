@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{Method, StatusCode};
@@ -16,7 +16,7 @@ use crate::observe::log::AUDIT;
 pub(super) async fn pass(
     State(state): State<Arc<AdminState>>,
     caller: Caller,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, AdminError> {
     let method = request.method().clone();
@@ -25,6 +25,7 @@ pub(super) async fn pass(
     if let Some(tenant) = target.tenant() {
         super::tenants::must_exist(&state.instance.store, tenant).await?;
     }
+    DefaultBodyLimit::max(state.instance.config().limits.form_bytes).apply(&mut request);
     let response = next.run(request).await;
     if target.is_change(&method) && response.status().is_success() {
         let made = response.extensions().get::<Named>().map(|named| named.0.as_str());

@@ -81,7 +81,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn checked(given: Update, config: &Config) -> Result<Self, AdminError> {
+    fn checked(given: Update, config: &Config, tenant: &str) -> Result<Self, AdminError> {
         let redirect_uris = match (given.peer_url, given.redirect_uris) {
             (None, None) => None,
             (peer_url, others) => {
@@ -93,7 +93,7 @@ impl Settings {
         Ok(Self {
             redirect_uris,
             grants: given.grants.as_deref().map(grants).transpose()?,
-            scope: given.scopes.as_deref().map(|words| scope(words, config)).transpose()?,
+            scope: given.scopes.as_deref().map(|words| scope(words, config, tenant)).transpose()?,
             access_ttl: given.access_ttl.map(access_ttl).transpose()?,
             secret: given.client_secret.map(secret).transpose()?,
         })
@@ -146,14 +146,14 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
     if let Some(client_id) = client_id.as_ref().filter(|client_id| !ib_app::is_client_id(client_id)) {
         return Err(AdminError::bad_attribute("client_id", client_id, "1 to 255 printable ASCII characters without spaces and colons"));
     }
-    let settings = Settings::checked(Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl }, &config)?;
+    let settings = Settings::checked(Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl }, &config, &tenant)?;
 
     let app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
         return Err(AdminError::bad_attribute("redirect_uris", "none", "--peer-url or --redirect-uri: where browsers are sent back to"));
     }
     if app.scope.is_empty() {
-        let known = config.scopes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = config.scopes_of(&app.tenant).collect::<Vec<_>>().join(", ");
         return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {known}")));
     }
     let secret = settings.secret.clone().unwrap_or_else(|| token::mint(Kind::ClientSecret, state.instance.random.as_ref()));
@@ -203,7 +203,7 @@ async fn update(
     document: Document,
 ) -> Result<Response, AdminError> {
     let config = state.instance.config();
-    let settings = Settings::checked(document.attributes(KIND)?, &config)?;
+    let settings = Settings::checked(document.attributes(KIND)?, &config, &tenant)?;
     let secret_id = Id::new(state.instance.clock.now().wall, state.instance.random.as_ref());
     let seals = state.instance.store.seals().clone();
     let wanted = name.clone();
@@ -321,9 +321,9 @@ fn grants(names: &[String]) -> Result<BTreeSet<GrantType>, AdminError> {
     if grants.is_empty() { Err(AdminError::bad_attribute("grants", "none", expected)) } else { Ok(grants) }
 }
 
-fn scope(words: &[String], config: &Config) -> Result<Scope, AdminError> {
-    let known = || config.scopes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = words.iter().find(|word| !config.scopes.contains_key(*word)) {
+fn scope(words: &[String], config: &Config, tenant: &str) -> Result<Scope, AdminError> {
+    let known = || config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == *word)) {
         return Err(AdminError::bad_attribute("scopes", unknown, format!("those that [scopes] names: {}", known())));
     }
     if words.is_empty() {

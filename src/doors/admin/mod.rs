@@ -31,7 +31,7 @@ pub use error::AdminError;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::StatusCode;
@@ -74,7 +74,6 @@ async fn admit(State(allowed): State<Arc<Allowed>>, mut request: Request, next: 
 
 /// The whole API. Whoever serves it must have authenticated the caller and put a [`Caller`] into the request's extensions.
 pub fn router(state: Arc<AdminState>) -> Router {
-    let largest = state.instance.config().limits.form_bytes;
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
     let api = Router::new()
@@ -93,7 +92,6 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .fallback(|| async { AdminError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), gate::pass))
-        .layer(DefaultBodyLimit::max(largest))
         .with_state(state)
 }
 

@@ -1,0 +1,152 @@
+//! `[limits]`: each limit is lowered until something reaches it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::says;
+use crate::world::clock::ManualClock;
+use crate::world::hostile::{Endpoint, Fault, Hostile};
+use crate::world::message::Message;
+use crate::world::node::Node;
+use crate::world::patience::{eventually, within};
+use crate::world::settings::request;
+use crate::world::wire::Wire;
+
+/// A node that may call a peer with user name and password.
+async fn calling() -> (Node, Hostile) {
+    let clock = Arc::new(ManualClock::new());
+    let peer = Hostile::start(Arc::clone(&clock) as _).await;
+    let mut node = Node::new("alpha", &clock, 1).await;
+    node.starts().await;
+    let authority = std::fs::read_to_string(peer.authority()).expect("its certificate");
+    node.creates("peer", json!({ "name": "far", "url": peer.url(), "username": "alpha", "password": "correct horse", "ca": authority }))
+        .await;
+    (node, peer)
+}
+
+fn error_of(answer: &Message) -> (u16, Option<&str>) {
+    (answer.status(), answer.header("p2pi-error"))
+}
+
+#[tokio::test]
+async fn header_bytes() {
+    let (node, _peer) = calling().await;
+    let long = "x".repeat(12 << 10);
+    let call = async || node.relays("GET", "/far/x", &[("X-Long", &long)], "").await.status();
+    assert_ne!(call().await, 431);
+    says(&node, "[limits]\nheader_bytes = \"8KiB\"").await;
+    eventually("the lower limit", async || (call().await == 431).then_some(())).await;
+}
+
+#[tokio::test]
+async fn form_bytes() {
+    let (node, _peer) = calling().await;
+    let create = |name: &str| json!({ "data": { "type": "tenant", "attributes": { "name": name } } });
+    let long = json!({ "data": { "type": "tenant", "attributes": { "name": "x".repeat(2_000) } } });
+    assert_eq!(node.asks("POST", "/v2/tenants", Some(&long)).await.status(), 400, "a name that is too long, but read");
+    says(&node, "[limits]\nform_bytes = \"1KiB\"").await;
+    assert_eq!(node.asks("POST", "/v2/tenants", Some(&long)).await.status(), 413);
+    assert_eq!(node.asks("POST", "/v2/tenants", Some(&create("sales"))).await.status(), 201);
+}
+
+#[tokio::test]
+async fn body_bytes() {
+    let (node, _peer) = calling().await;
+    let call = async || node.relays("POST", "/far/x", &[], "eleven byte").await;
+    assert_ne!(call().await.status(), 413);
+    says(&node, "[limits]\nbody_bytes = 10").await;
+    assert_eq!(error_of(&call().await), (413, Some("body_too_large")));
+}
+
+#[tokio::test]
+async fn connections() {
+    let (node, peer) = calling().await;
+    says(&node, "[limits]\nconnections = 1").await;
+    peer.always(Endpoint::Resource, Fault::Held);
+    let host = node.settings.local.to_string();
+    let mut first = Wire::plain(node.settings.local).await;
+    first.sends(request("GET", "/far/x", &host, &[], "")).await;
+    peer.hears(1, Endpoint::Resource).await;
+    let mut second = Wire::plain(node.settings.local).await;
+    let refused = second.sends(request("GET", "/nobody/x", &host, &[], "")).await.answer().await;
+    assert!(refused.as_ref().is_none_or(|answer| answer.status() == 503), "{refused:?}");
+    assert_eq!(node.asks("GET", "/v2/status", None).await.status(), 200, "commands get in all the same");
+    peer.release();
+    assert!(first.answer().await.is_some(), "the first goes on");
+}
+
+#[tokio::test]
+async fn calls_per_peer_and_queue_per_peer() {
+    let (node, peer) = calling().await;
+    says(&node, "[limits]\ncalls_per_peer = 1\nqueue_per_peer = 0").await;
+    peer.always(Endpoint::Resource, Fault::Held);
+    let call = || node.relays("GET", "/far/x", &[], "");
+    let first = async { call().await.status() };
+    let second = async {
+        peer.hears(1, Endpoint::Resource).await;
+        let refused = call().await;
+        assert_eq!(error_of(&refused), (503, Some("overloaded")));
+        assert!(refused.header("retry-after").is_some());
+        says(&node, "[limits]\ncalls_per_peer = 1\nqueue_per_peer = 1").await;
+        let waiting = async { call().await.status() };
+        let letting = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            peer.behaves();
+            peer.release();
+        };
+        tokio::join!(waiting, letting).0
+    };
+    let (first, second) = within("both calls", async { tokio::join!(first, second) }).await;
+    assert!(first != 503 && second != 503, "{first} {second}");
+}
+
+#[tokio::test]
+async fn connect_timeout() {
+    let (node, _peer) = calling().await;
+    // It takes connections and never says anything: TLS is part of connecting.
+    let silent = tokio::net::TcpListener::bind((node.settings.local.ip(), 0)).await.expect("an address");
+    says(&node, "[limits]\nconnect_timeout = \"300ms\"").await;
+    let url = format!("https://{}", silent.local_addr().expect("an address"));
+    node.creates("peer", json!({ "name": "silent", "url": url, "username": "alpha", "password": "correct horse" })).await;
+    let begun = Instant::now();
+    let answer = node.relays("GET", "/silent/x", &[], "").await;
+    assert_eq!(error_of(&answer), (502, Some("peer_unreachable")));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn first_byte_timeout() {
+    let (node, peer) = calling().await;
+    says(&node, "[limits]\nfirst_byte_timeout = \"300ms\"").await;
+    peer.next(Endpoint::Resource, Fault::Held);
+    assert_eq!(error_of(&node.relays("GET", "/far/x", &[], "").await), (504, Some("peer_timeout")));
+}
+
+#[tokio::test]
+async fn idle_timeout() {
+    let (node, _peer) = calling().await;
+    says(&node, "[limits]\nidle_timeout = \"300ms\"").await;
+    let mut wire = Wire::plain(node.settings.local).await;
+    let answer = wire.asks(request("GET", "/nobody/x", &node.settings.local.to_string(), &[], "")).await;
+    assert_eq!(answer.status(), 404);
+    let begun = Instant::now();
+    wire.ends().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn drain() {
+    let (mut node, peer) = calling().await;
+    says(&node, "[limits]\ndrain = \"300ms\"").await;
+    peer.always(Endpoint::Resource, Fault::Held);
+    let mut wire = Wire::plain(node.settings.local).await;
+    wire.sends(request("GET", "/far/x", &node.settings.local.to_string(), &[], "")).await;
+    peer.hears(1, Endpoint::Resource).await;
+    let begun = Instant::now();
+    node.stops().await;
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    wire.ends().await;
+}
