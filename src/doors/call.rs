@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::net::body::IncomingBody;
 use crate::net::path::BadPath;
 use crate::net::problem::{Code, Problem};
+use crate::observe::calls::Series;
 use crate::random::{self, Random};
 
 /// What a 405 says where a route names no methods of its own: all that are forwarded.
@@ -123,16 +124,18 @@ impl RequestIds {
 }
 
 /// One call, as it is told of when it is answered.
-pub(super) struct Told {
+pub(super) struct Told<'a> {
+    /// Where it is counted.
+    pub(super) series: &'a Series,
     request_id: HeaderValue,
     method: Method,
     uri: Uri,
     began: Instant,
 }
 
-impl Told {
-    pub(super) fn new<B>(request: &Request<B>, request_id: HeaderValue) -> Self {
-        Self { request_id, method: request.method().clone(), uri: request.uri().clone(), began: Instant::now() }
+impl<'a> Told<'a> {
+    pub(super) fn new<B>(request: &Request<B>, request_id: HeaderValue, series: &'a Series) -> Self {
+        Self { series, request_id, method: request.method().clone(), uri: request.uri().clone(), began: Instant::now() }
     }
 
     pub(super) fn request_id(&self) -> &HeaderValue {
@@ -142,19 +145,22 @@ impl Told {
     /// The answer. What we refused is in the log, for its request id is in the answer; what went through is there for who debugs. A query
     /// never is.
     pub(super) fn settle(self, outcome: Result<Response<Body>, Refusal>, instance: &str) -> Response<Body> {
-        let Self { request_id, method, uri, began } = self;
-        match outcome {
+        let Self { series, request_id, method, uri, began } = self;
+        let elapsed = began.elapsed();
+        let elapsed_ms = elapsed.as_millis();
+        let response = match outcome {
             Ok(response) => {
-                let (status, elapsed_ms) = (response.status().as_u16(), began.elapsed().as_millis());
-                tracing::debug!(?request_id, %method, path = uri.path(), status, elapsed_ms, "forwarded");
+                tracing::debug!(?request_id, %method, path = uri.path(), status = response.status().as_u16(), elapsed_ms, "forwarded");
                 response
             }
             Err(refusal) => {
-                let (code, reason, elapsed_ms) = (refusal.code.name(), refusal.detail.as_ref(), began.elapsed().as_millis());
+                let (code, reason) = (refusal.code.name(), refusal.detail.as_ref());
                 tracing::info!(?request_id, %method, path = uri.path(), code, reason, elapsed_ms, "not forwarded");
                 refusal.into_response(instance, &request_id)
             }
-        }
+        };
+        series.count(response.status(), elapsed);
+        response
     }
 }
 

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::calls::Calls;
 use crate::clock::Timestamp;
 
 /// The media type of [`Metrics::text`].
@@ -47,6 +48,10 @@ pub struct Metrics {
     pub reloads: Counter,
     /// Configurations that were refused.
     pub reloads_refused: Counter,
+    /// Calls at the gateway, by route.
+    pub gateway: Calls,
+    /// Calls at the relay, by peer.
+    pub relay: Calls,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,8 +75,10 @@ struct Refresh {
 impl Metrics {
     /// All metrics, at 0.
     pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let (gateway, relay) = (Calls::new(&mut registry, "gateway", "route"), Calls::new(&mut registry, "relay", "peer"));
         let mut metrics = Self {
-            registry: Registry::default(),
+            registry,
             link_state: Family::default(),
             access_expires: Family::default(),
             refresh_last_success: Family::default(),
@@ -79,6 +86,8 @@ impl Metrics {
             clock_skew: Gauge::default(),
             reloads: Counter::default(),
             reloads_refused: Counter::default(),
+            gateway,
+            relay,
         };
         let registry = &mut metrics.registry;
         registry.register("p2pid_build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -112,7 +121,9 @@ impl Metrics {
 
     /// Takes a peer that was deleted or renamed out of the metrics.
     pub fn forget_peer(&self, tenant: &str, name: &str) {
-        self.forget_series(&label(tenant, name));
+        let label = label(tenant, name);
+        self.forget_series(&label);
+        self.relay.forget(&label);
     }
 
     /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).
@@ -165,7 +176,7 @@ fn refresh_results() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Peers of other tenants carry the tenant in front: names are unique only per tenant.
-fn label(tenant: &str, name: &str) -> String {
+pub fn label(tenant: &str, name: &str) -> String {
     if tenant == DEFAULT_TENANT { name.to_owned() } else { format!("{tenant}/{name}") }
 }
 

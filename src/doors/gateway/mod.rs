@@ -3,10 +3,12 @@
 //! Path, then token, then permission, then forward: a path without a route is refused before any token is looked at, and nothing is
 //! forwarded without a [`Permit`]. A token that was presented before is found in memory; its headers were made then.
 
+mod query_token;
 mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use crate::net::problem::{Code, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Terms};
 use crate::net::websocket::{self, Answer};
 use crate::oauth::bearer::{self, NotPresented};
+use crate::observe::calls::Series;
 use crate::store::StoreError;
 use crate::store::token_table::LiveToken;
 
@@ -45,14 +48,17 @@ pub struct Gateway {
     client: ArcSwap<Client>,
     routes: ArcSwap<Routes>,
     request_ids: RequestIds,
+    /// Where calls are counted that no route takes.
+    nowhere: Series,
 }
 
 impl Gateway {
     /// The gateway for holders of the instance's tokens, which calls applications through `client`.
     pub fn new(instance: Arc<Instance>, client: Client) -> Self {
-        let routes = ArcSwap::from_pointee(Routes::new(instance.config()));
+        let routes = ArcSwap::from_pointee(Routes::new(instance.config(), &instance.metrics.gateway));
         let request_ids = RequestIds::new(instance.random.as_ref());
-        Self { instance, client: ArcSwap::from_pointee(client), routes, request_ids }
+        let nowhere = instance.metrics.gateway.series("");
+        Self { instance, client: ArcSwap::from_pointee(client), routes, request_ids, nowhere }
     }
 
     /// Calls applications through `client` from here on: trust or limits have changed.
@@ -82,8 +88,8 @@ impl Gateway {
     /// Answers one call.
     pub async fn answer(&self, request: Request<IncomingBody>) -> Response<Body> {
         let routes = self.routes();
-        let told = Told::new(&request, self.request_ids.next());
-        let outcome = self.forward(request, &routes, told.request_id()).await;
+        let mut told = Told::new(&request, self.request_ids.next(), &self.nowhere);
+        let outcome = self.forward(request, &routes, &mut told).await;
         told.settle(outcome, &routes.config.instance.name)
     }
 
@@ -94,12 +100,19 @@ impl Gateway {
         if Arc::ptr_eq(&routes.config, &config) {
             return routes;
         }
-        let routes = Arc::new(Routes::new(Arc::clone(&config)));
-        self.routes.store(Arc::clone(&routes));
-        routes
+        let calls = &self.instance.metrics.gateway;
+        let new = Arc::new(Routes::new(Arc::clone(&config), calls));
+        new.forget_gone(&routes, calls);
+        self.routes.store(Arc::clone(&new));
+        new
     }
 
-    async fn forward(&self, request: Request<IncomingBody>, routes: &Routes, request_id: &HeaderValue) -> Result<Response<Body>, Refusal> {
+    async fn forward<'a>(
+        &self,
+        request: Request<IncomingBody>,
+        routes: &'a Routes,
+        told: &mut Told<'a>,
+    ) -> Result<Response<Body>, Refusal> {
         // RFC 8441 asks for a WebSocket with CONNECT; to the route it is the GET that it would be over HTTP/1.1.
         let method = if websocket::is_websocket_connect(&request) { &Method::GET } else { request.method() };
         if *method == Method::TRACE || *method == Method::CONNECT {
@@ -112,18 +125,26 @@ impl Gateway {
             return Err(missing_route());
         }
         let (route, rest) = routes.table.find(&path).map_err(no_route)?;
-        let live = self.live_token(&request, routes).await?;
-        let permit = permit(&live, route.rule(), method, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
+        told.series = &route.series;
         let slash = PathAndQuery::from_static("/");
-        let uri = route.upstream.uri(rest, request.uri().path_and_query().unwrap_or(&slash))?;
-        let call = Call { live: &live, permit, uri, routes, request_id };
+        let mut target = Cow::Borrowed(request.uri().path_and_query().unwrap_or(&slash));
+        let live = match bearer::presented(request.headers(), target.query()) {
+            Ok(token) => self.live_token(token, routes).await?,
+            Err(NotPresented::Nothing) if routes.config.compat.query_token && !request.headers().contains_key(header::AUTHORIZATION) => {
+                let (token, without) = query_token::taken(&target).ok_or_else(|| not_presented(NotPresented::Nothing, routes))?;
+                target = Cow::Owned(without);
+                self.live_token(&token, routes).await?
+            }
+            Err(why) => return Err(not_presented(why, routes)),
+        };
+        let permit = permit(&live, route.rule(), method, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
+        let uri = route.upstream.uri(rest, &target)?;
+        let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
         self.pass(request, call).await
     }
 
-    /// The token that a call presents, when it holds.
-    async fn live_token(&self, request: &Request<IncomingBody>, routes: &Routes) -> Result<Arc<LiveToken>, Refusal> {
-        let presented = bearer::presented(request.headers(), request.uri().query());
-        let token = presented.map_err(|why| not_presented(why, routes))?;
+    /// What is known of a token that holds.
+    async fn live_token(&self, token: &str, routes: &Routes) -> Result<Arc<LiveToken>, Refusal> {
         let live = match self.instance.tokens.cached(token) {
             Some(live) => Some(live),
             None => self.instance.tokens.present(token).await.map_err(store_failed)?,

@@ -10,6 +10,7 @@ use crate::inbound::permit::RouteRule;
 use crate::net::path::{BadPath, Path, Upstream, below};
 use crate::oauth::bearer::Challenge;
 use crate::oauth::scope::Scope;
+use crate::observe::calls::{Calls, Series};
 
 /// The routes of one configuration.
 pub(super) struct Routes {
@@ -39,6 +40,10 @@ pub(super) struct Route {
     pub(super) allow: HeaderValue,
     /// 403 with a token that lacks a scope.
     pub(super) insufficient_scope: HeaderValue,
+    /// Where its calls are counted.
+    pub(super) series: Series,
+    /// As the configuration writes it.
+    path: String,
 }
 
 /// Why a path leads nowhere.
@@ -51,12 +56,18 @@ pub(super) enum NoRoute {
 }
 
 impl Routes {
-    pub(super) fn new(config: Arc<Config>) -> Self {
+    pub(super) fn new(config: Arc<Config>, calls: &Calls) -> Self {
         let metadata = metadata_url(&config);
         let (no_token, invalid_token) = (Challenge::NoToken.header(&metadata), Challenge::InvalidToken.header(&metadata));
         let invalid_request = Challenge::InvalidRequest.header(&metadata);
-        let table = Table::new(config.routes.iter().filter_map(|route| Route::new(route, &metadata)).collect());
+        let table = Table::new(config.routes.iter().filter_map(|route| Route::new(route, &metadata, calls)).collect());
         Self { config, table, no_token, invalid_token, invalid_request }
+    }
+
+    /// Takes the routes of `old` that are not here any more out of the metrics.
+    pub(super) fn forget_gone(&self, old: &Self, calls: &Calls) {
+        let is_gone = |route: &&Route| !self.table.0.iter().any(|kept| kept.path == route.path);
+        old.table.0.iter().filter(is_gone).for_each(|route| calls.forget(&route.path));
     }
 }
 
@@ -93,7 +104,7 @@ impl Table {
 
 impl Route {
     /// `None` for an upstream that is no HTTP URL, which a checked configuration does not have.
-    fn new(route: &config::Route, metadata: &str) -> Option<Self> {
+    fn new(route: &config::Route, metadata: &str, calls: &Calls) -> Option<Self> {
         let listed = |methods: &Vec<Method>| methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         Some(Self {
             prefix: route.path.trim_end_matches('/').to_owned(),
@@ -104,6 +115,8 @@ impl Route {
             upstream: Upstream::new(&route.upstream)?,
             allow: route.methods.as_ref().and_then(|methods| HeaderValue::try_from(listed(methods)).ok()).unwrap_or(call::ALLOW),
             insufficient_scope: Challenge::InsufficientScope(&route.scopes).header(metadata),
+            series: calls.series(&route.path),
+            path: route.path.clone(),
         })
     }
 
@@ -123,6 +136,7 @@ fn metadata_url(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::metrics::Metrics;
 
     fn routes(paths: &[(&str, Paths)]) -> Table {
         let metadata = "https://two.example/.well-known/oauth-protected-resource";
@@ -134,7 +148,7 @@ mod tests {
             tenant: "default".to_owned(),
             paths: *paths,
         };
-        Table::new(paths.iter().filter_map(|given| Route::new(&route(given), metadata)).collect())
+        Table::new(paths.iter().filter_map(|given| Route::new(&route(given), metadata, &Metrics::new().gateway)).collect())
     }
 
     fn found(routes: &Table, asked: &str) -> Result<(String, String), NoRoute> {

@@ -170,6 +170,17 @@ async fn g1_the_token_is_in_one_authorization_header_only() {
 }
 
 #[tokio::test]
+async fn a_token_in_the_query_is_taken_only_where_that_is_allowed_and_goes_no_further() {
+    let (world, application) = World::before_application("[compat]\nquery_token = true").await;
+    let token = &world.token;
+    assert_eq!(world.asks("GET", &format!("/p2pi/x?a=1&access_token={token}"), "").await.status(), 200);
+    assert_eq!(application.last().0, "GET /base/x?a=1");
+    assert_eq!(world.asks("GET", "/p2pi/x?access_token=garbage", "").await.error(), (401, Some("invalid_token")));
+    assert_eq!(world.asks("GET", "/p2pi/x?a=1", "").await.error(), (401, Some("no_token")));
+    assert_eq!(world.gets(&format!("/p2pi/x?access_token={token}"), "").await.error(), (400, Some("bad_request")));
+}
+
+#[tokio::test]
 async fn g2_challenges_say_what_was_wrong_and_where_the_metadata_is() {
     let more = "[[route]]\npath = \"/c\"\nupstream = \"http://UPSTREAM\"\nscopes = [\"c\"]";
     let (world, _application) = World::before_application(more).await;

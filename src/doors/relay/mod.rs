@@ -34,6 +34,8 @@ use crate::net::problem::{Code, ERROR, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Sending, Terms};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer;
+use crate::observe::calls::Series;
+use crate::observe::metrics;
 use crate::store::StoreError;
 use crate::tasks::keeper::{Credential, Link, LinkRefusal, Links, Target};
 
@@ -51,8 +53,19 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"p2pid re
 pub struct Relay {
     instance: Arc<Instance>,
     links: Arc<Links>,
-    lanes: ArcSwap<HashMap<Id, Arc<Lane>>>,
+    peers: ArcSwap<HashMap<Id, Arc<Peer>>>,
     request_ids: RequestIds,
+    /// Where calls are counted that no peer gets.
+    nobody: Series,
+}
+
+/// What is kept of one peer.
+#[derive(Debug)]
+struct Peer {
+    /// As it was when this was made.
+    name: String,
+    lane: Arc<Lane>,
+    series: Series,
 }
 
 /// What a call sends, again where there is a second attempt.
@@ -76,7 +89,8 @@ impl Relay {
     pub async fn start(instance: Arc<Instance>, links: Arc<Links>) -> Result<Self, StoreError> {
         instance.callers.reload(&instance.store).await?;
         let request_ids = RequestIds::new(instance.random.as_ref());
-        Ok(Self { instance, links, lanes: ArcSwap::default(), request_ids })
+        let nobody = instance.metrics.relay.series("");
+        Ok(Self { instance, links, peers: ArcSwap::default(), request_ids, nobody })
     }
 
     /// Answers one request of the local listener; `port` is that of a TCP listener, for what browsers may do.
@@ -85,12 +99,9 @@ impl Relay {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let config = self.instance.config();
-        let told = Told::new(&request, headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next()));
-        let outcome = match self.admit(&request, port, &config) {
-            Ok((link, rest)) => self.forward(request, &link, rest, told.request_id(), &config).await,
-            Err(refusal) => Err(refusal),
-        };
-        told.settle(outcome, &config.instance.name)
+        let request_id = headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next());
+        let admitted = self.admit(&request, port, &config);
+        self.settled(request, request_id, admitted, &config).await
     }
 
     /// Answers one call of an operator, who needs no caller key, to the peer `name` of `tenant`; the request's path is the peer's own.
@@ -99,12 +110,30 @@ impl Relay {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let config = self.instance.config();
-        let told = Told::new(&request, self.request_ids.next());
-        let outcome = match self.find_for_operator(&request, tenant, name) {
-            Ok((link, rest)) => self.forward(request, &link, rest, told.request_id(), &config).await,
-            Err(refusal) => Err(refusal),
-        };
-        told.settle(outcome, &config.instance.name)
+        let found = self.find_for_operator(&request, tenant, name);
+        self.settled(request, self.request_ids.next(), found, &config).await
+    }
+
+    /// Makes the call, if it is to be made, and tells of it.
+    async fn settled<B>(
+        &self,
+        request: Request<B>,
+        request_id: HeaderValue,
+        admitted: Result<(Arc<Link>, String), Refusal>,
+        config: &Config,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        match admitted {
+            Ok((link, rest)) => {
+                let peer = self.peer(&link);
+                let told = Told::new(&request, request_id, &peer.series);
+                let outcome = self.forward(request, &link, &peer.lane, rest, told.request_id(), config).await;
+                told.settle(outcome, &config.instance.name)
+            }
+            Err(refusal) => Told::new(&request, request_id, &self.nobody).settle(Err(refusal), &config.instance.name),
+        }
     }
 
     fn find_for_operator<B>(&self, request: &Request<B>, tenant: &str, name: &str) -> Result<(Arc<Link>, String), Refusal> {
@@ -163,6 +192,7 @@ impl Relay {
         &self,
         mut request: Request<B>,
         link: &Link,
+        lane: &Arc<Lane>,
         rest: String,
         request_id: &HeaderValue,
         config: &Config,
@@ -174,7 +204,7 @@ impl Relay {
         let terms = Terms::new(limits, link.life());
         call::check_length(request.headers(), terms.most)?;
         let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
-        let pass = self.lane(link.id()).enter(width).await;
+        let pass = lane.enter(width).await;
         let pass =
             pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
         let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
@@ -199,20 +229,25 @@ impl Relay {
         Ok(passed_on(response, &outgoing.terms, pass))
     }
 
-    /// The lane to one peer; lanes that nobody uses any more go when a new one comes.
-    fn lane(&self, peer: Id) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.load().get(&peer) {
-            return Arc::clone(lane);
+    /// What is kept of the peer behind a link. What nobody needs any more goes when a new one comes.
+    fn peer(&self, link: &Link) -> Arc<Peer> {
+        let target = link.target();
+        if let Some(peer) = self.peers.load().get(&link.id())
+            && peer.name == target.name
+        {
+            return Arc::clone(peer);
         }
-        let new = Arc::new(Lane::default());
-        let peers: Vec<Id> = self.links.all().iter().map(|link| link.id()).collect();
-        self.lanes.rcu(|lanes| {
-            let kept = lanes.iter().filter(|(id, lane)| peers.contains(id) || Arc::strong_count(lane) > 1);
-            let mut lanes: HashMap<_, _> = kept.map(|(id, lane)| (*id, Arc::clone(lane))).collect();
-            lanes.entry(peer).or_insert_with(|| Arc::clone(&new));
-            lanes
+        let series = self.instance.metrics.relay.series(&metrics::label(&target.tenant, &target.name));
+        let lane = self.peers.load().get(&link.id()).map(|old| Arc::clone(&old.lane)).unwrap_or_default();
+        let new = Arc::new(Peer { name: target.name.clone(), lane, series });
+        let known: Vec<Id> = self.links.all().iter().map(|link| link.id()).collect();
+        self.peers.rcu(|peers| {
+            let mut peers: HashMap<_, _> =
+                peers.iter().filter(|(id, _)| known.contains(id)).map(|(id, peer)| (*id, Arc::clone(peer))).collect();
+            peers.insert(link.id(), Arc::clone(&new));
+            peers
         });
-        self.lanes.load().get(&peer).map_or(new, Arc::clone)
+        new
     }
 }
 
