@@ -3,6 +3,8 @@
 mod cli;
 mod config_keys;
 mod init;
+mod keeper;
+mod linking;
 mod real_browser;
 mod reload;
 mod tidy;

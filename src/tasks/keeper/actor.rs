@@ -95,6 +95,8 @@ pub(super) struct Actor {
     flight: Option<Pin<Box<dyn Future<Output = Landing> + Send>>>,
     /// A call waits for a token.
     is_needed: bool,
+    /// An operator changed something while a failed attempt was slept over: it may help.
+    is_prompted: bool,
     /// Who asked for a refresh before the flight took off.
     asked: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
     /// Who waits for the flight under way.
@@ -130,6 +132,7 @@ impl Actor {
             failures: 0,
             flight: None,
             is_needed: false,
+            is_prompted: false,
             asked: Vec::new(),
             aboard: Vec::new(),
             state,
@@ -180,7 +183,7 @@ impl Actor {
         if !is_renewable(facts) {
             return Next::Wait(LOOK_AGAIN);
         }
-        if !self.asked.is_empty() {
+        if !self.asked.is_empty() || self.is_prompted {
             return Next::Fly;
         }
         let since_last = self.last.map_or(Duration::MAX, |last| now.age_of(&last));
@@ -208,7 +211,7 @@ impl Actor {
             look_again: self.failures > 0 || !self.asked.is_empty(),
         };
         self.aboard.append(&mut self.asked);
-        self.is_needed = false;
+        (self.is_needed, self.is_prompted) = (false, false);
         self.last = Some(self.now());
         // Apart from this task: a flight is finished even if the actor is not there any more.
         let flight = tokio::spawn(flight::fly(plane, facts));
@@ -284,14 +287,16 @@ impl Actor {
         }
     }
 
-    /// Takes over what the rows say. What was slept over is forgotten: an operator changed something, and it may help.
+    /// Takes over what the rows say.
     async fn reread(&mut self) {
         let (id, seals, epoch) = (self.link.id(), self.instance.store.seals().clone(), self.instance.store.epoch());
         match self.instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, id)).await {
             Ok(Some(facts)) => {
                 let old = self.link.shown();
                 let is_same_link = old.facts.peer.generation == facts.peer.generation;
-                let pause = old.pause.filter(|_| is_same_link && !is_changed(&old.facts, &facts));
+                let is_changed = is_changed(&old.facts, &facts);
+                self.is_prompted |= old.pause.is_some() && is_changed;
+                let pause = old.pause.filter(|_| is_same_link && !is_changed);
                 if !is_same_link {
                     self.failures = 0;
                 }

@@ -18,6 +18,7 @@ pub(crate) mod pair;
 pub(crate) mod patience;
 pub(crate) mod person;
 pub(crate) mod process;
+pub(crate) mod scene;
 pub(crate) mod settings;
 pub(crate) mod wire;
 
