@@ -30,19 +30,16 @@ pub(super) struct Options {
     login: bool,
 }
 
-/// Makes the URL, shows it, and waits when asked to.
+/// Makes the URL, shows it, and waits when asked to. The URL is printed before the wait: somebody has to open it meanwhile.
 pub(super) async fn run(context: &Context<'_>, name: &str, options: &Options) -> Result<(), Failure> {
     let before = PEERS.fetch(context, name).await?;
     let ticket = PEERS.act(context, name, "request", Given::new().flag("login", options.login).into_value()).await?;
-    let url = text(&ticket["url"]);
-    if !options.wait {
-        context.report.data(&ticket, || format!("{url}\n"));
-        context.report.note(&invitation(name, &ticket));
-        return Ok(());
+    context.report.note(&invitation(name, &ticket));
+    context.report.data(&ticket, || text(&ticket["url"]));
+    if options.wait {
+        let peer = wait(context, name, &before, options.timeout).await?;
+        context.report.note(&linked(&peer));
     }
-    context.report.note(&format!("{}\n{url}", invitation(name, &ticket)));
-    let peer = wait(context, name, &before, options.timeout).await?;
-    context.report.data(&peer, || linked(&peer));
     Ok(())
 }
 

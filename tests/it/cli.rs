@@ -1,11 +1,15 @@
 //! The command line against a real daemon: each command as text and as JSON, what it refuses, and its exit status.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::process::Stdio;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Child;
 
+use crate::world::pair::Pair;
 use crate::world::process::Process;
 use crate::world::settings::request;
 use crate::world::wire::Wire;
@@ -406,4 +410,73 @@ async fn the_console_knows_people_by_their_keys_and_keeps_other_pages_out() {
     }
     let rebound = Wire::plain(one.settings.console).await.asks(request("GET", "/metrics", "evil.example.com", &[], "")).await;
     assert_eq!((rebound.status(), rebound.json()["errors"][0]["code"].as_str()), (403, Some("browser_refused")));
+}
+
+#[tokio::test]
+async fn waiting_for_a_link_ends_with_it() {
+    let mut pair = Pair::introduced("1h").await;
+    let (mut waiting, url) = waits(&pair.one, &[]).await;
+    let page = pair.operator.opens(&url).continues().logs_in().allows().await;
+    assert_eq!(page.status, 200);
+    let mut told = String::new();
+    waiting.stderr.take().expect("a pipe").read_to_string(&mut told).await.expect("text");
+    assert!(waiting.wait().await.expect("it ends").success(), "{told}");
+    assert!(told.contains("as somebody with an account on two") && told.contains("allowed by operator@two.example … linked."), "{told}");
+    assert!(told.contains("The token lives 1h and is renewed by itself."), "{told}");
+}
+
+#[tokio::test]
+async fn waiting_for_a_link_that_is_declined_exits_1() {
+    let mut pair = Pair::introduced("1h").await;
+    let (waiting, url) = waits(&pair.one, &["--json"]).await;
+    pair.operator.opens(&url).continues().logs_in().declines().await;
+    let ended = waiting.wait_with_output().await.expect("it ends");
+    let error: Value = serde_json::from_slice(&ended.stderr).expect("one document");
+    assert_eq!((ended.status.code(), &error["error"]["code"]), (Some(1), &json!("declined")));
+    // The URL has been printed when the wait ends, and stays good.
+    let outcome = pair.one.tries(&["peer", "request", "two", "--wait", "--timeout", "100ms"], None).await;
+    assert_eq!((outcome.status.code(), &outcome.problem()["error"]["code"]), (Some(1), &json!("timeout")));
+    assert!(outcome.json()["url"].is_string() && outcome.json()["expires_at"].is_string());
+}
+
+/// `peer request two --wait`, and the URL that it printed.
+async fn waits(one: &Process, options: &[&str]) -> (Child, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_p2pid"));
+    command.arg("-c").arg(one.settings.config()).args(["peer", "request", "two", "--wait", "--timeout", "60s"]).args(options);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the binary can be started");
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut line).await.expect("a line");
+    let url = serde_json::from_str::<Value>(&line).ok().and_then(|document| document["url"].as_str().map(str::to_owned));
+    (child, url.unwrap_or_else(|| line.trim().to_owned()))
+}
+
+#[tokio::test]
+async fn a_linked_peer_is_called_refreshed_and_unlinked() {
+    let pair = Pair::linked("1h").await;
+    let answer = pair.one.runs(&["call", "two", "/orders?x=1"]).await;
+    assert_eq!((&answer["status"], answer["elapsed_ms"].is_u64()), (&json!(200), true), "{answer}");
+    assert!(answer["body"].as_str().is_some_and(|body| body.contains("/orders")), "{answer}");
+    let text = pair.one.says(&["call", "two", "/orders", "-X", "POST", "-d", "{}", "-H", "X-Test: 1"]).await;
+    assert!(text.status.success() && text.stdout.contains("POST"), "{}{}", text.stdout, text.stderr);
+    assert!(text.stderr.starts_with("200 in ") && text.stderr.ends_with(" ms\n"), "{}", text.stderr);
+    assert_eq!(pair.one.refuses(&["call", "two", "/../x"]).await["code"], "bad_path");
+    let peer = pair.one.runs(&["peer", "show", "two"]).await;
+    let members: Vec<&str> = peer["token"].as_object().expect("a token").keys().map(String::as_str).collect();
+    assert_eq!(members, ["expires_at", "issued_at", "refreshable", "scope", "type"]);
+    assert!(!peer.to_string().contains("p2pa_") && !peer.to_string().contains("p2pr_"));
+    let grant = &pair.two.runs(&["grant", "list"]).await[0];
+    assert_eq!((&grant["app"], &grant["scope"], &grant["allowed_by"]), (&json!("one"), &json!("p2pi"), &json!("operator@two.example")));
+    assert_eq!(pair.one.runs(&["peer", "refresh", "two"]).await["state"], "linked");
+    assert_eq!(pair.one.runs(&["status"]).await["peers"]["linked"], 1);
+    let metrics = pair.one.console("/metrics").await.text();
+    assert!(metrics.contains("p2pid_link_state{peer=\"two\",state=\"linked\"} 1"), "{metrics}");
+    assert!(metrics.contains("p2pid_refresh_total{peer=\"two\",result=\"success\",reason=\"\"} 1"), "{metrics}");
+    assert_eq!(
+        pair.one.runs(&["doctor", "two"]).await["checks"].as_array().map(|checks| checks.iter().all(|check| check["result"] == "ok")),
+        Some(true)
+    );
+    pair.two.runs(&["grant", "revoke", grant["id"].as_str().expect("an id"), "--yes"]).await;
+    assert_eq!(pair.one.runs(&["peer", "unlink", "two", "--yes"]).await["token"], Value::Null);
+    assert_eq!(pair.one.refuses(&["call", "two", "/orders"]).await["code"], "not_linked");
 }
