@@ -94,7 +94,7 @@ impl EncodeMetric for Times {
         let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
         let within = self.0.within.iter().map(|count| count.load(Ordering::Relaxed));
         let mut buckets: Vec<(f64, u64)> = BOUNDS.iter().map(|bound| seconds(*bound)).zip(within).collect();
-        buckets.push((f64::MAX, self.0.beyond.load(Ordering::Relaxed)));
+        buckets.push((f64::INFINITY, self.0.beyond.load(Ordering::Relaxed)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         encoder.encode_histogram::<NoLabelSet>(seconds(self.0.micros.load(Ordering::Relaxed)), count, &buckets, None)
     }
