@@ -2,6 +2,7 @@
 
 pub mod callers;
 pub mod passwords;
+pub mod throttle;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::store::token_table::TokenTable;
 
 use callers::Callers;
 use passwords::Passwords;
+use throttle::Throttle;
 
 /// The parts of an instance that everything shares.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Instance {
     pub random: Arc<dyn Random>,
     /// Hashing of passwords, a few at a time.
     pub passwords: Passwords,
+    /// Failed authentications of late.
+    pub failures: Throttle,
     /// Local applications that may use the relay.
     pub callers: Callers,
     /// What `/metrics` shows.
@@ -52,6 +56,7 @@ impl Instance {
             clock,
             random,
             passwords: Passwords::new(),
+            failures: Throttle::new(),
             callers: Callers::default(),
             metrics: Arc::default(),
             started_at,

@@ -27,6 +27,8 @@ pub enum Code {
     RequestNotSupported,
     /// Request objects by reference are not served (OpenID Connect Core §3.1.2.6).
     RequestUriNotSupported,
+    /// Too many failures; to be tried again later (RFC 6749 §4.1.2.1).
+    TemporarilyUnavailable,
     /// The server failed, or is too late to judge; to be tried again (RFC 6749 §4.1.2.1).
     ServerError,
 }
@@ -46,6 +48,7 @@ impl Code {
             Self::UnsupportedTokenType => "unsupported_token_type",
             Self::RequestNotSupported => "request_not_supported",
             Self::RequestUriNotSupported => "request_uri_not_supported",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
             Self::ServerError => "server_error",
         }
     }
@@ -54,6 +57,7 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidClient => StatusCode::UNAUTHORIZED,
+            Self::TemporarilyUnavailable => StatusCode::TOO_MANY_REQUESTS,
             Self::ServerError => StatusCode::SERVICE_UNAVAILABLE,
             Self::InvalidRequest
             | Self::InvalidGrant

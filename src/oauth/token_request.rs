@@ -34,10 +34,13 @@ pub struct RefreshRequest {
     pub scope: Option<Scope>,
 }
 
+/// The parameters that are looked at.
+const KNOWN: [&str; 6] = ["grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "scope"];
+
 impl TokenRequest {
     /// Reads the form of a token request.
     pub fn read(form: &Parameters) -> Result<Self, WireError> {
-        form.each_once().map_err(doubled)?;
+        form.each_once(&KNOWN).map_err(doubled)?;
         match required(form, "grant_type")? {
             "authorization_code" => Ok(Self::Code(CodeRequest {
                 code: SecretString::from(required(form, "code")?),
@@ -102,7 +105,7 @@ mod tests {
             ("grant_type=authorization_code", Code::InvalidRequest),
             ("grant_type=refresh_token&refresh_token=", Code::InvalidRequest),
             ("grant_type=refresh_token&refresh_token=r&refresh_token=r", Code::InvalidRequest),
-            ("grant_type=refresh_token&refresh_token=r&unknown=1&unknown=2", Code::InvalidRequest),
+            ("grant_type=refresh_token&refresh_token=r&code=1&code=2", Code::InvalidRequest),
             ("grant_type=refresh_token&refresh_token=r&scope=a%0Ab", Code::InvalidScope),
             ("grant_type=password&username=a&password=b", Code::UnsupportedGrantType),
             ("grant_type=client_credentials", Code::UnsupportedGrantType),

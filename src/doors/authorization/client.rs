@@ -1,6 +1,7 @@
 //! What the endpoints for clients share: the form with its client authentication, the answers, and what the log and the audit hear.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -14,6 +15,7 @@ use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::instance::Instance;
+use crate::instance::throttle::Attempt;
 use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
@@ -28,6 +30,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
 /// A client's request at one of our endpoints.
 #[derive(Debug)]
 pub(super) struct ClientRequest {
+    instance: Arc<Instance>,
+    /// Who it claims to come from, most likely first.
+    claimed: Vec<Attempt>,
     /// Names it in the log and in the answer.
     pub(super) id: Id,
     /// When it arrived.
@@ -51,6 +56,9 @@ pub(super) enum ClientError {
     /// The client is not known by the credentials that it presents.
     #[error("the client is not known by these credentials")]
     UnknownClient,
+    /// It failed too often of late from this address.
+    #[error("too many failed attempts to authenticate")]
+    TooManyFailures(Duration),
     /// The store did not judge it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,6 +73,7 @@ impl ClientError {
             Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
             Self::Refused(error) => error.clone(),
             Self::UnknownClient => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::TooManyFailures(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
             Self::Store(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
     }
@@ -73,7 +82,9 @@ impl ClientError {
         match self {
             Self::NoForm(error) => error.status(),
             Self::Store(StoreError::Fault(_) | StoreError::Panicked) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Query | Self::Refused(_) | Self::UnknownClient | Self::Store(_) | Self::TooSlow => self.wire().code.status(),
+            Self::Query | Self::Refused(_) | Self::UnknownClient | Self::TooManyFailures(_) | Self::Store(_) | Self::TooSlow => {
+                self.wire().code.status()
+            }
         }
     }
 }
@@ -81,7 +92,7 @@ impl ClientError {
 impl ClientRequest {
     /// Reads a request: its form, and the client that it claims to come from. It must be there within `longest`.
     pub(super) async fn read(
-        instance: &Instance,
+        instance: &Arc<Instance>,
         request: Request,
         longest: Duration,
     ) -> (Self, Result<(Parameters, Presented), ClientError>) {
@@ -89,7 +100,7 @@ impl ClientRequest {
         let id = Id::new(arrived.wall, instance.random.as_ref());
         let config = instance.config();
         let (parts, body) = request.into_parts();
-        let this = Self { id, arrived, from: address(&parts, &config) };
+        let mut this = Self { instance: Arc::clone(instance), claimed: Vec::new(), id, arrived, from: address(&parts, &config) };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
         let form = tokio::time::timeout(longest, form::read(Request::from_parts(parts, body), config.limits.form_bytes)).await;
         let read = || {
@@ -98,9 +109,15 @@ impl ClientRequest {
                 return Err(ClientError::Query);
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
-            Ok((form, presented))
+            this.claimed.extend(presented.readings.iter().map(|reading| Attempt::new("client", &reading.client_id, this.from)));
+            let wait = this.claimed.iter().find_map(|attempt| instance.failures.wait(*attempt, config.limits.auth_failures, arrived.boot));
+            match wait {
+                Some(wait) => Err(ClientError::TooManyFailures(wait)),
+                None => Ok((form, presented)),
+            }
         };
-        (this, read())
+        let read = read();
+        (this, read)
     }
 
     /// A 200 with a document that nobody keeps.
@@ -112,6 +129,10 @@ impl ClientRequest {
     pub(super) fn refuse(&self, error: &ClientError) -> Response {
         let wire = error.wire();
         let (request_id, from) = (self.id, self.from);
+        if let ClientError::UnknownClient = error {
+            let rate = self.instance.config().limits.auth_failures;
+            self.claimed.iter().for_each(|attempt| self.instance.failures.failed(*attempt, rate, self.arrived.boot));
+        }
         match error {
             ClientError::Store(_) => tracing::warn!(%request_id, ?from, %error, "a client's request was not judged"),
             _ => tracing::info!(%request_id, ?from, code = wire.code.as_str(), %error, "a client's request was refused"),
@@ -120,8 +141,12 @@ impl ClientRequest {
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
         }
-        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        let retry_after = match error {
+            ClientError::TooManyFailures(wait) => Some(wait.as_secs() + 1),
+            _ => (response.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        };
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -41,7 +41,7 @@ pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: R
     let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let looked = async {
         let (form, presented) = read?;
-        form.each_once().map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
+        form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
         let token = SecretString::from(required(&form, "token")?);
         let config = instance.config();
         let (seals, issuer, tokens) = (instance.store.seals().clone(), config.instance.public_url.clone(), config.tokens.clone());

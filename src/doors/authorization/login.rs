@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::SET_COOKIE;
+use http::header::{RETRY_AFTER, SET_COOKIE};
+use http::{HeaderValue, StatusCode};
 
 use super::authorize;
 use crate::config::Config;
 use crate::doors::browser::{self, Visitor, address, is_own_post, say, see_other, unavailable};
 use crate::doors::form;
 use crate::instance::Instance;
+use crate::instance::throttle::Attempt;
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::pages;
@@ -62,6 +63,14 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let (Ok(Some(login)), Ok(Some(password))) = (form.the("username"), form.the("password")) else {
         return ask(&instance, visitor, next, "", StatusCode::BAD_REQUEST, Some("Type your login and your password.")).await;
     };
+    let from = address(&parts, &config);
+    let (attempt, rate) = (Attempt::new("user", login, from), config.limits.auth_failures);
+    if let Some(wait) = instance.failures.wait(attempt, rate, instance.clock.now().boot) {
+        let problem = format!("Too many attempts failed. Try again in {} seconds.", wait.as_secs() + 1);
+        let mut response = ask(&instance, visitor, next, login, StatusCode::TOO_MANY_REQUESTS, Some(&problem)).await;
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        return response;
+    }
     let named = login.to_owned();
     let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
     let hash = found.as_ref().and_then(|user| user.password.clone());
@@ -69,10 +78,10 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
         let problem = Some("Too many people log in at this moment. Try again.");
         return ask(&instance, visitor, next, login, StatusCode::SERVICE_UNAVAILABLE, problem).await;
     };
-    let from = address(&parts, &config);
     let Some(user) = found.filter(|_| is_right) else {
         // What was typed is not logged: people type passwords into the wrong field.
         tracing::info!(target: AUDIT, event = "login_failed", ?from);
+        instance.failures.failed(attempt, rate, instance.clock.now().boot);
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
     let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };

@@ -37,7 +37,7 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
     let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let judged = async {
         let (form, presented) = read?;
-        form.each_once().map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
+        form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
         // The hint is not needed: a token tells its kind.
         let token = required(&form, "token")?;
         let kinds = [(Kind::Access, digest_if(Kind::Access, token)), (Kind::Refresh, digest_if(Kind::Refresh, token))];

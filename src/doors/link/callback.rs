@@ -44,7 +44,7 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
         Ok(parameters) => parameters,
         Err(problem) => return Outcome::Malformed(problem.to_string()).page(&config),
     };
-    if let Err(doubled) = parameters.each_once() {
+    if let Err(doubled) = parameters.each_once(&["code", "state", "iss", "error", "error_description"]) {
         return Outcome::Malformed(doubled.to_string()).page(&config);
     }
     let value = |name: &str| parameters.the(name).ok().flatten().map(str::to_owned);
