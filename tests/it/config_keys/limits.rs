@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use p2pid::clock::Clock;
 use serde_json::json;
 
 use super::says;
+use crate::world::World;
 use crate::world::clock::ManualClock;
 use crate::world::hostile::{Endpoint, Fault, Hostile};
 use crate::world::message::Message;
 use crate::world::node::Node;
 use crate::world::patience::{eventually, within};
+use crate::world::person::Person;
 use crate::world::settings::request;
 use crate::world::wire::Wire;
 
@@ -149,4 +152,51 @@ async fn drain() {
     let took = begun.elapsed();
     assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&took), "{took:?}");
     wire.ends().await;
+}
+
+/// A world whose alpha is linked to a peer that takes refreshes and does not answer, and whose token has run out.
+async fn waiting_for_a_refresh(limits: &str) -> (World, Hostile) {
+    let mut world = World::new().await;
+    let peer = Hostile::start(Arc::clone(&world.clock) as _).await;
+    let authority = std::fs::read_to_string(peer.authority()).expect("its certificate");
+    let record = json!({
+        "name": "far", "url": peer.url(), "ca": authority, "client_id": "alpha", "client_secret": "correct horse battery", "scopes": ["p2pi"],
+    });
+    world.alpha.creates("peer", record).await;
+    let url = world.alpha.request_url("far").await;
+    world.operator = Person::new("nobody", "nothing", &[world.alpha.settings.authority(), peer.authority()]);
+    let page = world.operator.opens(&url).continues().await;
+    assert_eq!((page.status.as_u16(), world.alpha.state_of("far").await.as_str()), (200, "linked"), "{}", page.text());
+    says(&world.alpha, limits).await;
+    peer.always(Endpoint::Token, Fault::Held);
+    world.clock.advance(Duration::from_secs(86_400));
+    (world, peer)
+}
+
+#[tokio::test]
+async fn refresh_wait() {
+    let (mut world, _peer) = waiting_for_a_refresh("[limits]\nrefresh_wait = \"2s\"\ntoken_timeout = \"1h\"").await;
+    let begun = world.clock.now();
+    let call = world.alpha.relays("GET", "/far/x", &[], "");
+    let time = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            world.clock.advance(Duration::from_millis(50));
+        }
+    };
+    let answer = tokio::select! { answer = call => answer, () = time => unreachable!("time does not end") };
+    assert_eq!(error_of(&answer), (503, Some("refresh_failed")), "{}", answer.text());
+    let waited = world.clock.now().age_of(&begun);
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
+    world.alpha.stops().await;
+}
+
+#[tokio::test]
+async fn token_timeout() {
+    let (mut world, peer) = waiting_for_a_refresh("[limits]\ntoken_timeout = \"300ms\"").await;
+    peer.hears(2, Endpoint::Token).await;
+    let begun = Instant::now();
+    eventually("the answer to be given up", async || (world.alpha.state_of("far").await == "degraded").then_some(())).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    world.alpha.stops().await;
 }

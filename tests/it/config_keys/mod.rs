@@ -3,6 +3,8 @@
 mod limits;
 mod listeners;
 mod records;
+mod routes;
+mod tokens;
 
 use serde_json::{Value, json};
 
