@@ -16,7 +16,9 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Runs until a signal ends it.
 pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
+    // Whole, since `status` shows it to people who stand elsewhere.
     let file = context.selection.file()?;
+    let file = std::path::absolute(&file).unwrap_or(file);
     let loaded = config::load(&file).map_err(|problems| Failure::from(&problems))?;
     log::start().map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
