@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use super::event::Event;
-use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy};
+use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy, is_in_its_time};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::oauth::rotation::Rotation;
@@ -298,7 +298,9 @@ fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &
         scope: repeat.scope.clone(),
         expires_in,
     };
-    if remaining >= life / 2 {
+    // Nor is a token of use that seems to come from the future since then.
+    let is_good = is_in_its_time(repeat.issued_at, repeat.expires_at, now.wall);
+    if is_good && remaining >= life / 2 {
         return Judgement { changes: Changes::Nothing, answer: Ok(answer(&repeat.access, remaining)), event };
     }
     let access = new_access(facts, request, policy, now, facts.current.generation);

@@ -178,6 +178,18 @@ fn r7_a_wall_clock_set_back_does_not_lengthen_a_life() {
 }
 
 #[test]
+fn r7_a_repeat_whose_access_token_seems_to_come_from_the_future_gets_a_fresh_one() {
+    let facts = replaced(State::Previous, 1_000, true);
+    let set_back = |seconds: u64| Moment { wall: at(1_000 - seconds).wall, ..at(1_010) };
+    let judged_at = |now| judged(&facts, None, "192.0.2.1", &policy(Rotation::RetrySafe), now);
+    assert!(matches!(judged_at(set_back(60)).changes, Changes::Nothing));
+    let judgement = judged_at(set_back(61));
+    let Changes::ReplaceAccess { access, .. } = judgement.changes else { panic!("{:?}", judgement.changes) };
+    assert_eq!(access.issued_at, set_back(61).wall);
+    assert_eq!(judgement.answer.expect("tokens").refresh.expose_secret(), "refresh of the first answer");
+}
+
+#[test]
 fn r2_the_scope_may_only_narrow_and_a_retry_asks_for_the_same() {
     let safe = policy(Rotation::RetrySafe);
     let narrowed = judged(&current(0), Some("a"), "192.0.2.1", &safe, at(1));
