@@ -1,10 +1,9 @@
 //! Token calls: the `oauth2` crate builds the requests and reads the answers, over whatever sends HTTP for us. Nothing here prints a body.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
@@ -25,10 +24,7 @@ use crate::secret::{ExposeSecret, SecretString};
 /// Sends one request and reads one small answer, without following redirects.
 pub trait Transport: Send + Sync {
     /// Sends `request`.
-    fn call(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>>;
+    fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>>;
 }
 
 /// No answer.
@@ -198,7 +194,7 @@ struct Watched<'a> {
 
 impl<'c> AsyncHttpClient<'c> for Watched<'_> {
     type Error = CallFailure;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + 'c>>;
+    type Future = BoxFuture<'c, Result<http::Response<Vec<u8>>, CallFailure>>;
 
     fn call(&'c self, request: http::Request<Vec<u8>>) -> Self::Future {
         Box::pin(async move {
@@ -281,10 +277,7 @@ mod tests {
     }
 
     impl Transport for Scripted {
-        fn call(
-            &self,
-            request: http::Request<Vec<u8>>,
-        ) -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>> {
+        fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>> {
             *self.asked.lock().expect("unpoisoned") = Some(request);
             let answer = match &self.answer {
                 Ok(answer) => {

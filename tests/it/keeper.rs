@@ -255,3 +255,67 @@ async fn an_answer_that_settles_on_an_unlinked_peer_is_given_back() {
     assert!(given_back.await.starts_with("hostile-refresh-"));
     assert_eq!(scene.alpha.state_of("two").await, "ready_to_link");
 }
+
+/// Makes the tokens look as if they came out of a backup, and starts the daemon on them.
+async fn restores(scene: &mut Scene) {
+    let store = scene.alpha.running().instance.store.clone();
+    store.write(|transaction| Ok(transaction.execute("UPDATE held_token SET epoch = epoch - 1", [])?)).await.expect("written");
+    scene.alpha.restarts().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_out_of_a_backup_is_asked_about_before_it_is_presented() {
+    let mut scene = Scene::linked().await;
+    let held = scene.two.refresh_token();
+    restores(&mut scene).await;
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    let asked = scene.two.heard(Endpoint::Introspect);
+    assert_eq!(asked.iter().map(|heard| heard.parameter("token").map(str::to_owned)).collect::<Vec<_>>(), [held]);
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    assert_eq!(scene.two.heard(Endpoint::Introspect).len(), 1, "once vouched for, it is ours again");
+
+    scene.two.next(Endpoint::Token, Fault::DroppedAfterCommit);
+    let document = json!({ "data": { "type": "peer", "attributes": {} } });
+    assert_eq!(scene.alpha.asks("POST", "/v2/tenants/default/peers/two/refresh", Some(&document)).await.status(), 502);
+    let presented = scene.presented().len();
+    restores(&mut scene).await;
+    let peer = scene.passes_until(SECOND, "relink_required").await;
+    assert!(peer["reason"].as_str().is_some_and(|reason| reason.contains("backup")), "{peer}");
+    assert_eq!(scene.presented().len(), presented, "a token that the peer knows no more is not presented");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_is_measured_and_harms_nothing() {
+    let scene = Scene::linked_with(|two| two.clock_is_off_by(600)).await;
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    let metrics = scene.alpha.console("/metrics").await.text();
+    let skew = metrics.lines().find_map(|line| line.strip_prefix("p2pid_clock_skew_seconds ")).and_then(|value| value.parse::<f64>().ok());
+    assert!(skew.is_some_and(|skew| (skew - 600.0).abs() < 5.0), "{skew:?}");
+    assert!(metrics.contains("p2pid_link_state{peer=\"two\",state=\"linked\"} 1"), "{metrics}");
+    assert!(metrics.contains("p2pid_refresh_total{peer=\"two\",result=\"success\",reason=\"\"} 1"), "{metrics}");
+    scene.clock.step_wall_back(Duration::from_secs(7200));
+    assert_eq!(scene.calls().await.status(), 200);
+    scene.clock.step_wall_forward(Duration::from_secs(86_400));
+    assert_eq!(scene.calls().await.status(), 200);
+    assert_eq!(scene.refreshes().len(), 1, "a stepped clock ages no token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_tokens_go_to_the_peer_only_and_stand_nowhere_else() {
+    let scene = Scene::linked().await;
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    assert_eq!(scene.calls().await.status(), 200);
+    let mut shown = scene.peer().await.to_string() + &scene.alpha.shows("ob-app", "two").await.to_string();
+    shown += &scene.alpha.console("/metrics").await.text();
+    let mut files = Vec::new();
+    let state_dir = scene.alpha.running().instance.config().instance.state_dir.clone();
+    for entry in std::fs::read_dir(state_dir).expect("a state directory").flatten() {
+        files.extend(std::fs::read(entry.path()).unwrap_or_default());
+    }
+    for secret in scene.two.secrets().iter().map(String::as_str).chain(["a-secret-of-20-chars!"]) {
+        assert!(!shown.contains(secret), "{secret}");
+        assert!(!files.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} in a file");
+    }
+    let targets = [Endpoint::Token, Endpoint::Resource, Endpoint::Metadata].into_iter().flat_map(|endpoint| scene.two.heard(endpoint));
+    assert!(targets.into_iter().all(|heard| !scene.two.secrets().iter().any(|secret| heard.target.contains(secret.as_str()))));
+}

@@ -1,9 +1,9 @@
 //! The actor of one link: it alone decides when the peer's token is renewed, and it alone shows what has come of it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +92,7 @@ pub(super) struct Actor {
     last: Option<Moment>,
     /// Attempts in a row that came to nothing.
     failures: u32,
-    flight: Option<Pin<Box<dyn Future<Output = Landing> + Send>>>,
+    flight: Option<BoxFuture<'static, Landing>>,
     /// A call waits for a token.
     is_needed: bool,
     /// An operator changed something while a failed attempt was slept over: it may help.
@@ -413,7 +413,7 @@ const fn is_bad(state: State) -> bool {
 }
 
 /// The landing of the flight under way; pending while there is none.
-async fn landed(flight: &mut Option<Pin<Box<dyn Future<Output = Landing> + Send>>>) -> Landing {
+async fn landed(flight: &mut Option<BoxFuture<'static, Landing>>) -> Landing {
     match flight {
         Some(flight) => flight.as_mut().await,
         None => std::future::pending().await,

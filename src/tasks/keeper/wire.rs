@@ -1,10 +1,9 @@
 //! Calls to a peer's authorization server, over the net's client.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use url::Url;
@@ -31,10 +30,7 @@ pub(super) struct TokenCalls<'a> {
 }
 
 impl Transport for TokenCalls<'_> {
-    fn call(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Vec<u8>>, CallFailure>> + Send + '_>> {
+    fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>> {
         Box::pin(self.send(request))
     }
 }

@@ -21,7 +21,7 @@ use crate::outbound::link::Facts;
 use crate::outbound::ob_app::{self, Grant, ObApp, Server};
 use crate::outbound::peer::{Auth, Peer, PeerTrust, User};
 use crate::secret::SecretString;
-use crate::store::{Fault, Transaction, ob_app as app_rows, peer as rows};
+use crate::store::{Fault, ob_app as app_rows, peer as rows};
 use crate::tasks::keeper::{self, GivenUp, Link};
 
 use probe::Finding;
@@ -107,10 +107,10 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
         .store
         .write(move |transaction| {
             let seals = instance.store.seals();
-            if let (Some(app), Some(Write::Insert)) = (&wanted.app, wanted.writes_app)
-                && !app_rows::insert(transaction, seals, app)?
-            {
-                return Ok(Some(ob_apps::KIND));
+            match (&wanted.app, wanted.writes_app) {
+                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(Some(ob_apps::KIND)),
+                (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
+                _ => {}
             }
             if !rows::insert(transaction, seals, &wanted.peer)? {
                 return Ok(Some(KIND));
@@ -144,26 +144,13 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
         .instance
         .store
         .write(move |transaction| {
-            let Some(peer) = rows::by_id(transaction, instance.store.seals(), id)? else { return Ok(()) };
             keeper::end(transaction, &instance, id, GivenUp::Revoked)?;
-            rows::delete(transaction, id)?;
-            delete_own_app(transaction, &instance, &peer)
+            // Its OB app stays: somebody may have made it by itself, and its secret is shown nowhere again.
+            rows::delete(transaction, id)
         })
         .await?;
     state.links.removed(id);
     Ok(document::done())
-}
-
-/// An OB app that was made with the peer, and that no other uses, goes with it.
-fn delete_own_app(transaction: &Transaction<'_>, instance: &crate::instance::Instance, peer: &Peer) -> Result<(), Fault> {
-    let Auth::OAuth { ob_app, .. } = &peer.auth else { return Ok(()) };
-    let seals = instance.store.seals();
-    let app = app_rows::by_id(transaction, seals, *ob_app)?;
-    let is_own = app.is_some_and(|app| app.name == peer.name);
-    if is_own && rows::of_ob_app(transaction, seals, *ob_app)?.is_empty() {
-        app_rows::delete(transaction, *ob_app)?;
-    }
-    Ok(())
 }
 
 /// A new peer as it is asked for.
@@ -215,10 +202,31 @@ async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings:
         let found = state.instance.store.read(move |connection| ob_apps::by_name_or_id(connection, &seals, &tenant, &name)).await?;
         wanted.app = Some(found.ok_or_else(|| AdminError::not_found(ob_apps::KIND, ob))?);
     } else if settings.client_id.is_some() || settings.client_secret.is_some() || settings.scopes.is_some() || settings.url.is_some() {
+        if wanted.app.is_none() && settings.client_id.is_some() {
+            wanted.app = unused_app(state, &wanted.peer).await?;
+        }
         own_app(state, &mut wanted, settings)?;
     }
     wanted.peer.auth = auth(&wanted, settings)?;
     Ok(wanted)
+}
+
+/// An OB app of the peer's name that no peer uses: what is left of an earlier peer, or was made for this one. One in use is refused.
+async fn unused_app(state: &AdminState, peer: &Peer) -> Result<Option<ObApp>, AdminError> {
+    let (seals, tenant, name) = (state.instance.store.seals().clone(), peer.tenant.clone(), peer.name.clone());
+    let found = state.instance.store.read(move |connection| {
+        let Some(app) = app_rows::by_name(connection, &seals, &tenant, &name)? else { return Ok(None) };
+        let is_used = !rows::of_ob_app(connection, &seals, app.id)?.is_empty();
+        Ok(Some((app, is_used)))
+    });
+    match found.await? {
+        Some((_, true)) => {
+            let error = AdminError::exists(ob_apps::KIND, &peer.name);
+            Err(error.next(format!("another peer uses it; to use it too, give --ob {} in place of --client-id", peer.name)))
+        }
+        Some((app, false)) => Ok(Some(app)),
+        None => Ok(None),
+    }
 }
 
 /// The OB app that goes by the peer's name: made with the first `client_id`, changed with it later.
