@@ -200,3 +200,19 @@ async fn token_timeout() {
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     world.alpha.stops().await;
 }
+
+#[tokio::test]
+async fn auth_failures() {
+    let world = World::new().await;
+    let app = world.introduces().await;
+    let client = app["client_id"].as_str().expect("a client id");
+    says(&world.beta, "[limits]\nauth_failures = \"2/min\"").await;
+    let guess = async || {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", "none")];
+        world.beta.gets_form("/oauth/token", (client, "a wrong secret of some length"), &form).await
+    };
+    assert_eq!((guess().await.status(), guess().await.status()), (401, 401));
+    let refused = guess().await;
+    assert_eq!(refused.status(), 429, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+}
