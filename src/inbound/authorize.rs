@@ -63,15 +63,12 @@ pub fn destination(app: &IbApp, parameters: &Parameters) -> Result<Destination, 
     Ok(Destination { redirect_uri, state: parameters.the("state").ok().flatten().map(str::to_owned) })
 }
 
-/// One check of an authorization request.
-type Check = fn(&IbApp, &Parameters) -> Result<(), WireError>;
-
 /// The parameters that are looked at here.
 const KNOWN: [&str; 8] =
     ["client_id", "redirect_uri", "state", "response_type", "response_mode", "scope", "code_challenge", "code_challenge_method"];
 
 /// What is checked, in this order; the first that fails is the answer.
-const CHECKS: [Check; 7] = [
+const CHECKS: [fn(&IbApp, &Parameters) -> Result<(), WireError>; 7] = [
     each_parameter_comes_once,
     no_request_object,
     response_type_is_code,

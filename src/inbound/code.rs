@@ -51,7 +51,7 @@ pub enum Changes {
     /// The authorization moves on to this stage.
     Move(Stage),
     /// The code becomes a grant with its first pair of tokens.
-    Issue(Issue),
+    Issue(Box<Issue>),
     /// The grant that the code made ends.
     End(Id, EndReason),
 }
@@ -112,7 +112,7 @@ pub fn judge(
         return burnt(Refusal::Verifier, "it came with another code_verifier");
     }
     let issue = issue(authorization, app, code, materials, policy, now);
-    Judgement { changes: Changes::Issue(issue), answer: Ok(()), event: Some(Event::GrantMade) }
+    Judgement { changes: Changes::Issue(Box::new(issue)), answer: Ok(()), event: Some(Event::GrantMade) }
 }
 
 fn issue(
@@ -218,7 +218,7 @@ mod tests {
         }
         let without_refresh = IbApp { grants: [GrantType::AuthorizationCode].into(), ..app(1) };
         let judgement = judged(Some(&allowed()), &without_refresh, &request(None, Some(VERIFIER)), 1);
-        assert!(matches!(judgement.changes, Changes::Issue(Issue { refresh: None, .. })));
+        assert!(matches!(judgement.changes, Changes::Issue(issue) if issue.refresh.is_none()));
     }
 
     #[test]

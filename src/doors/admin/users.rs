@@ -129,6 +129,8 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>)
         Some(user) => rows::delete(transaction, user.id).map(|_| Ok(())),
     };
     state.instance.store.write(judge).await??;
+    // Tokens in use name who allowed them.
+    state.instance.tokens.forget();
     Ok(document::done())
 }
 

@@ -29,7 +29,7 @@ pub(super) fn url(config: &Config, next: &str) -> String {
 pub(super) async fn show(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
     let query = Parameters::read(request.uri().query().unwrap_or_default().as_bytes()).unwrap_or_default();
-    let next = next(&query);
+    let next = next(&config, &query);
     let visitor = match Visitor::of(&instance, request.headers()).await {
         Ok(visitor) => visitor,
         Err(_) => return unavailable(&config),
@@ -59,7 +59,7 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     if !is_own_post(&parts.headers, &config.instance.public_url) || !visitor.is_form_token(&instance, token) {
         return browser::not_our_form(&config);
     }
-    let next = next(&form);
+    let next = next(&config, &form);
     let (Ok(Some(login)), Ok(Some(password))) = (form.the("username"), form.the("password")) else {
         return ask(&instance, visitor, next, "", StatusCode::BAD_REQUEST, Some("Type your login and your password.")).await;
     };
@@ -151,11 +151,19 @@ async fn ask(
     visitor.answered(pages::page(status, &page, &targets))
 }
 
-/// Where a log-in goes on to: an authorization request of ours, and nothing else (RFC 9700 §4.11).
-fn next(parameters: &Parameters) -> Option<&str> {
+/// Where a log-in goes on to, below public_url: an authorization request or a request URL of ours, and nothing else (RFC 9700 §4.11).
+fn next<'a>(config: &Config, parameters: &'a Parameters) -> Option<&'a str> {
     let next = parameters.the("next").ok().flatten()?;
-    let is_ours = next.strip_prefix("/oauth/authorize").is_some_and(|rest| rest.starts_with('?'));
-    (is_ours && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')).then_some(next)
+    let base = config.instance.public_url.url().path().trim_end_matches('/');
+    known(next).or_else(|| known(next.strip_prefix(base)?))
+}
+
+fn known(next: &str) -> Option<&str> {
+    let is_request = next.strip_prefix("/oauth/authorize").is_some_and(|rest| rest.starts_with('?'));
+    let is_ticket = next
+        .strip_prefix("/link/")
+        .is_some_and(|ticket| ticket.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')));
+    ((is_request || is_ticket) && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')).then_some(next)
 }
 
 fn next_url(config: &Config, next: &str) -> String {
@@ -168,11 +176,9 @@ mod tests {
 
     #[test]
     fn a12_a_log_in_goes_on_to_an_authorization_request_of_ours_only() {
-        let read = |next: &str| {
-            let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
-            super::next(&Parameters::read(query.as_bytes()).expect("well formed")).map(str::to_owned)
-        };
-        assert_eq!(read("/oauth/authorize?client_id=x"), Some("/oauth/authorize?client_id=x".into()));
+        for right in ["/oauth/authorize?client_id=x", "/link/p2pt_abc-D"] {
+            assert_eq!(known(right), Some(right));
+        }
         for wrong in [
             "",
             "/",
@@ -184,9 +190,11 @@ mod tests {
             "https://evil.example/oauth/authorize?",
             "/oauth/authorize?x=1\r\nset-cookie: a=b",
             "/oauth/authorize?x=\\",
+            "/link/../oauth/callback",
+            "/link//evil.example",
             "javascript:alert(1)",
         ] {
-            assert_eq!(read(wrong), None, "{wrong:?}");
+            assert_eq!(known(wrong), None, "{wrong:?}");
         }
     }
 }
