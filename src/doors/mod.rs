@@ -4,6 +4,8 @@ pub mod admin;
 pub mod authorization;
 pub mod browser;
 mod call;
+#[cfg(test)]
+mod chain_tests;
 pub mod console;
 pub mod form;
 pub mod gateway;

@@ -1,12 +1,14 @@
 //! For the tests of gateway and relay: raw requests, and servers that do what a test says.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 /// Longest that a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,4 +96,38 @@ pub(super) async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     };
     tokio::time::timeout(PATIENCE, reading).await.expect("it to come");
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// An application that sends one event, and the next when it is told to.
+pub(super) async fn events() -> (SocketAddr, mpsc::Sender<()>) {
+    let (go_on, told) = mpsc::channel(1);
+    let told = Arc::new(tokio::sync::Mutex::new(told));
+    let address = scripted(move |mut stream, _| {
+        let told = Arc::clone(&told);
+        async move {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let _ = stream.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()).await;
+            if told.lock().await.recv().await.is_some() {
+                let _ = stream.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    (address, go_on)
+}
+
+/// An application that grants a WebSocket and sends back what it gets.
+pub(super) async fn echo() -> SocketAddr {
+    scripted(|mut stream, head| async move {
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap_or_default().to_owned();
+        let accept = crate::net::websocket::accepted(&key);
+        let accept = String::from_utf8_lossy(&accept).into_owned();
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let (mut reads, mut writes) = stream.split();
+        let _ = tokio::io::copy(&mut reads, &mut writes).await;
+    })
+    .await
 }

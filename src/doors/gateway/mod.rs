@@ -6,7 +6,7 @@
 mod query_token;
 mod routes;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::borrow::Cow;
 use std::convert::Infallible;

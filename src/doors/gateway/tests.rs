@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config;
-use crate::doors::wire::{Answer, loopback, over_http2, read_until, scripted, sends};
+use crate::doors::wire::{Answer, echo, events, loopback, over_http2, read_until, scripted, sends};
 use crate::net::listener::Listener;
 use crate::net::serve::{Server, Serving};
 use crate::net::trust::Trust;
@@ -26,18 +26,18 @@ use crate::store::{Store, sample};
 use crate::system::SystemRandom;
 
 /// A gateway in front of an application that a test scripts.
-struct World {
+pub(in crate::doors) struct World {
     _directory: tempfile::TempDir,
-    address: SocketAddr,
-    token: String,
-    tokens: Arc<TokenTable>,
+    pub(in crate::doors) address: SocketAddr,
+    pub(in crate::doors) token: String,
+    pub(in crate::doors) tokens: Arc<TokenTable>,
     store: Store,
     clock: Arc<sample::StandingClock>,
 }
 
 impl World {
     /// A gateway whose routes lead to `upstream`; `more` goes into its configuration.
-    async fn before(upstream: SocketAddr, more: &str) -> Self {
+    pub(in crate::doors) async fn before(upstream: SocketAddr, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = written(directory.path(), upstream, more);
         let clock = sample::StandingClock::new();
@@ -357,24 +357,6 @@ async fn an_application_that_is_away_or_silent_is_told_apart() {
     assert_eq!(world.gets("/p2pi", websocket).await.error(), (502, Some("upstream_unreachable")));
 }
 
-/// An application that sends one event, and the next when it is told to.
-async fn events() -> (SocketAddr, mpsc::Sender<()>) {
-    let (go_on, told) = mpsc::channel(1);
-    let told = Arc::new(tokio::sync::Mutex::new(told));
-    let address = scripted(move |mut stream, _| {
-        let told = Arc::clone(&told);
-        async move {
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-            let _ = stream.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()).await;
-            if told.lock().await.recv().await.is_some() {
-                let _ = stream.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n").await;
-            }
-        }
-    })
-    .await;
-    (address, go_on)
-}
-
 #[tokio::test]
 async fn events_pass_when_they_are_sent_and_a_revocation_ends_the_stream() {
     let (application, go_on) = events().await;
@@ -393,22 +375,6 @@ async fn events_pass_when_they_are_sent_and_a_revocation_ends_the_stream() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.expect("the stream to end");
     assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "a stream that was cut does not look whole");
-}
-
-/// An application that grants a WebSocket and sends back what it gets.
-async fn echo() -> SocketAddr {
-    scripted(|mut stream, head| async move {
-        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap_or_default().to_owned();
-        let accept = crate::net::websocket::accepted(&key);
-        let accept = String::from_utf8_lossy(&accept).into_owned();
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
-        );
-        let _ = stream.write_all(answer.as_bytes()).await;
-        let (mut reads, mut writes) = stream.split();
-        let _ = tokio::io::copy(&mut reads, &mut writes).await;
-    })
-    .await
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 mod lane;
 mod tape;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -29,10 +29,10 @@ use crate::system::{SystemClock, SystemRandom};
 use crate::tasks::keeper::GivenUp;
 
 /// A relay with one caller, linked to one peer.
-struct World {
+pub(in crate::doors) struct World {
     _directory: tempfile::TempDir,
-    address: SocketAddr,
-    key: String,
+    pub(in crate::doors) address: SocketAddr,
+    pub(in crate::doors) key: String,
     store: Store,
     instance: Arc<Instance>,
     links: Arc<Links>,
@@ -44,6 +44,11 @@ const OTHER: Id = Id::from_bytes([3; 16]);
 impl World {
     /// A relay linked to the peer at `peer` with the token `t1`; the peer `unlinked` has none. `more` goes into the configuration.
     async fn linked_to(peer: SocketAddr, more: &str) -> Self {
+        Self::holding("t1", peer, more).await
+    }
+
+    /// The same, with another token.
+    pub(in crate::doors) async fn holding(token: &str, peer: SocketAddr, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("one.toml");
         let text = format!(
@@ -55,7 +60,7 @@ impl World {
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&directory.path().join("state"), None, clock.clone()).expect("a new store");
         let key = mint(Kind::CallerKey, &SystemRandom).expose_secret().to_owned();
-        Self::written(&store, peer, Digest::of(&key), clock.as_ref()).await;
+        Self::written(&store, peer, token.to_owned(), Digest::of(&key), clock.as_ref()).await;
 
         let limits = config.limits.clone();
         let instance = Arc::new(Instance::new(Arc::new(config), store.clone(), clock, Arc::new(SystemRandom)));
@@ -69,7 +74,7 @@ impl World {
         Self { _directory: directory, address, key, store, instance, links }
     }
 
-    async fn written(store: &Store, peer: SocketAddr, key: Digest, clock: &dyn Clock) {
+    async fn written(store: &Store, peer: SocketAddr, token: String, key: Digest, clock: &dyn Clock) {
         let now = clock.now();
         let (seals, epoch) = (store.seals().clone(), store.epoch());
         let judge = move |transaction: &Transaction<'_>| {
@@ -105,7 +110,7 @@ impl World {
                 store::peer::insert(transaction, &seals, &record)?;
             }
             let held = Held {
-                access: "t1".into(),
+                access: token.clone().into(),
                 validity: Validity { requested: now, life: Duration::from_secs(3_600) },
                 issued_at: now.wall,
                 refresh: Some("r1".into()),
