@@ -155,6 +155,6 @@ mod tests {
     async fn a_daemon_that_is_not_running_says_how_to_start_it() {
         let failure = Client::new("/nonexistent/admin.sock".into()).fetch("/v2/status").await.expect_err("nobody");
         assert_eq!(failure.code, "not_running");
-        assert!(failure.next.expect("a next step").contains("p2pid -c FILE run"));
+        assert!(failure.next.clone().expect("a next step").contains("p2pid -c FILE run"));
     }
 }

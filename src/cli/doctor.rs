@@ -151,7 +151,7 @@ async fn daemon(command: &Doctor, context: &Context<'_>) -> Result<Vec<Check>, F
         Err(failure) => {
             let found = failure.found.clone().unwrap_or_default();
             let check = Check::new("daemon", Health::Failed, format!("{}: {found}", failure.message));
-            return Ok(vec![check.next(failure.next.unwrap_or_default())]);
+            return Ok(vec![check.next(failure.next.clone().unwrap_or_default())]);
         }
     };
     let status = status["attributes"].take();
@@ -173,7 +173,7 @@ async fn daemon(command: &Doctor, context: &Context<'_>) -> Result<Vec<Check>, F
         match probed {
             Ok(record) => checks.extend(findings(&name, &record["attributes"])),
             Err(failure) if command.peer.is_some() => return Err(failure),
-            Err(failure) => checks.push(Check::new(format!("peer {name}"), Health::Failed, failure.message)),
+            Err(failure) => checks.push(Check::new(format!("peer {name}"), Health::Failed, failure.message.as_str())),
         }
     }
     Ok(checks)

@@ -1,5 +1,7 @@
 //! Why a command did not do what it was asked: one sentence with what was found, what was expected and the next step.
 
+use std::ops::{Deref, DerefMut};
+
 use serde_json::{Value, json};
 
 use crate::config::Problems;
@@ -12,9 +14,13 @@ pub(super) const USAGE: u8 = 2;
 /// The exit status when the configuration is wrong (`EX_CONFIG`).
 pub(super) const CONFIGURATION: u8 = 78;
 
-/// A command that failed.
+/// A command that failed. Boxed, since every command may return one and hardly any does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct Failure(Box<Parts>);
+
+/// What there is to say of a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parts {
     /// The exit status.
     pub(super) exit: u8,
     /// What programs look at.
@@ -36,17 +42,23 @@ pub(super) struct Failure {
 impl Failure {
     /// A refusal or failure: exit status 1.
     pub(super) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { exit: FAILED, code: code.into(), message: message.into(), found: None, expected: None, next: None, text: None, more: None }
+        let (code, message) = (code.into(), message.into());
+        Self(Box::new(Parts { exit: FAILED, code, message, found: None, expected: None, next: None, text: None, more: None }))
     }
 
     /// A wrong command line: exit status 2.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: USAGE, ..Self::new("usage", message) }
+        Self::new("usage", message).exiting(USAGE)
     }
 
     /// A wrong configuration: exit status 78.
     pub(super) fn configuration(message: impl Into<String>) -> Self {
-        Self { exit: CONFIGURATION, ..Self::new("configuration", message) }
+        Self::new("configuration", message).exiting(CONFIGURATION)
+    }
+
+    fn exiting(mut self, status: u8) -> Self {
+        self.exit = status;
+        self
     }
 
     /// With a text for people that says it all.
@@ -102,6 +114,20 @@ impl Failure {
             }
         }
         text
+    }
+}
+
+impl Deref for Failure {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
     }
 }
 
