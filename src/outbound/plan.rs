@@ -77,11 +77,12 @@ pub fn life(expires_in: Option<i64>) -> Duration {
     }
 }
 
-/// How long before its end a token of that life is renewed: min(clamp(20 %, 30 s, 15 min), 50 %), less 0–10 % of jitter, but never in
-/// the last min(10 s, 10 %).
+/// How long before its end a token of that life is renewed: min(clamp(20 %, 30 s, 15 min), 50 %), less a jitter of 0–10 % of the life
+/// that leaves at least half of it, but never in the last min(10 s, 10 %).
 pub fn lead(life: Duration, jitter: Jitter) -> Duration {
     let lead = (life / 5).clamp(SHORTEST_LEAD, LONGEST_LEAD).min(life / 2);
-    lead.saturating_sub(jitter.share_of(life / 10)).max(last_moment(life))
+    // Ten per cent of a long life are more than the whole lead; renewed at the last moment, one failure would be felt by calls.
+    (lead - jitter.share_of((life / 10).min(lead / 2))).max(last_moment(life))
 }
 
 /// How long two background refreshes of one peer are apart at least: min(30 s, 25 % of life).
@@ -123,8 +124,8 @@ mod tests {
             (seconds(3600), NONE, seconds(720)),
             (seconds(3600), FULL, seconds(360)),
             (seconds(7200), NONE, seconds(900)),
-            // Ten per cent of ten hours is more than the lead: what is left is the last moment.
-            (seconds(36_000), FULL, seconds(10)),
+            // Ten per cent of ten hours are more than the lead: half of it is left.
+            (seconds(36_000), FULL, seconds(450)),
         ];
         for (life, jitter, expected) in cases {
             assert_eq!(lead(life, jitter), expected, "{life:?} {jitter:?}");
