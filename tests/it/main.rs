@@ -2,11 +2,14 @@
 
 mod cli;
 mod config_keys;
+mod crash;
+mod demo;
 mod init;
 mod keeper;
 mod linking;
 mod real_browser;
 mod reload;
 mod tidy;
+mod whole_story;
 #[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;

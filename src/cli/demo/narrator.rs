@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::browser::{Hop, Page};
+use super::browser::Page;
 use crate::cli::report::Report;
 
 /// Tells the story as it happens.
@@ -60,8 +60,8 @@ impl<'a> Narrator<'a> {
     /// The way of a browser: every request with its answer, and the page at its end.
     pub(super) fn browsed(&self, page: &Page) {
         for hop in &page.way {
-            self.sent(&format!("{:4} {}", hop.method, shortened(&hop.url)));
-            self.got(&answered(hop));
+            self.sent(&format!("{:4} {}", hop.method.as_str(), shortened(&hop.url)));
+            self.got(&hop.status.to_string());
         }
         self.fact(&format!("  page “{}”", page.title()));
     }
@@ -92,13 +92,6 @@ impl<'a> Narrator<'a> {
 
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.colour && colour != "0" { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
-    }
-}
-
-fn answered(hop: &Hop) -> String {
-    match hop.location() {
-        Some(location) => format!("{} → {}", hop.status.as_u16(), shortened(&location)),
-        None => hop.status.to_string(),
     }
 }
 

@@ -13,8 +13,14 @@ pub(crate) fn own_address() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, high, middle, low))
 }
 
-/// A free port of `address`. Nobody else takes ports there, so it stays free until it is used.
+/// Ports of `address` that are free, all different. Nobody else takes ports there, so they stay free until they are used.
+pub(crate) fn free_ports<const N: usize>(address: IpAddr) -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((address, 0)).expect("a loopback address has free ports"));
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address"))
+}
+
+/// One free port of `address`.
 pub(crate) fn free_port(address: IpAddr) -> SocketAddr {
-    let listener = TcpListener::bind((address, 0)).expect("a loopback address has free ports");
-    listener.local_addr().expect("a bound socket has an address")
+    let [port] = free_ports(address);
+    port
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::address::{free_port, own_address};
+use super::address::{free_ports, own_address};
 
 /// Everything that is fixed before a daemon starts, in process or as a process.
 pub(crate) struct Settings {
@@ -21,7 +21,7 @@ impl Settings {
     /// An instance with addresses of its own, one route `/p2pi` to `upstream`, and the scope `p2pi` for it.
     pub(crate) fn new(name: &str, upstream: &str) -> Self {
         let address = own_address();
-        let [public, local, console] = [(); 3].map(|()| free_port(address));
+        let [public, local, console] = free_ports(address);
         let settings = Self { name: name.to_owned(), public, local, console, folder: tempfile::tempdir().expect("a temporary folder") };
         let text = format!(
             r#"[instance]
