@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
+mod canary;
+mod checklist;
 mod cli;
 mod config_keys;
 mod crash;

@@ -1,0 +1,130 @@
+//! R: refresh tokens, seen from the client.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{granted, granted_with, is_accepted, refused};
+use crate::world::World;
+use crate::world::client::{Client, Tokens};
+
+#[tokio::test]
+async fn r1_a_refresh_token_is_its_clients_alone() {
+    let (world, client, tokens) = granted().await;
+    let thief = Client::registered(&world.beta, "thief").await;
+    refused(&thief.refreshes(&world.beta, &tokens.refresh).await, 400, "invalid_grant");
+    refused(&client.refreshes(&world.beta, &tokens.access).await, 400, "invalid_grant");
+    assert_eq!(client.refreshes(&world.beta, &tokens.refresh).await.status(), 200);
+}
+
+#[tokio::test]
+async fn r2_a_narrower_scope_does_not_last() {
+    let world = World::with("[scopes]\nmore = \"More\"\n").await;
+    let mut world = world;
+    let client = Client::registered_with(&world.beta, "shop", json!({ "scopes": ["p2pi", "more"] })).await;
+    let led = world.operator.decides(&client.authorize(&world.beta).with("scope", "p2pi more").url(), "allow").await;
+    let tokens = Tokens::of(&client.redeems(&world.beta, &led.parameter("code").expect("a code")).await);
+    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh.as_str()), ("scope", "more")];
+    let narrow = client.asks(&world.beta, &form).await;
+    assert_eq!(narrow.json()["scope"], "more");
+    let narrow = Tokens::of(&narrow);
+    assert!(!is_accepted(&world, &narrow.access).await, "the route needs p2pi");
+    let wide = Tokens::of(&client.refreshes(&world.beta, &narrow.refresh).await);
+    assert!(is_accepted(&world, &wide.access).await);
+}
+
+#[tokio::test]
+async fn r3_r4_parallel_and_repeated_refreshes_get_the_same_token_and_one_branch_lives() {
+    let (world, client, tokens) = granted().await;
+    let (a, b, c) = tokio::join!(
+        client.refreshes(&world.beta, &tokens.refresh),
+        client.refreshes(&world.beta, &tokens.refresh),
+        client.refreshes(&world.beta, &tokens.refresh)
+    );
+    let [a, b, c] = [a, b, c].map(|answer| Tokens::of(&answer));
+    assert!(a.refresh == b.refresh && b.refresh == c.refresh, "one branch");
+    let late = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    assert_eq!(late.refresh, a.refresh, "inside the window the answer is repeated");
+    world.clock.advance(Duration::from_secs(61));
+    let other = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    assert_ne!(other.refresh, a.refresh, "after it a successor that nobody presented is withdrawn");
+    refused(&client.refreshes(&world.beta, &a.refresh).await, 400, "invalid_grant");
+    assert_eq!(client.refreshes(&world.beta, &other.refresh).await.status(), 200, "and harmed nothing");
+}
+
+#[tokio::test]
+async fn r5_reuse_after_the_successor_was_used_and_the_window_is_over_ends_that_grant_alone() {
+    let (mut world, client, stolen) = granted().await;
+    let other = client.tokens(&world.beta, &mut world.operator).await;
+    let next = Tokens::of(&client.refreshes(&world.beta, &stolen.refresh).await);
+    assert!(is_accepted(&world, &next.access).await);
+    world.clock.advance(Duration::from_secs(61));
+    refused(&client.refreshes(&world.beta, &stolen.refresh).await, 400, "invalid_grant");
+    assert!(!is_accepted(&world, &next.access).await);
+    refused(&client.refreshes(&world.beta, &next.refresh).await, 400, "invalid_grant");
+    assert_eq!(client.refreshes(&world.beta, &other.refresh).await.status(), 200, "other grants are untouched");
+}
+
+#[tokio::test]
+async fn r7_what_was_decided_survives_a_restart_and_a_clock_that_is_set_back() {
+    let (mut world, client, first) = granted().await;
+    let second = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    world.beta.restarts().await;
+    world.clock.step_wall_back(Duration::from_secs(3600));
+    let again = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    assert_eq!(again.refresh, second.refresh, "the window is still open");
+    let third = Tokens::of(&client.refreshes(&world.beta, &second.refresh).await);
+    world.beta.restarts().await;
+    assert!(is_accepted(&world, &third.access).await);
+    world.clock.advance(Duration::from_secs(61));
+    refused(&client.refreshes(&world.beta, &first.refresh).await, 400, "invalid_grant");
+    assert!(!is_accepted(&world, &third.access).await, "a token retired before the restart is still known as stolen");
+    world.beta.restarts().await;
+    assert!(!is_accepted(&world, &third.access).await, "and the end of the grant is kept");
+}
+
+#[tokio::test]
+async fn r8_v2_while_the_database_takes_nothing_the_answer_is_503_and_nothing_is_used_up() {
+    let (world, client, tokens) = granted().await;
+    let database = std::fs::read_dir(world.beta.settings.state_dir()).expect("the state folder");
+    let database = database.filter_map(|entry| Some(entry.ok()?.path())).find(|path| path.extension().is_some_and(|kind| kind == "db"));
+    let blocker = rusqlite::Connection::open(database.expect("a database")).expect("it opens");
+    blocker.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes now");
+    let (refreshed, revoked) = tokio::join!(client.refreshes(&world.beta, &tokens.refresh), client.revokes(&world.beta, &tokens.refresh));
+    assert_eq!((refreshed.status(), revoked.status()), (503, 503), "{} {}", refreshed.text(), revoked.text());
+    blocker.execute_batch("ROLLBACK").expect("it ends");
+    assert!(is_accepted(&world, &tokens.access).await);
+    assert_eq!(client.refreshes(&world.beta, &tokens.refresh).await.status(), 200);
+}
+
+#[tokio::test]
+async fn r9_after_a_revoke_has_answered_no_token_of_the_grant_works() {
+    for _ in 0..5 {
+        let (world, client, tokens) = granted().await;
+        let (refreshed, revoked) =
+            tokio::join!(client.refreshes(&world.beta, &tokens.refresh), client.revokes(&world.beta, &tokens.refresh));
+        assert_eq!(revoked.status(), 200);
+        assert!(!is_accepted(&world, &tokens.access).await);
+        if refreshed.status() == 200 {
+            let late = Tokens::of(&refreshed);
+            assert!(!is_accepted(&world, &late.access).await);
+            refused(&client.refreshes(&world.beta, &late.refresh).await, 400, "invalid_grant");
+        }
+    }
+}
+
+#[tokio::test]
+async fn r10_a_grant_ends_when_it_is_idle_too_long_and_when_its_time_is_over() {
+    let (world, client, tokens) = granted_with("[tokens]\nrefresh_ttl = \"10d\"\ngrant_ttl = \"15d\"\n").await;
+    let day = Duration::from_secs(24 * 3600);
+    world.clock.advance(9 * day);
+    let answer = client.refreshes(&world.beta, &tokens.refresh).await;
+    let left = answer.json()["refresh_token_expires_in"].as_u64().expect("with grant_ttl the end is told");
+    assert!(left <= 6 * 24 * 3600, "{left}");
+    let tokens = Tokens::of(&answer);
+    world.clock.advance(7 * day);
+    refused(&client.refreshes(&world.beta, &tokens.refresh).await, 400, "invalid_grant");
+    let (world, client, tokens) = granted_with("[tokens]\nrefresh_ttl = \"10d\"\n").await;
+    world.clock.advance(11 * day);
+    refused(&client.refreshes(&world.beta, &tokens.refresh).await, 400, "invalid_grant");
+}

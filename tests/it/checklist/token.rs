@@ -1,0 +1,237 @@
+//! T, V, I, D and K: the token endpoint and its neighbours.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{granted, is_accepted, refusal, refused};
+use crate::world::World;
+use crate::world::client::{Client, Tokens, VERIFIER};
+use crate::world::message::Message;
+
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+#[tokio::test]
+async fn t1_only_a_form_by_post_is_a_token_request() {
+    let (world, client, tokens) = granted().await;
+    let form = format!("grant_type=refresh_token&refresh_token={}&client_id={}&client_secret={}", tokens.refresh, client.id, client.secret);
+    let get = world.beta.is_asked("GET", &format!("/oauth/token?{form}"), &[], "").await;
+    assert_eq!((get.status(), get.header("allow")), (405, Some("POST")));
+    refused(&world.beta.is_asked("POST", &format!("/oauth/token?{form}"), &[FORM], "").await, 400, "invalid_request");
+    let json = json!({ "grant_type": "refresh_token", "refresh_token": tokens.refresh }).to_string();
+    refused(&world.beta.is_asked("POST", "/oauth/token", &[("Content-Type", "application/json")], &json).await, 400, "invalid_request");
+    refused(&world.beta.is_asked("POST", "/oauth/token", &[], &form).await, 400, "invalid_request");
+    assert_eq!(client.refreshes(&world.beta, &tokens.refresh).await.status(), 200, "nothing of it used the token up");
+}
+
+#[tokio::test]
+async fn t2_t3_a_client_authenticates_in_one_way_and_rightly() {
+    let (world, client, tokens) = granted().await;
+    let refresh = ("refresh_token", tokens.refresh.as_str());
+    let both = [("grant_type", "refresh_token"), refresh, ("client_id", &client.id), ("client_secret", &client.secret)];
+    refused(&client.asks(&world.beta, &both).await, 400, "invalid_request");
+    let wrong = Client { secret: "wrong".to_owned(), ..client.clone() };
+    let answer = wrong.refreshes(&world.beta, &tokens.refresh).await;
+    refused(&answer, 401, "invalid_client");
+    assert!(answer.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic")));
+    let nobody = Client { id: "nobody".to_owned(), ..client.clone() };
+    refused(&nobody.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    let body = format!("grant_type=refresh_token&refresh_token={}&client_id={}", tokens.refresh, client.id);
+    refused(&world.beta.is_asked("POST", "/oauth/token", &[FORM], &body).await, 401, "invalid_client");
+    let posted = world.beta.is_asked("POST", "/oauth/token", &[FORM], &format!("{body}&client_secret={}", client.secret)).await;
+    assert_eq!(posted.status(), 200, "client_secret_post works too: {}", posted.text());
+}
+
+#[tokio::test]
+async fn t4_of_many_redemptions_of_a_code_one_wins_and_a_later_one_ends_the_grant() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let code = client.code(&world.beta, &mut world.operator).await;
+    let (a, b, c, d) = tokio::join!(
+        client.redeems(&world.beta, &code),
+        client.redeems(&world.beta, &code),
+        client.redeems(&world.beta, &code),
+        client.redeems(&world.beta, &code)
+    );
+    let won: Vec<&Message> = [&a, &b, &c, &d].into_iter().filter(|answer| answer.status() == 200).collect();
+    assert_eq!(won.len(), 1);
+    let tokens = Tokens::of(won[0]);
+    for lost in [&a, &b, &c, &d].into_iter().filter(|answer| answer.status() != 200) {
+        refused(lost, 400, "invalid_grant");
+    }
+    assert!(!is_accepted(&world, &tokens.access).await, "a replayed code ends what it gave");
+    refused(&client.refreshes(&world.beta, &tokens.refresh).await, 400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn t5_a_code_needs_the_verifier_of_its_challenge() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    for verifier in [None, Some("another-verifier-0123456789-abcdefghijklmnop"), Some("short"), Some("")] {
+        let code = client.code(&world.beta, &mut world.operator).await;
+        let form = [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", &client.redirect_uri)];
+        let form: Vec<(&str, &str)> = form.into_iter().chain(verifier.map(|verifier| ("code_verifier", verifier))).collect();
+        let (status, error) = refusal(&client.asks(&world.beta, &form).await);
+        assert!(status == 400 && (error == "invalid_grant" || error == "invalid_request"), "{verifier:?}: {status} {error}");
+        refused(&client.redeems(&world.beta, &code).await, 400, "invalid_grant");
+    }
+}
+
+#[tokio::test]
+async fn t6_a_redirect_uri_that_was_asked_with_is_repeated() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let code = client.code(&world.beta, &mut world.operator).await;
+    let form =
+        [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", "https://shop.example/"), ("code_verifier", VERIFIER)];
+    refused(&client.asks(&world.beta, &form).await, 400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn t7_a_token_answer_is_not_kept_and_says_what_it_gives() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let code = client.code(&world.beta, &mut world.operator).await;
+    let answer = client.redeems(&world.beta, &code).await;
+    assert_eq!((answer.status(), answer.header("cache-control")), (200, Some("no-store")));
+    let answer = answer.json();
+    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(3600)));
+    assert_eq!(answer["p2pi_subject"], world.operator.login.as_str());
+}
+
+#[tokio::test]
+async fn t10_a_scope_is_one_that_the_client_has() {
+    let (mut world, client, tokens) = granted().await;
+    let led = world.operator.decides(&client.authorize(&world.beta).with("scope", "p2pi more").url(), "allow").await;
+    assert_eq!(led.parameter("error").as_deref(), Some("invalid_scope"));
+    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh.as_str()), ("scope", "p2pi more")];
+    refused(&client.asks(&world.beta, &form).await, 400, "invalid_scope");
+    assert_eq!(client.refreshes(&world.beta, &tokens.refresh).await.status(), 200, "a refusal uses nothing up");
+}
+
+#[tokio::test]
+async fn t11_an_error_repeats_nothing_that_was_sent() {
+    let (world, client, tokens) = granted().await;
+    let odd = "<script>\"\\ä\u{7f}";
+    let form = [("grant_type", odd), ("refresh_token", tokens.refresh.as_str()), ("scope", odd)];
+    let answer = client.asks(&world.beta, &form).await;
+    refused(&answer, 400, "unsupported_grant_type");
+    for secret in [&client.secret, &tokens.refresh, &odd.to_owned()] {
+        assert!(!answer.text().contains(secret.as_str()));
+    }
+    let description = answer.json()["error_description"].as_str().unwrap_or_default().to_owned();
+    assert!(description.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)), "{description}");
+}
+
+#[tokio::test]
+async fn t12_two_secrets_overlap_for_as_long_as_was_said() {
+    let (world, client, tokens) = granted().await;
+    let rotated = world.beta.acts("ib-app", "shop", "rotate-secret", json!({ "overlap": 3600 })).await;
+    let secret = rotated["client_secret"].as_str().expect("the new secret, once").to_owned();
+    let renewed = Client { secret, ..client.clone() };
+    let tokens = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    let tokens = Tokens::of(&renewed.refreshes(&world.beta, &tokens.refresh).await);
+    world.clock.advance(Duration::from_secs(3601));
+    refused(&client.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    let tokens = Tokens::of(&renewed.refreshes(&world.beta, &tokens.refresh).await);
+    world.beta.acts("ib-app", "shop", "rotate-secret", json!({ "overlap": 0 })).await;
+    refused(&renewed.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+}
+
+#[tokio::test]
+async fn v1_v2_revoking_is_for_the_tokens_client_and_can_be_said_twice() {
+    let (world, client, tokens) = granted().await;
+    let thief = Client::registered(&world.beta, "thief").await;
+    assert_ne!(thief.revokes(&world.beta, &tokens.refresh).await.status(), 500);
+    assert!(is_accepted(&world, &tokens.access).await, "a foreign client ends nothing");
+    let wrong = Client { secret: "wrong".to_owned(), ..client.clone() };
+    refused(&wrong.revokes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    assert_eq!(client.revokes(&world.beta, "never-was-a-token").await.status(), 200);
+    let hinted = [("token", tokens.refresh.as_str()), ("token_type_hint", "access_token")];
+    for _ in 0..2 {
+        assert_eq!(world.beta.gets_form("/oauth/revoke", (&client.id, &client.secret), &hinted).await.status(), 200);
+    }
+    assert!(!is_accepted(&world, &tokens.access).await, "a wrong hint finds it all the same");
+}
+
+#[tokio::test]
+async fn v3_revoking_a_refresh_token_ends_its_access_tokens_at_once_and_after_a_restart() {
+    let (mut world, client, first) = granted().await;
+    let second = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    assert!(is_accepted(&world, &first.access).await && is_accepted(&world, &second.access).await);
+    assert_eq!(client.revokes(&world.beta, &first.refresh).await.status(), 200, "any token that the grant ever had ends it");
+    assert!(!is_accepted(&world, &first.access).await && !is_accepted(&world, &second.access).await);
+    world.beta.restarts().await;
+    assert!(!is_accepted(&world, &second.access).await);
+}
+
+#[tokio::test]
+async fn i1_i2_i3_introspection_tells_only_its_own_client_and_only_of_live_access_tokens() {
+    let (world, client, tokens) = granted().await;
+    let answer = client.introspects(&world.beta, &tokens.access).await;
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let live = answer.json();
+    assert_eq!((&live["active"], &live["scope"], &live["client_id"]), (&json!(true), &json!("p2pi"), &json!(client.id)), "{live}");
+    let inactive = json!({ "active": false });
+    let stranger = Client::registered(&world.beta, "stranger").await;
+    assert_eq!(stranger.introspects(&world.beta, &tokens.access).await.json(), inactive);
+    assert_eq!(client.introspects(&world.beta, "never-was-a-token").await.json(), inactive);
+    let wrong = Client { secret: "wrong".to_owned(), ..client.clone() };
+    refused(&wrong.introspects(&world.beta, &tokens.access).await, 401, "invalid_client");
+    assert!(!is_accepted(&world, &tokens.refresh).await, "a refresh token opens nothing");
+    world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(client.introspects(&world.beta, &tokens.access).await.json(), inactive, "expired");
+    let next = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    client.revokes(&world.beta, &next.refresh).await;
+    assert_eq!(client.introspects(&world.beta, &next.access).await.json(), inactive, "revoked");
+}
+
+#[tokio::test]
+async fn d1_d2_metadata_name_us_as_configured_and_every_endpoint_answers() {
+    let world = World::new().await;
+    let base = world.beta.settings.url();
+    let server =
+        world.beta.is_asked("GET", "/.well-known/oauth-authorization-server", &[("X-Forwarded-Host", "evil.example")], "").await.json();
+    assert_eq!(server["issuer"], base.as_str());
+    assert_eq!(server["code_challenge_methods_supported"], json!(["S256"]));
+    assert_eq!(server["authorization_response_iss_parameter_supported"], true);
+    assert_eq!(server["response_types_supported"], json!(["code"]));
+    assert_eq!(server["p2pi_endpoint"], format!("{base}/p2pi"));
+    assert!(
+        !server["grant_types_supported"].to_string().contains("implicit")
+            && !server["grant_types_supported"].to_string().contains("password")
+    );
+    for (name, value) in server.as_object().expect("an object") {
+        let Some(path) = value.as_str().filter(|_| name.ends_with("_endpoint")).and_then(|url| url.strip_prefix(&base)) else { continue };
+        let answer = world.beta.is_asked("GET", path, &[], "").await;
+        assert!(answer.status() != 404 && answer.status() < 500, "{name}: {}", answer.first_line);
+    }
+    let resource = world.beta.is_asked("GET", "/.well-known/oauth-protected-resource", &[], "").await.json();
+    assert_eq!(resource["authorization_servers"], Value::from(vec![base.as_str()]));
+    assert!(resource["resource"].as_str().is_some_and(|resource| resource.starts_with(&base)), "{resource}");
+}
+
+#[tokio::test]
+async fn k6_nothing_that_a_request_carries_changes_who_we_are() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let base = world.beta.settings.url();
+    let names = [
+        ("Host", "evil.example"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("Forwarded", "host=evil.example;proto=http"),
+        ("X-Forwarded-Proto", "http"),
+    ];
+    for (name, value) in &names[1..] {
+        let answer = world.beta.is_asked("GET", "/.well-known/oauth-authorization-server", &[(name, value)], "").await;
+        assert!(!answer.text().contains("evil"), "{name}");
+    }
+    let mut wire = crate::world::wire::Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+    let page = client.authorize(&world.beta).url();
+    let target = page.strip_prefix(&base).expect("ours");
+    let answer = wire.asks(crate::world::settings::request("GET", target, "evil.example", &[], "")).await;
+    let location = answer.header("location").unwrap_or_default();
+    assert!(location.is_empty() || location.starts_with(&base) || location.starts_with('/'), "{location}");
+    let led = world.operator.decides(&page, "allow").await;
+    assert_eq!(led.parameter("iss").as_deref(), Some(base.as_str()));
+}
