@@ -17,9 +17,9 @@ const P2PI_SUBJECT: HeaderName = HeaderName::from_static("p2pi-subject");
 const P2PI_SCOPE: HeaderName = HeaderName::from_static("p2pi-scope");
 const P2PI_TENANT: HeaderName = HeaderName::from_static("p2pi-tenant");
 
-/// How the names of our own cookies begin, of every instance: cookies are not separated by port. They never leave for an application or
-/// a peer, and no application sets one.
-pub const COOKIE_PREFIX: &str = "__Host-p2pid-";
+/// How the names of our own cookies begin, of every instance, behind `__Host-` where they have it: cookies are not separated by port. They
+/// never leave for an application or a peer, and no application sets one.
+const COOKIE_PREFIX: &[u8] = b"p2pid-";
 
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_MOST: usize = 64;
@@ -226,7 +226,7 @@ fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
 
 /// Our own cookies out of `Cookie`.
 fn drop_own_cookies(headers: &mut HeaderMap) {
-    let has_own = |value: &HeaderValue| value.as_bytes().windows(COOKIE_PREFIX.len()).any(is_own_prefix);
+    let has_own = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(|pair| is_own(pair.trim_ascii()));
     if !headers.get_all(header::COOKIE).iter().any(has_own) {
         return;
     }
@@ -254,13 +254,11 @@ fn drop_own_set_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn is_own(cookie: &[u8]) -> bool {
-    cookie.get(..COOKIE_PREFIX.len()).is_some_and(is_own_prefix)
-}
-
 /// Browsers treat the `__Host-` prefix without regard to case.
-fn is_own_prefix(start: &[u8]) -> bool {
-    start.eq_ignore_ascii_case(COOKIE_PREFIX.as_bytes())
+fn is_own(cookie: &[u8]) -> bool {
+    let begins = |text: &[u8], prefix: &[u8]| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let name = if begins(cookie, b"__Host-") { &cookie[b"__Host-".len()..] } else { cookie };
+    begins(name, COOKIE_PREFIX)
 }
 
 #[cfg(test)]
@@ -375,7 +373,8 @@ mod tests {
 
     #[test]
     fn our_own_cookies_stay_here() {
-        let sent = ["cookie: a=b; __Host-p2pid-session-12345678=secret;c=d", "cookie: __Host-p2pid-handshake-1-2=secret"];
+        let sent =
+            ["cookie: a=b; __Host-p2pid-session-12345678=secret;c=d; p2pid-session-1=s", "cookie: __Host-p2pid-handshake-1-2=secret"];
         assert_eq!(left(strip_request, &sent), ["cookie: a=b; c=d"]);
         assert_eq!(left(strip_request, &["cookie: a=b;c=d"]), ["cookie: a=b;c=d"]);
     }

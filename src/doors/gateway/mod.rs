@@ -212,9 +212,11 @@ impl Call<'_> {
     }
 }
 
-/// Whether a path is ours, whatever the routes say.
+/// Whether a path is ours, whatever the routes say: at the root, and below the path of a public_url that has one.
 fn is_built_in(path: &str, config: &Config) -> bool {
-    BUILT_IN_PATHS.iter().any(|ours| below(path, ours).is_some()) || config.public.admin_api && below(path, "/v2").is_some()
+    let base = config.instance.public_url.url().path().trim_end_matches('/');
+    let is_ours = |path: &str| BUILT_IN_PATHS.iter().any(|ours| below(path, ours).is_some());
+    is_ours(path) || !base.is_empty() && below(path, base).is_some_and(is_ours) || config.public.admin_api && below(path, "/v2").is_some()
 }
 
 /// What the application is told of the way that a call came.

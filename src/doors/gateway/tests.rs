@@ -263,6 +263,20 @@ async fn g4_a_path_of_two_meanings_reaches_nobody_and_our_own_paths_are_ours() {
     assert_eq!(application.requests(), 0);
 }
 
+#[test]
+fn our_own_paths_are_also_below_the_path_of_a_public_url() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = written(directory.path(), loopback(), "");
+    let path = directory.path().join("two.toml");
+    let text = std::fs::read_to_string(&path).expect("it was written").replace("two.example:7443", "two.example/base");
+    std::fs::write(&path, text).expect("written");
+    let below_base = config::load(&path).unwrap_or_else(|problems| panic!("{}", problems.annotated(false))).config;
+    assert!(is_built_in("/oauth/token", &config) && !is_built_in("/base/oauth/token", &config) && !is_built_in("/oauthx", &config));
+    assert!(
+        is_built_in("/oauth/token", &below_base) && is_built_in("/base/oauth/token", &below_base) && !is_built_in("/base/x", &below_base)
+    );
+}
+
 #[tokio::test]
 async fn g5_requests_that_frame_themselves_in_two_ways_do_not_smuggle() {
     let (world, application) = World::before_application("").await;
