@@ -100,8 +100,9 @@ fn bytes_of(text: &str) -> Option<u64> {
 }
 
 fn shown_size(bytes: u64) -> String {
-    let unit =
-        [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")].into_iter().find(|(factor, _)| bytes >= *factor && bytes % factor == 0);
+    let unit = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .find(|(factor, _)| bytes >= *factor && bytes.is_multiple_of(*factor));
     unit.map_or_else(|| bytes.to_string(), |(factor, unit)| format!("\"{}{unit}\"", bytes / factor))
 }
 

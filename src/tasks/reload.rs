@@ -28,6 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// A part of the daemon that holds something made from the configuration, such as TLS identities. It makes the new one, or says why it
 /// cannot; what it gives back puts it in place, once all parts have succeeded.
+#[expect(clippy::type_complexity, reason = "one closure, written out once")]
 pub struct Part(Box<dyn Fn(&Config) -> Result<Replacement, String> + Send + Sync>);
 
 /// Puts what a [`Part`] has made in place.
