@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
+mod calls;
 mod canary;
 mod checklist;
 mod cli;
@@ -13,5 +14,4 @@ mod real_browser;
 mod reload;
 mod tidy;
 mod whole_story;
-#[allow(dead_code, reason = "a harness offers more than any one day's tests use")]
 mod world;

@@ -70,6 +70,8 @@ async fn the_main_job_by_processes_and_commands_only() {
     let answer = pair.one.relays(&pair.key, "/two/orders?x=1").await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert_eq!(answer.json()["called_by"]["instance"], "one");
+    let received = pair.two.application.last().expect("the application was reached");
+    assert_eq!((received.header("p2pi-instance"), received.header("authorization")), (Some("one"), None));
     let before = pair.one.runs(&["peer", "show", "two"]).await;
     let after = pair.one.runs(&["peer", "refresh", "two"]).await;
     assert_ne!(before["token"]["issued_at"], Value::Null);

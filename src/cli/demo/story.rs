@@ -160,20 +160,23 @@ impl<'a> Story<'a> {
         let grants = grants.as_array().cloned().unwrap_or_default();
         expect("grants on instance2", "1", &grants.len().to_string())?;
         for grant in &grants {
-            self.narrator.got(&members(grant));
+            let [app, scope, by, used] =
+                ["app", "scope", "allowed_by", "last_used_at"].map(|member| text(grant, member).unwrap_or_default());
+            self.narrator.got(&format!("{app} holds {scope}, allowed by {by}, last used {used}"));
         }
         Ok(())
     }
 
     /// What somebody who wants to try it by hand needs.
     pub(super) async fn invite(&self) -> Result<(), StoryError> {
-        self.narrator.step("Both stay up until Ctrl-C. To try it by hand:");
+        self.narrator.step("Both stay up until Ctrl-C, with tokens that live an hour. To try it by hand:");
+        self.quietly(self.two, &["ib", "update", "instance1", "--access-ttl", "1h"], None).await?;
         let request = self.command(self.one, &["peer", "request", "instance2"], None).await?;
         let tell = |text: &str| self.narrator.fact(text);
         tell(&format!("open      {}", text(&request, "url")?));
         tell("          (both certificates are self-signed: the browser asks once for each)");
         tell(&format!("log in    {LOGIN}   password {}", self.password));
-        tell(&format!("call      curl -H 'Authorization: Bearer {}' http://{}/instance2/orders?x=1", self.caller_key, self.one.local));
+        tell(&format!("call      curl -H 'Authorization: Bearer {}' 'http://{}/instance2/orders?x=1'", self.caller_key, self.one.local));
         for side in [self.one, self.two] {
             tell(&format!("command   p2pid -c {} status", side.config().display()));
         }
@@ -230,16 +233,6 @@ fn expect(what: &str, expected: &str, found: &str) -> Result<(), StoryError> {
         return Ok(());
     }
     Err(StoryError::Unexpected { what: what.to_owned(), expected: expected.to_owned(), found: found.to_owned() })
-}
-
-/// A document's members as `name value`, in one line.
-fn members(document: &Value) -> String {
-    let members = document.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let texts = members.map(|(name, value)| match value {
-        Value::String(text) => format!("{name} {text}"),
-        value => format!("{name} {value}"),
-    });
-    texts.collect::<Vec<_>>().join("  ")
 }
 
 fn has_passed(time: &str) -> bool {

@@ -12,7 +12,6 @@ pub(crate) struct Pair {
     pub(crate) operator: Person,
     /// A caller's key on `one`.
     pub(crate) key: String,
-    pub(crate) client_id: String,
     pub(crate) client_secret: String,
 }
 
@@ -34,7 +33,7 @@ impl Pair {
         assert_eq!(peer["state"], "ready_to_link", "{peer}");
         let key = member(&one.runs(&["caller", "add", "shop"]).await, "key");
         let operator = Person::new(login, password, &[one.settings.authority(), authority]);
-        Self { one, two, operator, key, client_id, client_secret }
+        Self { one, two, operator, key, client_secret }
     }
 
     /// Both run and are linked.

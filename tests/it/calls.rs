@@ -1,0 +1,122 @@
+//! Calls over a whole link, from a local application to the one behind the peer: streams, sockets, and what ends them.
+
+use std::time::Duration;
+
+use crate::world::World;
+use crate::world::hostile::{Endpoint, Fault};
+use crate::world::patience::eventually;
+use crate::world::scene::Scene;
+use crate::world::wire::Wire;
+
+/// A masked text frame that says "Hi", and what an echo answers to it.
+const HI: &[u8] = &[0x81, 0x82, 1, 2, 3, 4, b'H' ^ 1, b'i' ^ 2];
+const HI_AGAIN: &[u8] = &[0x81, 2, b'H', b'i'];
+
+#[tokio::test]
+async fn a_large_body_streams_there_and_back() {
+    let (world, _) = World::linked().await;
+    let body = "0123456789abcdef".repeat(200_000);
+    let answer = world.alpha.relays("POST", "/beta/echo?x=1", &[("Content-Type", "text/plain")], &body).await;
+    assert_eq!((answer.status(), answer.body.len()), (200, body.len()));
+    assert!(answer.body == body.as_bytes());
+    let large = world.alpha.calls(&world.beta, "/large?bytes=5000000").await;
+    assert_eq!((large.status(), large.body.len()), (200, 5_000_000));
+}
+
+#[tokio::test]
+async fn events_arrive_while_the_stream_is_open_and_end_with_the_grant() {
+    let (world, _) = World::linked().await;
+    let mut wire = asks(&world, "GET /beta/events HTTP/1.1\r\nHost: {}\r\n\r\n").await;
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("data: event 1\n") {
+        let bytes = wire.some_bytes(4096).await;
+        assert!(!bytes.is_empty(), "it ended early: {}", String::from_utf8_lossy(&seen));
+        seen.extend(bytes);
+    }
+    revoke(&world).await;
+    wire.ends().await;
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_its_token_and_ends_with_the_grant() {
+    let (world, _) = World::linked().await;
+    let upgrade = "GET /beta/socket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut wire = asks(&world, upgrade).await;
+    let answer = wire.answer().await.expect("an answer");
+    assert_eq!((answer.status(), answer.header("sec-websocket-accept")), (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+    says_hi(&mut wire).await;
+    let first = world.alpha.shows("peer", "beta").await["token"]["expires_at"].clone();
+    world.clock.advance(Duration::from_secs(59 * 60));
+    eventually("a refresh", async || (world.alpha.shows("peer", "beta").await["token"]["expires_at"] != first).then_some(())).await;
+    world.clock.advance(Duration::from_secs(10 * 60));
+    says_hi(&mut wire).await;
+    revoke(&world).await;
+    wire.ends().await;
+    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn a_reboot_of_the_machine_leaves_a_link_as_it_was() {
+    let (mut world, _) = World::linked().await;
+    world.clock.advance(Duration::from_secs(600));
+    for _ in 0..2 {
+        world.alpha.stops().await;
+        world.beta.stops().await;
+        world.clock.reboot();
+        world.alpha.starts().await;
+        world.beta.starts().await;
+        assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
+        let before = world.alpha.shows("peer", "beta").await["token"]["expires_at"].clone();
+        world.clock.advance(Duration::from_secs(59 * 60));
+        eventually("a refresh", async || (world.alpha.shows("peer", "beta").await["token"]["expires_at"] != before).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_refuses_every_token_is_refreshed_once_per_call_and_its_answer_passes() {
+    let scene = Scene::linked_with(super::world::hostile::Hostile::poses_as_p2pid).await;
+    scene.clock.advance(Duration::from_secs(60));
+    scene.two.always(Endpoint::Resource, Fault::InvalidToken);
+    let answer = scene.calls().await;
+    assert_eq!((answer.status(), answer.header("p2pi-error")), (401, Some("invalid_token")), "{}", answer.text());
+    assert_eq!((scene.refreshes().len(), scene.two.heard(Endpoint::Resource).len()), (1, 2), "one refresh, one replay, no more");
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_the_same_tokens_again_or_less_than_asked_stays_linked() {
+    let scene = Scene::linked().await;
+    scene.two.next(Endpoint::Token, Fault::SameTokensAgain);
+    scene.passes_until_refreshes(Duration::from_secs(60), 1).await;
+    assert_eq!(scene.calls().await.status(), 200);
+    scene.two.next(Endpoint::Token, Fault::Scope("less"));
+    scene.passes_until_refreshes(Duration::from_secs(60), 2).await;
+    let peer = eventually("the new scope", async || Some(scene.peer().await).filter(|peer| peer["token"]["scope"] == "less")).await;
+    assert_eq!(peer["state"], "linked", "{peer}");
+}
+
+/// Sends a request at the relay, with its Host filled in.
+async fn asks(world: &World, request: &str) -> Wire {
+    let mut wire = Wire::plain(world.alpha.settings.local).await;
+    wire.sends(request.replace("{}", &world.alpha.settings.local.to_string())).await;
+    wire
+}
+
+async fn says_hi(wire: &mut Wire) {
+    wire.sends(HI).await;
+    let mut answer = Vec::new();
+    while answer.len() < HI_AGAIN.len() {
+        let bytes = wire.some_bytes(HI_AGAIN.len() - answer.len()).await;
+        assert!(!bytes.is_empty(), "the socket ended");
+        answer.extend(bytes);
+    }
+    assert_eq!(answer, HI_AGAIN);
+}
+
+/// Somebody on `beta` ends what alpha holds.
+async fn revoke(world: &World) {
+    let grants = world.beta.lists("grant").await;
+    let id = grants[0]["id"].as_str().expect("a grant has an id");
+    let answer = world.beta.asks("DELETE", &format!("/v2/tenants/default/grants/{id}"), None).await;
+    assert!((200..300).contains(&answer.status()), "{}", answer.text());
+}
