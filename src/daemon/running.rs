@@ -54,7 +54,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.ready.send_replace(false);
         self.server.drain(self.instance.config().limits.drain).await;
-        self.links.stop();
+        self.links.stop().await;
         self.tasks.shutdown().await;
         self.instance.store.close().await;
     }

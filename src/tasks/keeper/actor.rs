@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::clients::PeerClients;
 use super::flight::{self, Landing, Outcome, Plane};
@@ -71,6 +72,7 @@ pub(super) struct Start {
     pub(super) metrics: PeerMetrics,
     pub(super) skews: Arc<Skews>,
     pub(super) stopping: CancellationToken,
+    pub(super) flights: TaskTracker,
     /// The first background refresh waits up to this long, so that many peers are not asked at once.
     pub(super) spread: Duration,
 }
@@ -85,6 +87,7 @@ pub(super) struct Actor {
     metrics: PeerMetrics,
     skews: Arc<Skews>,
     stopping: CancellationToken,
+    flights: TaskTracker,
     jitter: Jitter,
     /// Nothing is done in the background before then.
     settling: Pause,
@@ -113,7 +116,7 @@ enum Next {
 
 impl Actor {
     pub(super) fn new(start: Start) -> Self {
-        let Start { link, instance, clients, server, metrics, skews, stopping, spread } = start;
+        let Start { link, instance, clients, server, metrics, skews, stopping, flights, spread } = start;
         let jitter = Jitter::of(&link.id());
         let now = instance.clock.now();
         let state = link.facts().status(&now).state;
@@ -126,6 +129,7 @@ impl Actor {
             metrics,
             skews,
             stopping,
+            flights,
             jitter,
             settling,
             last: None,
@@ -162,9 +166,6 @@ impl Actor {
                 () = clock.sleep(wait) => self.notice(),
                 () = self.stopping.cancelled() => break,
             }
-        }
-        if let Some(flight) = self.flight {
-            tokio::spawn(flight);
         }
     }
 
@@ -214,7 +215,7 @@ impl Actor {
         (self.is_needed, self.is_prompted) = (false, false);
         self.last = Some(self.now());
         // Apart from this task: a flight is finished even if the actor is not there any more.
-        let flight = tokio::spawn(flight::fly(plane, facts));
+        let flight = self.flights.spawn(flight::fly(plane, facts));
         self.flight = Some(Box::pin(async move {
             flight.await.unwrap_or_else(|panic| {
                 tracing::error!(reason = %panic, "a refresh was not finished");

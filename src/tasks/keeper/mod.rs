@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::id::Id;
 use crate::instance::Instance;
@@ -54,6 +55,9 @@ const SPREAD_PER_PEER: Duration = Duration::from_millis(20);
 /// and over so long altogether at most.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 
+/// What storing a peer's answer may take once it is there.
+const LAST_STORE: Duration = Duration::from_secs(5);
+
 /// The links to all peers.
 #[derive(Debug)]
 pub struct Links {
@@ -64,6 +68,8 @@ pub struct Links {
     by_name: ArcSwap<HashMap<String, HashMap<String, Arc<Link>>>>,
     actors: Mutex<HashMap<Id, Running>>,
     stopping: CancellationToken,
+    /// Refreshes under way.
+    flights: TaskTracker,
     /// Wakes the outbox.
     filled: Arc<Notify>,
 }
@@ -110,6 +116,7 @@ impl Links {
             by_name: ArcSwap::default(),
             actors: Mutex::default(),
             stopping: CancellationToken::new(),
+            flights: TaskTracker::new(),
             filled: Arc::new(Notify::new()),
             instance,
         });
@@ -133,9 +140,15 @@ impl Links {
         Ok(links)
     }
 
-    /// Stops looking after links; refreshes under way are still finished.
-    pub fn stop(&self) {
+    /// Stops looking after links, and waits for refreshes under way: a peer has perhaps answered, and what it gave is stored before the
+    /// end. Each has its deadline, `[limits] token_timeout`; one that is longer about it is presented again after the next start.
+    pub async fn stop(&self) {
         self.stopping.cancel();
+        self.flights.close();
+        let longest = self.instance.config().limits.token_timeout + LAST_STORE;
+        if tokio::time::timeout(longest, self.flights.wait()).await.is_err() {
+            tracing::warn!("a refresh is still under way; it is presented again after the next start");
+        }
     }
 
     /// The link to the peer `name` of `tenant`.
@@ -293,6 +306,7 @@ impl Links {
             metrics,
             skews: Arc::clone(&self.skews),
             stopping: self.stopping.clone(),
+            flights: self.flights.clone(),
             spread,
         };
         tokio::spawn(Actor::new(start).run(received));
