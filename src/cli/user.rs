@@ -1,6 +1,7 @@
 //! `p2pid user`: the people of an instance.
 
 use clap::Subcommand;
+use http::Method;
 use serde_json::json;
 
 use super::ask::{self, Confirm};
@@ -70,6 +71,9 @@ pub(super) enum User {
     Delete {
         /// Who
         login: String,
+        /// End what the person allowed, too
+        #[arg(long)]
+        revoke_grants: bool,
         #[command(flatten)]
         confirm: Confirm,
     },
@@ -112,7 +116,13 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&user, || USERS.sheet(&user));
         }
         User::List => USERS.list(context).await?,
-        User::Delete { login, confirm } => USERS.delete(context, &login, confirm).await?,
+        User::Delete { login, revoke_grants: false, confirm } => USERS.delete(context, &login, confirm).await?,
+        User::Delete { login, revoke_grants: true, confirm } => {
+            confirm.or_ask(&format!("delete the user {login} and end all links that were allowed by it"))?;
+            context.client()?.send(Method::DELETE, &USERS.path(context, &[&login]), "user", json!({ "revoke_grants": true })).await?;
+            context.report.data(&json!({ "deleted": login }), String::new);
+            context.report.note(&format!("deleted the user {login}; what it allowed has ended"));
+        }
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+const OF_USER: &str = "SELECT id FROM grant WHERE user = ?1 AND ended_at IS NULL";
 const OF_APP: &str = "SELECT id FROM grant WHERE app = ?1 AND ended_at IS NULL";
 const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), a.name, a.client_id, a.tenant, u.login, g.last_used_at
@@ -74,6 +75,11 @@ pub fn used(transaction: &Transaction<'_>, id: Id, at: Timestamp) -> Result<(), 
 /// The grants of an app that have not been ended.
 pub fn of_app(connection: &Connection, app: Id) -> Result<Vec<Id>, Fault> {
     Ok(connection.prepare_cached(OF_APP)?.query_map([app], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// The grants that a person allowed and that have not been ended.
+pub fn of_user(connection: &Connection, user: Id) -> Result<Vec<Id>, Fault> {
+    Ok(connection.prepare_cached(OF_USER)?.query_map([user], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// A tenant's grant with that id.

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use super::document::{self, Document};
 use super::{AdminError, AdminState};
 use crate::id::Id;
+use crate::inbound::grant::EndReason;
 use crate::inbound::password::{BadPassword, PasswordHash};
 use crate::inbound::tenant;
 use crate::inbound::user::{self, ADMIN, BadUser, User};
 use crate::oauth::token::{self, Kind};
 use crate::secret::{Digest, ExposeSecret, SecretString};
 use crate::store::user as rows;
-use crate::store::{Fault, Transaction, session, tenant as tenants};
+use crate::store::{Fault, Transaction, grant, session, tenant as tenants};
 
 const KIND: &str = "user";
 
@@ -47,6 +48,13 @@ struct Update {
     admin: Option<bool>,
     permissions: Option<Vec<String>>,
     tenant: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Delete {
+    /// What the person allowed ends too.
+    #[serde(default)]
+    revoke_grants: bool,
 }
 
 #[derive(Deserialize)]
@@ -122,13 +130,21 @@ async fn update(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
     Ok(document::shown(resource(&user)))
 }
 
-async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>) -> Result<Response, AdminError> {
-    let judge = move |transaction: &Transaction<'_>| match rows::by_login(transaction, &login)? {
-        None => Ok(Err(AdminError::not_found(KIND, &login))),
-        // The rows that hang on it, sessions and key, go with it; grants stay.
-        Some(user) => rows::delete(transaction, user.id).map(|_| Ok(())),
+async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>, document: Document) -> Result<Response, AdminError> {
+    let Delete { revoke_grants } = document.attributes(KIND)?;
+    let judge = move |transaction: &Transaction<'_>| {
+        let Some(user) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
+        let grants = if revoke_grants { grant::of_user(transaction, user.id)? } else { Vec::new() };
+        for id in &grants {
+            grant::end(transaction, *id, EndReason::RevokedByAdmin)?;
+        }
+        // The rows that hang on it, sessions and key, go with it; grants that were not revoked stay.
+        rows::delete(transaction, user.id)?;
+        Ok(Ok(grants))
     };
-    state.instance.store.write(judge).await??;
+    for id in state.instance.store.write(judge).await?? {
+        state.instance.tokens.end(id);
+    }
     // Tokens in use name who allowed them.
     state.instance.tokens.forget();
     Ok(document::done())
