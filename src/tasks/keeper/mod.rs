@@ -141,11 +141,12 @@ impl Links {
     }
 
     /// Stops looking after links, and waits for refreshes under way: a peer has perhaps answered, and what it gave is stored before the
-    /// end. Each has its deadline, `[limits] token_timeout`; one that is longer about it is presented again after the next start.
+    /// end. One that takes longer than `[limits] token_timeout`, or than `drain`, is presented again after the next start.
     pub async fn stop(&self) {
         self.stopping.cancel();
         self.flights.close();
-        let longest = self.instance.config().limits.token_timeout + LAST_STORE;
+        let limits = &self.instance.config().limits;
+        let longest = limits.token_timeout.min(limits.drain) + LAST_STORE;
         if tokio::time::timeout(longest, self.flights.wait()).await.is_err() {
             tracing::warn!("a refresh is still under way; it is presented again after the next start");
         }
