@@ -392,14 +392,11 @@ fn limits(mut section: Section<'_>) -> Limits {
 }
 
 fn compat(mut section: Section<'_>) -> Compat {
-    let compat = Compat {
-        password_grant: section.or("password_grant", false, values::switch),
-        onesait_default_key: section.or("onesait_default_key", false, values::switch),
-        onesait_200_errors: section.or("onesait_200_errors", false, values::switch),
-        query_token: section.or("query_token", false, values::switch),
-        callback_prefix: section.or("callback_prefix", false, values::switch),
-        powerfolder_get_refresh: section.or("powerfolder_get_refresh", false, values::switch),
-    };
+    // Nothing to keep of those that are not served: what reads without a problem is off.
+    for key in ["password_grant", "onesait_default_key", "onesait_200_errors", "callback_prefix", "powerfolder_get_refresh"] {
+        section.optional(key, values::not_served);
+    }
+    let compat = Compat { query_token: section.or("query_token", false, values::switch) };
     section.end();
     compat
 }

@@ -230,14 +230,15 @@ auth_failures = "20/min"
 
 # What a strict server refuses; each is needed only by a peer of that kind.
 [compat]
+# ?access_token=… in a query.
+query_token = false
+# This version does not serve the rest, and refuses true.
 # The password grant, for realms.
 password_grant = false
 # The well-known realm key as the default of new realms.
 onesait_default_key = false
 # Errors with status 200, as onesait writes them.
 onesait_200_errors = false
-# ?access_token=… in a query.
-query_token = false
 # Callbacks matched by prefix.
 callback_prefix = false
 # PowerFolder's refresh by GET.

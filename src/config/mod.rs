@@ -313,19 +313,9 @@ pub struct Rate {
     pub per: Duration,
 }
 
-/// `[compat]`: what a strict server refuses, all off by default.
+/// `[compat]`: what a strict server refuses, off by default. Its other keys name what this version does not serve, and are always false.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compat {
-    /// The password grant, for realms.
-    pub password_grant: bool,
-    /// The well-known realm key as a default.
-    pub onesait_default_key: bool,
-    /// Errors with status 200, as onesait writes them.
-    pub onesait_200_errors: bool,
     /// `?access_token=` in a query.
     pub query_token: bool,
-    /// Callbacks matched by prefix.
-    pub callback_prefix: bool,
-    /// PowerFolder's refresh by GET.
-    pub powerfolder_get_refresh: bool,
 }

@@ -23,6 +23,11 @@ pub(super) fn switch(node: &Node) -> Result<bool, Refusal> {
     }
 }
 
+/// A switch of something that this version does not have: who turns it on is told so, rather than left waiting for an effect.
+pub(super) fn not_served(node: &Node) -> Result<(), Refusal> {
+    if switch(node)? { Err(Refusal::expected("false: this version does not serve it")) } else { Ok(()) }
+}
+
 /// A name of an instance or tenant: it stands in headers, paths and file names.
 pub(super) fn name(node: &Node) -> Result<String, Refusal> {
     let fits = |text: &str| {
