@@ -32,7 +32,7 @@ pub enum State {
     Current,
     /// Presented, and replaced by the current one.
     Previous,
-    /// Replaced, and its successor has arrived.
+    /// Replaced for good: its successor was presented, or no retry is answered (`strict`).
     Retired,
     /// Minted, never used, and replaced by another successor of the same predecessor.
     Withdrawn,
@@ -145,7 +145,7 @@ pub enum Refusal {
     /// `invalid_grant`: nobody renewed it for too long.
     #[error("the refresh token has expired; link again")]
     Idle,
-    /// `invalid_grant`: the token was replaced, and its successor has arrived.
+    /// `invalid_grant`: the token was replaced, not long ago.
     #[error("the refresh token was replaced by a newer one")]
     Replaced,
     /// `invalid_grant`: the token was replaced long ago; the grant is ended.
@@ -211,7 +211,7 @@ pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment)
     if facts.grant.app != request.client {
         return refused(Changes::Nothing, Refusal::OtherClient, Some(Event::RefreshTokenOfAnotherClient));
     }
-    if let Err(refusal) = check_life_and_scope(facts, request, policy, now.wall) {
+    if let Err(refusal) = check_life(facts, policy, now.wall) {
         return refused(Changes::Nothing, refusal, None);
     }
     let presented = &facts.presented;
@@ -239,24 +239,29 @@ pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment)
     }
 }
 
-/// What is checked before the rules, changes nothing and counts as no use.
-fn check_life_and_scope(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
+/// Whether the grant is active, which is checked before the rules, changes nothing and counts as no use. What is asked is not: a thief
+/// is not spared for asking too much.
+fn check_life(facts: &Facts, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
     if !facts.grant.is_active(now) {
         return Err(Refusal::GrantEnded);
     }
     if now.since(facts.current.renewed_at) >= policy.refresh_ttl {
         return Err(Refusal::Idle);
     }
-    match request.scope {
-        Some(scope) if !scope.is_within(&facts.grant.scope) => Err(Refusal::Scope),
-        _ => Ok(()),
-    }
+    Ok(())
+}
+
+/// What a new access token is to allow: what is asked, or the whole (RFC 6749 §6); nothing when that is more than was allowed.
+fn new_scope(facts: &Facts, request: &Request<'_>) -> Option<Scope> {
+    let scope = request.scope.unwrap_or(&facts.grant.scope);
+    scope.is_within(&facts.grant.scope).then(|| scope.clone())
 }
 
 /// Rules 1 and 3: a new pair. The successor keeps the grant's whole scope; only the access token is narrowed (RFC 6749 §6).
 fn mint(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, presented_becomes: State) -> Judgement {
+    let Some(scope) = new_scope(facts, request) else { return refused(Changes::Nothing, Refusal::Scope, None) };
     let is_remint = facts.presented.state != State::Current;
-    let access = new_access(facts, request, policy, now, facts.current.generation + 1);
+    let access = new_access(facts, request, policy, now, facts.current.generation + 1, scope);
     let answer = Answer {
         refresh: request.fresh.refresh.clone(),
         access: request.fresh.access.clone(),
@@ -303,7 +308,7 @@ fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &
     if is_good && remaining >= life / 2 {
         return Judgement { changes: Changes::Nothing, answer: Ok(answer(&repeat.access, remaining)), event };
     }
-    let access = new_access(facts, request, policy, now, facts.current.generation);
+    let access = new_access(facts, request, policy, now, facts.current.generation, repeat.scope.clone());
     let answer = answer(&request.fresh.access, access.expires_at.since(now.wall));
     let repeat =
         Repeat { access: request.fresh.access.clone(), issued_at: access.issued_at, expires_at: access.expires_at, ..repeat.clone() };
@@ -312,7 +317,8 @@ fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &
 
 /// `none`: the same refresh token stays (FAPI 2.0 §5.3.2.1).
 fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> Judgement {
-    let access = new_access(facts, request, policy, now, facts.presented.generation);
+    let Some(scope) = new_scope(facts, request) else { return refused(Changes::Nothing, Refusal::Scope, None) };
+    let access = new_access(facts, request, policy, now, facts.presented.generation, scope);
     let answer = Answer {
         refresh: request.token.clone(),
         access: request.fresh.access.clone(),
@@ -322,8 +328,7 @@ fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> J
     Judgement { changes: Changes::Renew(access), answer: Ok(answer), event: None }
 }
 
-fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u32) -> NewAccess {
-    let scope = request.scope.unwrap_or(&facts.grant.scope).clone();
+fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u32, scope: Scope) -> NewAccess {
     NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall)
 }
 

@@ -199,9 +199,45 @@ fn r2_the_scope_may_only_narrow_and_a_retry_asks_for_the_same() {
 
     let facts = replaced(State::Previous, 0, true);
     assert!(judged(&facts, Some("a b"), "192.0.2.1", &safe, at(1)).answer.is_ok());
-    let other = judged(&facts, Some("a"), "192.0.2.1", &safe, at(1));
-    assert!(matches!(other.changes, Changes::Nothing));
-    assert_eq!(other.answer.map(|_| ()), Err(Refusal::OtherScope));
+    for asked in ["a", "a b c"] {
+        let other = judged(&facts, Some(asked), "192.0.2.1", &safe, at(1));
+        assert!(matches!(other.changes, Changes::Nothing) && other.event.is_none());
+        assert_eq!(other.answer.map(|_| ()), Err(Refusal::OtherScope), "{asked}");
+    }
+}
+
+#[test]
+fn r2_more_than_was_allowed_is_refused_wherever_a_token_would_be_made() {
+    for (facts, rotation) in [
+        (current(0), Rotation::RetrySafe),
+        (current(0), Rotation::Strict),
+        (current(0), Rotation::None),
+        (replaced(State::Previous, 0, false), Rotation::RetrySafe),
+    ] {
+        let judgement = judged(&facts, Some("a c"), "192.0.2.1", &policy(rotation), at(60));
+        assert!(matches!(judgement.changes, Changes::Nothing) && judgement.event.is_none(), "{facts:?}");
+        assert_eq!(judgement.answer.map(|_| ()), Err(Refusal::Scope), "{facts:?}");
+    }
+}
+
+#[test]
+fn r5_asking_for_too_much_hides_no_theft() {
+    let late = Some(Event::LatePresentation);
+    let theft = Some(Event::RefreshTokenReplayed);
+    for (state, is_used, rotation, seconds, refusal, event) in [
+        (State::Retired, true, Rotation::RetrySafe, 59, Refusal::Replaced, &late),
+        (State::Retired, true, Rotation::RetrySafe, 60, Refusal::Replayed, &theft),
+        (State::Withdrawn, false, Rotation::RetrySafe, 59, Refusal::Replaced, &late),
+        (State::Withdrawn, false, Rotation::RetrySafe, 60, Refusal::Replayed, &theft),
+        (State::Previous, true, Rotation::RetrySafe, 60, Refusal::Replayed, &theft),
+        (State::Retired, true, Rotation::Strict, 2, Refusal::Replaced, &late),
+        (State::Retired, true, Rotation::Strict, 3, Refusal::Replayed, &theft),
+    ] {
+        let judgement = judged(&replaced(state, 0, is_used), Some("a b c"), "192.0.2.1", &policy(rotation), at(seconds));
+        let case = format!("{state:?} under {rotation:?} after {seconds} s");
+        assert_eq!(matches!(judgement.changes, Changes::End(EndReason::RefreshTokenReplayed)), *event == theft, "{case}");
+        assert_eq!((judgement.answer.map(|_| ()), &judgement.event), (Err(refusal), event), "{case}");
+    }
 }
 
 #[test]
