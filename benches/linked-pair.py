@@ -2,6 +2,7 @@
 """Two linked instances for measurements: linked-pair.py P2PID FOLDER UPSTREAM
 
 Makes, starts and links two daemons by command line and the pages' forms, prints "RELAY-ADDRESS CALLER-KEY PID-ONE PID-TWO", and keeps them up until it is ended.
+The relay also knows a peer "plain": the upstream itself, with a user name and a password, which makes one hop.
 """
 import html.parser, http.cookiejar, json, os, signal, socket, ssl, subprocess, sys, time, urllib.parse, urllib.request
 
@@ -61,6 +62,7 @@ two.runs("user", "add", "ops@example.com", "--admin", "--password-stdin", stdin=
 app = two.runs("ib", "create", "instance1", "--peer-url", one.url, "--scope", "p2pi")
 one.runs("peer", "create", "instance2", "--url", two.url, "--client-id", app["client_id"], "--client-secret-stdin", "--scope", "p2pi",
          "--ca", f"{state}/tls/cert.pem", stdin=app["client_secret"] + "\n")
+one.runs("peer", "create", "plain", "--url", upstream, "--username", "bench", "--password-stdin", stdin=password + "\n")
 key = one.runs("caller", "add", "bench")["key"]
 
 context = ssl._create_unverified_context()
