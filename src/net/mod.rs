@@ -9,6 +9,7 @@ mod deadline;
 pub mod forwarded;
 mod gather;
 pub mod guard;
+mod head;
 pub mod headers;
 pub mod life;
 pub mod listener;

@@ -32,6 +32,7 @@ use super::body::{Answer, IncomingBody};
 use super::connection::{Connection, Register, Slot};
 use super::deadline::Deadlined;
 use super::gather::Gathering;
+use super::head;
 use super::listener::Listener;
 use super::problem::{Code, Problem};
 use super::stream::Stream;
@@ -49,6 +50,8 @@ const STREAMS: u32 = 200;
 /// What may come ahead of us on one HTTP/2 stream, and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What hyper holds of an HTTP/1.1 connection before it is asked for it, at least.
+const READ_AHEAD: usize = 400 << 10;
 /// An HTTP/2 connection with streams open is asked for a sign of life this often, and given up this long after.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,6 +191,11 @@ impl Settings {
             goodbye: GOODBYE.min(limits.idle_timeout),
         }
     }
+
+    /// What is read of a head, so that one that is too long can be told so in our words; what is far too long gets a bare 431 or none.
+    const fn readable_header_bytes(&self) -> usize {
+        2 * self.header_bytes
+    }
 }
 
 /// One connection's task.
@@ -233,7 +241,7 @@ impl Task {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
+                .max_header_list_size(u32::try_from(settings.readable_header_bytes()).unwrap_or(u32::MAX))
                 .max_concurrent_streams(STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
@@ -247,7 +255,9 @@ impl Task {
         } else {
             let mut builder = http1::Builder::new();
             // Our own rule for connections without a request covers heads too.
-            builder.header_read_timeout(None).max_header_size(settings.header_bytes);
+            builder.header_read_timeout(None);
+            let bytes = settings.readable_header_bytes();
+            builder.max_headers(2 * head::MOST_FIELDS).max_header_size(bytes).max_buf_size(bytes.max(READ_AHEAD));
             let conn = builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
             drive(&connection, &settings, conn, http1::UpgradeableConnection::graceful_shutdown).await
         };
@@ -361,6 +371,15 @@ where
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         connection.finish();
         return Ok(response.map(|body| Answer::ours(body, held)));
+    }
+    if !head::is_within(&request, settings.header_bytes) {
+        let detail = format!(
+            "the head is longer than limits.header_bytes, {} bytes, or has more than {} fields",
+            settings.header_bytes,
+            head::MOST_FIELDS
+        );
+        tracing::info!(neighbour = ?connection.neighbour(), code = Code::HeaderTooLarge.name(), path = request.uri().path(), "not taken");
+        return Ok(own_problem(Code::HeaderTooLarge, &detail, &settings).map(|body| Answer::ours(body, held)));
     }
     let mut request = request.map(|body| IncomingBody::new(body, settings.idle));
     request.extensions_mut().insert(connection);

@@ -67,6 +67,60 @@ async fn http2_is_spoken_in_clear_to_who_begins_it_and_offers_extended_connect()
     assert_eq!(response.status(), 405);
 }
 
+/// The status and error of a request for `/` with those fields and `Host: a`, over HTTP/1.1 and over HTTP/2.
+async fn both_ways(site: &Site, fields: &[(String, String)]) -> [(u16, String); 2] {
+    let mut one = TcpStream::connect(site.address).await.expect("a connection");
+    let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    one.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n").as_bytes()).await.expect("a reader");
+    let mut head = vec![0; 4096];
+    let count = soon("an answer", one.read(&mut head)).await.expect("an answer");
+    let text = String::from_utf8_lossy(&head[..count]).into_owned();
+    let error = text.lines().find_map(|line| line.strip_prefix("p2pi-error: ")).unwrap_or_default().to_owned();
+    if !error.is_empty() {
+        assert!(text.contains("p2pi-error-from: instance1") && text.contains("application/problem+json"), "{text}");
+    }
+    let first = (text[9..12].parse().expect("a status"), error);
+
+    let stream = TcpStream::connect(site.address).await.expect("a connection");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, RequestBody>(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut request = Request::get("http://a/");
+    for (name, value) in fields {
+        request = request.header(name, value);
+    }
+    let request = request.body(RequestBody::Empty).expect("a request");
+    let response = soon("an answer", sender.send_request(request)).await.expect("an answer");
+    let error = response.headers().get("p2pi-error").map_or("", |error| error.to_str().expect("ASCII"));
+    [first, (response.status().as_u16(), error.to_owned())]
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_told_so_at_the_same_length_over_http_1_and_2() {
+    let header_bytes = 64 << 10;
+    let site = Site::open(&Limits { header_bytes, ..limits() }, None, who_calls());
+    let room = header_bytes - "/".len() - (4 + 1 + 32) - (6 + 32);
+    let taken = [(200, String::new()), (200, String::new())];
+    let refused = [(431, "header_too_large".to_owned()), (431, "header_too_large".to_owned())];
+    let long = |length| ("x-long".to_owned(), "x".repeat(length));
+    assert_eq!(both_ways(&site, &[long(room)]).await, taken);
+    assert_eq!(both_ways(&site, &[long(room + 1)]).await, refused);
+    assert_eq!(both_ways(&site, &[long(room + header_bytes / 2)]).await, refused);
+    let many = |count| (0..count).map(|number| (format!("x-{number}"), "x".to_owned())).collect::<Vec<_>>();
+    assert_eq!(both_ways(&site, &many(150)).await, taken);
+    assert_eq!(both_ways(&site, &many(300)).await, refused);
+}
+
+#[tokio::test]
+async fn the_longest_head_that_can_be_allowed_is_taken() {
+    let header_bytes = 1 << 20;
+    let site = Site::open(&Limits { header_bytes, ..limits() }, None, who_calls());
+    let long = [("x-long".to_owned(), "x".repeat(header_bytes - 1_000))];
+    assert_eq!(both_ways(&site, &long).await, [(200, String::new()), (200, String::new())]);
+    let too_long = [("x-long".to_owned(), "x".repeat(header_bytes + 1_000))];
+    assert_eq!(both_ways(&site, &too_long).await, [(431, "header_too_large".to_owned()), (431, "header_too_large".to_owned())]);
+}
+
 /// A site with a request under way that `go` lets finish.
 async fn busy_site() -> (Site, Arc<Notify>, tokio::task::JoinHandle<String>) {
     let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -37,10 +37,12 @@ fn error_of(answer: &Message) -> (u16, Option<&str>) {
 async fn header_bytes() {
     let (node, _peer) = calling().await;
     let long = "x".repeat(12 << 10);
-    let call = async || node.relays("GET", "/far/x", &[("X-Long", &long)], "").await.status();
-    assert_ne!(call().await, 431);
+    let call = async || node.relays("GET", "/far/x", &[("X-Long", &long)], "").await;
+    assert_ne!(call().await.status(), 431);
     says(&node, "[limits]\nheader_bytes = \"8KiB\"").await;
-    eventually("the lower limit", async || (call().await == 431).then_some(())).await;
+    let refused = eventually("the lower limit", async || Some(call().await).filter(|answer| answer.status() == 431)).await;
+    assert_eq!(error_of(&refused), (431, Some("header_too_large")));
+    assert_eq!(refused.header("p2pi-error-from"), Some("alpha"));
 }
 
 #[tokio::test]

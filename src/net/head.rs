@@ -1,0 +1,37 @@
+//! How long a request's head is: counted in one way for HTTP/1.1 and HTTP/2, so that a call does not fail on one of two hops.
+//!
+//! The count is HTTP/2's (RFC 9113 §6.5.2): each field's name and value and 32 bytes; the path with its query; and the name of the host,
+//! which HTTP/2 writes as `:authority` and HTTP/1.1 as `Host`.
+
+use http::{Request, header};
+
+/// Fields in one head at most: more are no platform's, and cost more to look through than their bytes say.
+pub(super) const MOST_FIELDS: usize = 200;
+
+/// What each field costs besides its name and value.
+const PER_FIELD: usize = 32;
+
+/// Whether a request's head has at most `most` bytes and [`MOST_FIELDS`] fields.
+pub(super) fn is_within<B>(request: &Request<B>, most: usize) -> bool {
+    let field = |name: &str, value: usize| name.len() + value + PER_FIELD;
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let host = request.uri().authority().filter(|_| !request.headers().contains_key(header::HOST));
+    let host = host.map_or(0, |authority| field(header::HOST.as_str(), authority.as_str().len()));
+    let fields: usize = request.headers().iter().map(|(name, value)| field(name.as_str(), value.len())).sum();
+    request.headers().len() <= MOST_FIELDS && path + host + fields <= most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_as_long_whichever_http_it_came_by() {
+        let one = Request::get("/a?b").header("host", "two.example").header("x-long", "value").body(()).expect("a request");
+        let two = Request::get("https://two.example/a?b").header("x-long", "value").body(()).expect("a request");
+        let length = 4 + (4 + 11 + 32) + (6 + 5 + 32);
+        for request in [one, two] {
+            assert!(is_within(&request, length) && !is_within(&request, length - 1));
+        }
+    }
+}
