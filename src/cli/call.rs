@@ -52,7 +52,7 @@ pub(super) async fn run(command: Call, context: &Context<'_>) -> Result<(), Fail
     }
     if let Some(code) = headers.get(problem::ERROR) {
         let body = whole(response).await?;
-        return Err(refused(code, &headers, status, &body));
+        return Err(refused(&peer, code, &headers, status, &body));
     }
     if context.report.is_json() {
         let body = whole(response).await?;
@@ -99,12 +99,29 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes, Failure> {
 }
 
 /// A call that the relay or the peer's gateway refused.
-fn refused(code: &HeaderValue, headers: &HeaderMap, status: StatusCode, body: &[u8]) -> Failure {
+fn refused(peer: &str, code: &HeaderValue, headers: &HeaderMap, status: StatusCode, body: &[u8]) -> Failure {
     let text = |value: Option<&HeaderValue>| value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or_default();
     let from = text(headers.get(problem::ERROR_FROM)).unwrap_or_else(|| "the relay".to_owned());
-    Failure::new(text(Some(code)).unwrap_or_default(), format!("{from} refused the call: {detail}")).found(status.to_string())
+    let code = text(Some(code)).unwrap_or_default();
+    let failure = Failure::new(&code, format!("{from} refused the call: {detail}")).found(status.to_string());
+    match next_step(&code, peer) {
+        Some(next) => failure.next(next),
+        None => failure,
+    }
+}
+
+/// The command that helps; there is none where the peer's operators have to act.
+fn next_step(code: &str, peer: &str) -> Option<String> {
+    Some(match code {
+        "unknown_peer" => "p2pid peer list".to_owned(),
+        "not_linked" | "relink_required" => format!("p2pid peer request {peer}; p2pid peer show {peer} says why"),
+        "peer_maintenance" => format!("p2pid peer maintenance {peer} --until off"),
+        "refresh_failed" => format!("p2pid peer show {peer}"),
+        "peer_unreachable" | "peer_timeout" => format!("p2pid doctor {peer}"),
+        _ => return None,
+    })
 }
 
 /// Whether an answer of the application is a good one.
@@ -117,7 +134,7 @@ fn answered(peer: &str, status: StatusCode) -> Result<(), Failure> {
 
 fn document(status: StatusCode, elapsed: Duration, headers: &HeaderMap, body: &[u8]) -> Value {
     let mut members = Map::new();
-    for name in headers.keys() {
+    for name in headers.keys().filter(|name| **name != CALLED) {
         let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
         members.insert(name.to_string(), values.collect::<Vec<_>>().join(", ").into());
     }
@@ -177,14 +194,17 @@ mod tests {
     #[test]
     fn a_refusal_says_whose_it_is() {
         let headers = [(problem::ERROR_FROM, HeaderValue::from_static("one"))].into_iter().collect();
-        let failure =
-            refused(&HeaderValue::from_static("not_linked"), &headers, StatusCode::SERVICE_UNAVAILABLE, br#"{"detail":"no token"}"#);
+        let (code, body) = (HeaderValue::from_static("not_linked"), br#"{"detail":"no token"}"#);
+        let failure = refused("two", &code, &headers, StatusCode::SERVICE_UNAVAILABLE, body);
         assert_eq!((failure.code.as_str(), failure.message.as_str()), ("not_linked", "one refused the call: no token"));
+        assert_eq!(failure.next.as_deref(), Some("p2pid peer request two; p2pid peer show two says why"));
     }
 
     #[test]
     fn a_document_holds_any_body() {
         assert_eq!(document(StatusCode::OK, Duration::from_millis(38), &HeaderMap::new(), b"hi")["body"], "hi");
         assert_eq!(document(StatusCode::OK, Duration::ZERO, &HeaderMap::new(), b"\xff")["body_base64"], "/w==");
+        let headers = [(CALLED, HeaderValue::from_static("1"))].into_iter().collect();
+        assert_eq!(document(StatusCode::OK, Duration::ZERO, &headers, b"")["headers"], json!({}), "what the daemon tells us is ours");
     }
 }

@@ -261,7 +261,8 @@ async fn callers_are_managed_and_the_relay_knows_them() {
 async fn a_call_to_nobody_is_refused_by_the_relay() {
     let one = Process::running("one").await;
     let error = one.refuses(&["call", "nobody", "/orders?x=1"]).await;
-    assert_eq!(error["code"], "unknown_peer");
+    assert_eq!((&error["code"], &error["next"]), (&json!("unknown_peer"), &json!("p2pid peer list")));
+    assert_eq!(one.refuses(&["call", "nobody", "/"]).await["code"], "unknown_peer");
     assert!(error["message"].as_str().is_some_and(|message| message.starts_with("one refused the call")));
     assert_eq!(one.refuses(&["--tenant", "nowhere", "call", "nobody", "/"]).await["code"], "not_found");
     assert_eq!(one.refuses(&["call", "nobody", "/../admin"]).await["code"], "bad_path");

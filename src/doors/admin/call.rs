@@ -18,10 +18,11 @@ pub const CALLED: HeaderName = HeaderName::from_static("p2pi-called");
 /// How many segments stand before the path at the peer: `/tenants/{tenant}/peers/{peer}/call`.
 const SEGMENTS_BEFORE: usize = 5;
 
-/// The two forms of the path: a wildcard needs a segment of its own.
+/// The three forms of the path: a wildcard needs a segment of its own, and one that is not empty.
 pub(super) fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/tenants/{tenant}/peers/{peer}/call", routing::any(forward))
+        .route("/tenants/{tenant}/peers/{peer}/call/", routing::any(forward))
         .route("/tenants/{tenant}/peers/{peer}/call/{*path}", routing::any(forward))
 }
 

@@ -234,3 +234,15 @@ async fn anothers_peer_looks_like_none() {
     }
     assert_eq!(api.ask(Method::GET, &format!("/v2/tenants/default/peers/{id}"), "", Value::Null).await.0, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_call_may_go_to_the_peers_root() {
+    let mut api = Api::new().await;
+    for path in ["call", "call/", "call/orders"] {
+        let mut request = Request::get(format!("/v2/tenants/default/peers/nobody/{path}")).body(Body::empty()).expect("a request");
+        request.extensions_mut().insert(api.caller.clone());
+        let response = api.router.call(request).await.expect("routers answer");
+        assert!(response.headers().contains_key(super::call::CALLED), "{path}: {}", response.status());
+        assert_eq!(response.headers().get("p2pi-error").map(http::HeaderValue::as_bytes), Some(&b"unknown_peer"[..]), "{path}");
+    }
+}
