@@ -74,7 +74,7 @@ pub(super) fn routes(routes: &[PlacedRoute], admin_api: bool, findings: &Finding
         if routes[..position].iter().any(|earlier| earlier.route.value.path == *path) {
             findings.note(route.at, route.key.clone(), format!("{found}, which an earlier route has"), "one route for each path");
         }
-        let ours = BUILT_IN_PATHS.iter().copied().chain(admin_api.then_some("/v2"));
+        let ours = BUILT_IN_PATHS.iter().copied().chain(admin_api.then_some(super::ADMIN_API_PATH));
         if let Some(ours) = ours.into_iter().find(|ours| lies_within(path, ours)) {
             findings.note(route.at, route.key.clone(), found, format!("a path that is not {ours} or below it, where p2pid itself answers"));
         }

@@ -151,7 +151,7 @@ tls = @TLS@
 trusted_proxies = []
 # Send Strict-Transport-Security. It holds for the host with all of its ports.
 hsts = false
-# Serve the admin APIs here too.
+# Serve the admin API here too, at /v2, to programs that send HTTP Basic LOGIN:APIKEY (p2pid user key LOGIN).
 admin_api = false
 
 # The relay: this instance's own applications call peers here, at http://ADDRESS/PEER/PATH.

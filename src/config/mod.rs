@@ -36,6 +36,9 @@ pub use load::{Loaded, Located, attempt, load, locate};
 pub use problem::{Problem, Problems};
 pub use sources::Sources;
 
+/// Where the admin API is on the public listener, with `[public] admin_api`; then no route may be this or lie below it.
+pub const ADMIN_API_PATH: &str = "/v2";
+
 /// Where p2pid itself answers on the public listener; no route may be one of these or lie below one.
 pub const BUILT_IN_PATHS: &[&str] = &[
     "/.well-known/oauth-authorization-server",

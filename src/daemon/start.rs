@@ -68,7 +68,8 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     });
     let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
     let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);
-    let built_in = below_public_url(&instance, authorization::router(&instance).merge(pages));
+    let built_in = authorization::router(&instance).merge(pages).merge(admin::public_router(Arc::clone(&state)));
+    let built_in = below_public_url(&instance, built_in);
     let addresses = sockets.addresses();
     for listener in sockets.public {
         let serving = Serving { tls: public_tls.clone(), extended_connect: true, ..Serving::default() };

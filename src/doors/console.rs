@@ -9,7 +9,7 @@ use axum::{Router, routing};
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::watch;
 
-use super::admin::{self, AdminError, AdminState, access};
+use super::admin::{self, AdminError, AdminState};
 use super::local_browser;
 use crate::observe::metrics;
 
@@ -25,13 +25,12 @@ struct ConsoleState {
 /// One console listener's routes. `ready` says whether store and listeners are up.
 pub fn router(state: Arc<AdminState>, ready: watch::Receiver<bool>, port: Option<u16>) -> Router {
     let console = ConsoleState { admin: Arc::clone(&state), ready, port };
-    let signed_in = admin::router(state).layer(middleware::from_fn_with_state(console.clone(), sign_in));
     Router::new()
         .route("/livez", routing::get(|| async { "ok\n" }))
         .route("/readyz", routing::get(ready_or_not))
         .route("/metrics", routing::get(show_metrics))
         .with_state(console.clone())
-        .fallback_service(signed_in)
+        .fallback_service(admin::key_router(state))
         .layer(middleware::from_fn_with_state(console, refuse_other_pages))
 }
 
@@ -47,14 +46,6 @@ async fn ready_or_not(State(console): State<ConsoleState>) -> Response {
 
 async fn show_metrics(State(console): State<ConsoleState>) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], console.admin.instance.metrics.text()).into_response()
-}
-
-async fn sign_in(State(console): State<ConsoleState>, mut request: Request, next: Next) -> Result<Response, AdminError> {
-    let caller = access::sign_in(&console.admin.instance.store, request.headers()).await?;
-    // The key has done its work; what a handler passes on must not carry it.
-    request.headers_mut().remove(header::AUTHORIZATION);
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
 }
 
 async fn refuse_other_pages(State(console): State<ConsoleState>, request: Request, next: Next) -> Result<Response, AdminError> {

@@ -1,5 +1,6 @@
-//! Browsers on this host: a page from elsewhere must not reach the local and console listeners through one (protocol: DNS rebinding,
-//! cross-site requests). Programs send none of the headers looked at here, but for `Host`, which then names us.
+//! Browsers on this host: a page from elsewhere must not reach the local and console listeners through one. It could try by a name of
+//! its own that it lets point to this host (DNS rebinding), so `Host` must name us; and by sending a form or a script's request across
+//! (CSRF), so `Origin` and `Sec-Fetch-Site` must say that one of our own pages asks. Programs send neither of those two.
 
 use std::net::IpAddr;
 
@@ -39,11 +40,18 @@ pub fn check(uri: &Uri, headers: &HeaderMap, port: u16, hosts: &[String], origin
     {
         return Err(Refusal::Host(host.clone()));
     }
+    check_page(headers, host.as_deref(), origins)
+}
+
+/// Whether a page that is neither of `host` nor of one of the `origins` asks, as far as browsers say it.
+///
+/// # Errors
+/// One does, and is to be answered 403 `browser_refused`.
+pub fn check_page(headers: &HeaderMap, host: Option<&str>, origins: &[String]) -> Result<(), Refusal> {
     let mut asked_by_allowed_origin = false;
     for origin in headers.get_all(header::ORIGIN) {
         let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
-        let is_own =
-            origin.split_once("://").is_some_and(|(_, authority)| host.as_deref().is_some_and(|host| host.eq_ignore_ascii_case(authority)));
+        let is_own = origin.split_once("://").is_some_and(|(_, authority)| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)));
         asked_by_allowed_origin = origins.contains(&origin);
         if !is_own && !asked_by_allowed_origin {
             return Err(Refusal::Origin(origin));

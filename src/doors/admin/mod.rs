@@ -1,4 +1,5 @@
-//! The admin API: one router, served on the admin socket to processes of this host and on the console listener to people with an API key.
+//! The admin API: one router, served on the admin socket to processes of this host, and to people with an API key on
+//! the console listener and, with `[public] admin_api`, on the public one.
 //!
 //! | path below `/v2` | verbs |
 //! |---|---|
@@ -34,8 +35,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use http::StatusCode;
+use http::{StatusCode, header};
 
+use super::local_browser;
 use super::relay::Relay;
 use crate::instance::Instance;
 use crate::net::connection::Connection;
@@ -69,6 +71,31 @@ async fn admit(State(allowed): State<Arc<Allowed>>, mut request: Request, next: 
     let connection = request.extensions().get::<Arc<Connection>>().map(|connection| connection.neighbour());
     let caller = allowed.admit(connection.ok_or_else(|| AdminError::forbidden("the admin socket"))?)?;
     request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// The API for people, who send their login and API key with every request (HTTP Basic).
+pub fn key_router(state: Arc<AdminState>) -> Router {
+    router(Arc::clone(&state)).layer(middleware::from_fn_with_state(state, sign_in))
+}
+
+async fn sign_in(State(state): State<Arc<AdminState>>, mut request: Request, next: Next) -> Result<Response, AdminError> {
+    let caller = access::sign_in(&state.instance.store, request.headers()).await?;
+    // The key has done its work; what a handler passes on must not carry it.
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// The API as the public listener has it beside our other paths: for programs with an API key. Paths without a handler are not its own.
+pub fn public_router(state: Arc<AdminState>) -> Router {
+    key_router(state).reset_fallback().layer(middleware::from_fn(refuse_pages))
+}
+
+/// A browser sends a key that it was once given with whatever page asks; pages on this listener are for peers and their people.
+async fn refuse_pages(request: Request, next: Next) -> Result<Response, AdminError> {
+    let checked = local_browser::check_page(request.headers(), None, &[]);
+    checked.map_err(|refusal| AdminError::new(StatusCode::FORBIDDEN, "browser_refused", refusal.to_string()))?;
     Ok(next.run(request).await)
 }
 

@@ -22,7 +22,7 @@ use http::{Method, Request, Response, Uri};
 use tower_service::Service;
 
 use super::call::{self, Handler, Refusal, RequestIds, Told};
-use crate::config::{BUILT_IN_PATHS, Config};
+use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
 use crate::inbound::permit::{self, Permit, permit};
 use crate::instance::Instance;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
@@ -215,8 +215,10 @@ impl Call<'_> {
 /// Whether a path is ours, whatever the routes say: at the root, and below the path of a public_url that has one.
 fn is_built_in(path: &str, config: &Config) -> bool {
     let base = config.instance.public_url.url().path().trim_end_matches('/');
-    let is_ours = |path: &str| BUILT_IN_PATHS.iter().any(|ours| below(path, ours).is_some());
-    is_ours(path) || !base.is_empty() && below(path, base).is_some_and(is_ours) || config.public.admin_api && below(path, "/v2").is_some()
+    let is_ours = |path: &str| {
+        BUILT_IN_PATHS.iter().any(|ours| below(path, ours).is_some()) || config.public.admin_api && below(path, ADMIN_API_PATH).is_some()
+    };
+    is_ours(path) || !base.is_empty() && below(path, base).is_some_and(is_ours)
 }
 
 /// What the application is told of the way that a call came.

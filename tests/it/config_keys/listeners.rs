@@ -3,6 +3,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::{reloads, says};
@@ -78,12 +80,41 @@ async fn public_listen_and_tls_say_where_peers_come_and_with_what_certificate() 
 }
 
 #[tokio::test]
-async fn public_admin_api_is_taken_and_hides_the_applications_v2() {
+async fn public_admin_api_says_whether_people_with_a_key_administer_from_outside() {
     let node = node().await;
-    says(&node, "[[route]]\npath = \"/\"\nupstream = \"http://127.0.0.1:9\"").await;
-    assert_eq!(node.is_asked("GET", "/v2/tenants", &[], "").await.header("p2pi-error"), Some("no_token"), "the application's");
-    says(&node, "[public]\nadmin_api = true\n[[route]]\npath = \"/\"\nupstream = \"http://127.0.0.1:9\"").await;
-    assert_ne!(node.is_asked("GET", "/v2/tenants", &[], "").await.header("p2pi-error"), Some("no_token"), "ours");
+    node.creates("user", json!({ "login": "ops@example.com", "password": "correct horse battery", "admin": true })).await;
+    let key = node.asks("POST", "/v2/users/ops@example.com/key", Some(&json!({ "data": { "type": "user", "attributes": {} } }))).await;
+    let key = key.json()["data"]["attributes"]["api_key"].as_str().expect("a key").to_owned();
+    let basic = |key: &str| format!("Basic {}", STANDARD.encode(format!("ops@example.com:{key}")));
+    let (right, wrong) = (basic(&key), basic("p2pk_wrong"));
+    let asks = async |method: &str, path: &str, headers: &[(&str, &str)]| node.is_asked(method, path, headers, "").await;
+    let signed_in = [("Authorization", right.as_str())];
+
+    // Off, the path is any other: one without a route, or the application's.
+    let answer = asks("GET", "/v2/tenants", &signed_in).await;
+    assert_eq!((answer.status(), answer.header("p2pi-error")), (404, Some("no_route")));
+    let route = "[[route]]\npath = \"/\"\nupstream = \"http://127.0.0.1:9\"";
+    says(&node, route).await;
+    assert_eq!(asks("GET", "/v2/tenants", &[]).await.header("p2pi-error"), Some("no_token"), "the application's");
+
+    says(&node, &format!("[public]\nadmin_api = true\n{route}")).await;
+    let answer = asks("GET", "/v2/tenants", &signed_in).await;
+    assert_eq!((answer.status(), &answer.json()["data"][0]["attributes"]["name"]), (200, &json!("default")), "{}", answer.text());
+    assert_eq!(asks("GET", "/v2/tenants/default/peers", &signed_in).await.status(), 200);
+    for headers in [&[][..], &[("Authorization", wrong.as_str())]] {
+        let answer = asks("GET", "/v2/tenants", headers).await;
+        assert_eq!((answer.status(), answer.header("p2pi-error")), (401, None), "{headers:?}");
+        assert!(answer.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic ")));
+    }
+    for page in [("Origin", "https://evil.example.com"), ("Sec-Fetch-Site", "cross-site")] {
+        let answer = asks("POST", "/v2/keys/rotate", &[signed_in[0], page]).await;
+        assert_eq!(answer.status(), 403, "{page:?}: {}", answer.text());
+    }
+    assert_eq!(asks("GET", "/v2/nothing", &signed_in).await.status(), 404);
+    assert_eq!(asks("GET", "/oauth/nothing", &[]).await.status(), 404, "other paths of ours ask for no key");
+
+    says(&node, "").await;
+    assert_eq!(asks("GET", "/v2/tenants", &signed_in).await.header("p2pi-error"), Some("no_route"), "off again");
 }
 
 #[tokio::test]
