@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::application::Application;
 use super::command::{CommandLine, Outcome};
 use super::daemon::{Daemon, NotReady};
+use crate::random;
+use crate::system::SystemRandom;
 
 /// Why the stage could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -132,14 +134,20 @@ impl Drop for Folder {
     }
 }
 
-/// Ports that are free now. All are held at once, so that they differ.
+/// Ports that are free now, all different. They lie below those that the system gives to outgoing connections, so that none of these takes
+/// one before its daemon does.
 fn free_ports<const N: usize>() -> io::Result<[SocketAddr; N]> {
-    let mut held = Vec::new();
-    let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        *port = listener.local_addr()?;
-        held.push(listener);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    const ATTEMPTS: usize = 1000;
+    let mut held: Vec<TcpListener> = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let port = FIRST + u16::from_be_bytes(random::bytes(&SystemRandom)) % COUNT;
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        if held.len() == N {
+            break;
+        }
     }
-    Ok(ports)
+    let ports: Vec<SocketAddr> = held.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    ports.try_into().map_err(|_| io::Error::from(io::ErrorKind::AddrInUse))
 }
