@@ -80,6 +80,11 @@ impl Moment {
     pub fn age_of(&self, earlier: &Moment) -> Duration {
         if self.boot_id == earlier.boot_id { self.boot.saturating_sub(earlier.boot) } else { self.wall.since(earlier.wall) }
     }
+
+    /// This moment moved back within its boot.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self { wall: self.wall.minus(duration), boot: self.boot.saturating_sub(duration), ..self }
+    }
 }
 
 /// Where time comes from. The daemon's is the operating system's; tests have one that they move.

@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ pub struct Connection {
     written: AtomicU64,
     /// Milliseconds since `born`; when the last request ended.
     idle_since: AtomicU64,
+    /// Milliseconds since `born`, at least 1; when the first byte since nothing was under way was read. 0 while none was.
+    first_byte: AtomicU64,
     began: AtomicBool,
     finishing: AtomicBool,
     driver: AtomicWaker,
@@ -75,6 +77,25 @@ impl Connection {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         self.began.store(true, Ordering::Relaxed);
         Held { connection: Arc::clone(self), unread: false }
+    }
+
+    /// How long ago the first byte of the request under way arrived, its head's own time included.
+    ///
+    /// Zero, as if the head had come at once, over HTTP/2, where pings and other requests' frames come in between, and of a request whose
+    /// first byte came together with the one before it.
+    pub fn since_first_byte(&self, version: Version) -> Duration {
+        match self.first_byte.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            _ if version >= Version::HTTP_2 => Duration::ZERO,
+            millis => self.born.elapsed().saturating_sub(Duration::from_millis(millis)),
+        }
+    }
+
+    /// Notes that bytes were read.
+    pub(super) fn heard(&self) {
+        if self.first_byte.load(Ordering::Relaxed) == 0 && !self.is_busy() {
+            self.first_byte.store(self.age_millis().max(1), Ordering::Relaxed);
+        }
     }
 
     /// Completes when the daemon stops and has no time left: tunnels end then.
@@ -120,7 +141,11 @@ impl Connection {
 
     /// Counts the idle time from now.
     pub(super) fn touch(&self) {
-        self.idle_since.store(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.idle_since.store(self.age_millis(), Ordering::Relaxed);
+    }
+
+    fn age_millis(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Until when a request must begin, were none under way.
@@ -154,7 +179,9 @@ impl Drop for Held {
         self.set_unread(false);
         // The time first: who sees the count at zero sees the time that belongs to it, or an older one once more.
         self.connection.touch();
-        self.connection.under_way.fetch_sub(1, Ordering::Release);
+        if self.connection.under_way.fetch_sub(1, Ordering::Release) == 1 {
+            self.connection.first_byte.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -180,6 +207,7 @@ impl Register {
             unread: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            first_byte: AtomicU64::new(0),
             began: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
             driver: AtomicWaker::new(),

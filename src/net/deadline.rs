@@ -97,7 +97,14 @@ impl AsyncRead for Deadlined {
             buffer.put_slice(&self.ahead.split_to(count));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(slot) = &self.slot
+            && buffer.filled().len() > before
+        {
+            slot.connection().heard();
+        }
+        outcome
     }
 }
 

@@ -216,7 +216,7 @@ impl Task {
     {
         let connection = Arc::clone(self.slot.connection());
         let deadline = Instant::now() + self.settings.first_request;
-        let opening = unless_finishing(&connection, tokio::time::timeout_at(deadline, open(stream, tls)));
+        let opening = unless_finishing(&connection, tokio::time::timeout_at(deadline, open(stream, tls, &connection)));
         let (stream, ahead, speaks_http2) = match opening.await {
             Some(Ok(Ok(opened))) => opened,
             Some(Ok(Err(error))) => {
@@ -268,7 +268,7 @@ impl Task {
 }
 
 /// TLS, and which HTTP it is: the stream, what was read of it to find out, and whether it is HTTP/2.
-async fn open(stream: Stream, tls: Option<ServerTls>) -> io::Result<(Stream, Bytes, bool)> {
+async fn open(stream: Stream, tls: Option<ServerTls>, connection: &Connection) -> io::Result<(Stream, Bytes, bool)> {
     let mut stream = match (tls, stream) {
         (Some(tls), Stream::Tcp(tcp)) => {
             let stream = tls.accept(tcp).await?;
@@ -283,6 +283,7 @@ async fn open(stream: Stream, tls: Option<ServerTls>) -> io::Result<(Stream, Byt
         if (&mut stream).take(left as u64).read_buf(&mut ahead).await? == 0 {
             break;
         }
+        connection.heard();
     }
     let speaks_http2 = *ahead == *PREFACE;
     Ok((stream, ahead.freeze(), speaks_http2))

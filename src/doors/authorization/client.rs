@@ -16,6 +16,7 @@ use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
+use crate::net::connection::Connection;
 use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
@@ -35,7 +36,7 @@ pub(super) struct ClientRequest {
     claimed: Vec<Attempt>,
     /// Names it in the log and in the answer.
     pub(super) id: Id,
-    /// When it arrived.
+    /// When its first byte arrived.
     pub(super) arrived: Moment,
     /// From where, as far as it is known.
     pub(super) from: Option<IpAddr>,
@@ -90,19 +91,22 @@ impl ClientError {
 }
 
 impl ClientRequest {
-    /// Reads a request: its form, and the client that it claims to come from. It must be there within `longest`.
+    /// Reads a request: its form, and the client that it claims to come from. It must be there within `longest` of its first byte.
     pub(super) async fn read(
         instance: &Arc<Instance>,
         request: Request,
         longest: Duration,
     ) -> (Self, Result<(Parameters, Presented), ClientError>) {
-        let arrived = instance.clock.now();
-        let id = Id::new(arrived.wall, instance.random.as_ref());
+        let (now, under_way) = (instance.clock.now(), since_first_byte(&request));
+        let arrived = now.minus(under_way);
+        let id = Id::new(now.wall, instance.random.as_ref());
         let config = instance.config();
         let (parts, body) = request.into_parts();
         let mut this = Self { instance: Arc::clone(instance), claimed: Vec::new(), id, arrived, from: address(&parts, &config) };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
-        let form = tokio::time::timeout(longest, form::read(Request::from_parts(parts, body), config.limits.form_bytes)).await;
+        let form =
+            tokio::time::timeout(longest.saturating_sub(under_way), form::read(Request::from_parts(parts, body), config.limits.form_bytes))
+                .await;
         let read = || {
             let (parts, form) = form.map_err(|_| ClientError::TooSlow)??;
             if has_query {
@@ -110,7 +114,7 @@ impl ClientRequest {
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
             this.claimed.extend(presented.readings.iter().map(|reading| Attempt::new("client", &reading.client_id, this.from)));
-            let wait = this.claimed.iter().find_map(|attempt| instance.failures.wait(*attempt, config.limits.auth_failures, arrived.boot));
+            let wait = this.claimed.iter().find_map(|attempt| instance.failures.wait(*attempt, config.limits.auth_failures, now.boot));
             match wait {
                 Some(wait) => Err(ClientError::TooManyFailures(wait)),
                 None => Ok((form, presented)),
@@ -130,8 +134,8 @@ impl ClientRequest {
         let wire = error.wire();
         let (request_id, from) = (self.id, self.from);
         if let ClientError::UnknownClient = error {
-            let rate = self.instance.config().limits.auth_failures;
-            self.claimed.iter().for_each(|attempt| self.instance.failures.failed(*attempt, rate, self.arrived.boot));
+            let (rate, now) = (self.instance.config().limits.auth_failures, self.instance.clock.now().boot);
+            self.claimed.iter().for_each(|attempt| self.instance.failures.failed(*attempt, rate, now));
         }
         match error {
             ClientError::Store(_) => tracing::warn!(%request_id, ?from, %error, "a client's request was not judged"),
@@ -169,6 +173,11 @@ impl ClientRequest {
         headers.insert(REQUEST_ID, HeaderValue::try_from(self.id.to_string()).expect("hexadecimal digits are visible ASCII"));
         response
     }
+}
+
+/// How long ago the request's first byte arrived: a head may have come slowly.
+fn since_first_byte(request: &Request) -> Duration {
+    request.extensions().get::<Arc<Connection>>().map_or(Duration::ZERO, |connection| connection.since_first_byte(request.version()))
 }
 
 /// 405 for everything but POST.

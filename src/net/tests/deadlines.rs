@@ -106,6 +106,37 @@ async fn a_head_that_comes_byte_by_byte_has_no_longer_than_one_that_does_not_com
 }
 
 #[tokio::test]
+async fn a_request_counts_from_its_first_byte_however_slowly_its_head_comes() {
+    async fn waited(Extension(connection): Extension<Arc<Connection>>, request: axum::extract::Request) -> String {
+        connection.since_first_byte(request.version()).as_millis().to_string()
+    }
+    let router = Router::new().route("/waited", get(waited));
+    let waited = async |stream: &mut TcpStream| -> u128 {
+        let mut answer = [0; 1024];
+        let length = soon("an answer", stream.read(&mut answer)).await.expect("an answer");
+        let text = String::from_utf8_lossy(&answer[..length]);
+        text.rsplit_once("\r\n\r\n").and_then(|(_, body)| body.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    let idle = 5 * SHORT;
+    let site = Site::open(&limits(), None, router);
+    let mut stream = TcpStream::connect(site.address).await.expect("a connection");
+    tokio::time::sleep(idle).await;
+    // On a new connection, where the first bytes also tell which HTTP it is; and on one that was used before; idle time between is nobody's.
+    for part in ["G", "GET /waited HTTP/1.1\r\nho"] {
+        stream.write_all(part.as_bytes()).await.expect("a reader");
+        tokio::time::sleep(SHORT).await;
+        let rest = "GET /waited HTTP/1.1\r\nhost: a\r\n\r\n".strip_prefix(part).expect("a part of it");
+        stream.write_all(rest.as_bytes()).await.expect("a reader");
+        let whole = waited(&mut stream).await;
+        assert!((SHORT.as_millis()..idle.as_millis()).contains(&whole), "{part:?}: {whole} ms");
+        tokio::time::sleep(idle).await;
+        stream.write_all(b"GET /waited HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("a reader");
+        let at_once = waited(&mut stream).await;
+        assert!(at_once < idle.as_millis(), "{part:?}: {at_once} ms after an idle time");
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_after_its_answer() {
     let site = impatient(None);
     let answer = sends_and_waits(&site, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;

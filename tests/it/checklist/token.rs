@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{granted, is_accepted, refusal, refused};
+use super::{granted, granted_with, is_accepted, refusal, refused};
 use crate::world::World;
 use crate::world::client::{Client, Tokens, VERIFIER};
 use crate::world::message::Message;
+use crate::world::settings::request;
+use crate::world::wire::Wire;
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
@@ -22,6 +24,28 @@ async fn t1_only_a_form_by_post_is_a_token_request() {
     refused(&world.beta.is_asked("POST", "/oauth/token", &[("Content-Type", "application/json")], &json).await, 400, "invalid_request");
     refused(&world.beta.is_asked("POST", "/oauth/token", &[], &form).await, 400, "invalid_request");
     assert_eq!(client.refreshes(&world.beta, &tokens.refresh).await.status(), 200, "nothing of it used the token up");
+}
+
+#[tokio::test]
+async fn r7_a_request_that_is_not_judged_in_time_of_its_first_byte_is_not_judged() {
+    // Half the window is the limit.
+    let (world, client, tokens) = granted_with("[tokens]\nretry_window = \"3s\"").await;
+    let body = format!("grant_type=refresh_token&refresh_token={}&client_id={}&client_secret={}", tokens.refresh, client.id, client.secret);
+    let text = request("POST", "/oauth/token", &world.beta.settings.public.to_string(), &[FORM], &body);
+    let head = text.find("\r\n\r\n").expect("a head") + 4;
+    let pausing_after = async |cut: usize| {
+        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        wire.sends(&text[..cut]).await;
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        wire.asks(&text[cut..]).await
+    };
+    let (first_byte, half_a_head, whole_head) = tokio::join!(pausing_after(1), pausing_after(head / 2), pausing_after(head));
+    for (what, answer) in [("the first byte", first_byte), ("half the head", half_a_head), ("the head", whole_head)] {
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{what}: {}", answer.text());
+    }
+    let first = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    let again = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
+    assert_eq!(first.refresh, again.refresh, "the first that was judged opened the window");
 }
 
 #[tokio::test]
