@@ -87,6 +87,12 @@ pub(super) struct Settings {
     /// How long its access tokens live
     #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
     access_ttl: Option<Duration>,
+    /// What becomes of a refresh token that was used; as [tokens] says when left out
+    #[arg(long, value_name = "R", value_parser = ["retry_safe", "strict", "none"])]
+    rotation: Option<String>,
+    /// It runs on a person's machine: the port of its loopback redirect URIs may vary; --native=false takes it back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    native: Option<bool>,
 }
 
 impl Settings {
@@ -98,7 +104,9 @@ impl Settings {
             .maybe("client_secret", secret.as_ref().map(ExposeSecret::expose_secret))
             .list("grants", &self.grants)
             .list("scopes", &self.scopes)
-            .maybe("access_ttl", self.access_ttl.map(|life| life.as_secs())))
+            .maybe("access_ttl", self.access_ttl.map(|life| life.as_secs()))
+            .maybe("rotation", self.rotation.as_deref())
+            .maybe("native", self.native))
     }
 }
 
@@ -155,9 +163,12 @@ mod tests {
             peer_url: Some("https://one.example.com".into()),
             scopes: vec!["p2pi".into()],
             access_ttl: Some(Duration::from_secs(3600)),
+            rotation: Some("strict".into()),
+            native: Some(false),
             ..Settings::default()
         };
-        let expected = json!({ "peer_url": "https://one.example.com", "scopes": ["p2pi"], "access_ttl": 3600 });
+        let expected =
+            json!({ "peer_url": "https://one.example.com", "scopes": ["p2pi"], "access_ttl": 3600, "rotation": "strict", "native": false });
         assert_eq!(settings.given().expect("no secret asked").into_value(), expected);
     }
 

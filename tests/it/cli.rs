@@ -292,6 +292,16 @@ async fn ib_apps_are_managed() {
     assert_eq!(one.refuses(&["ib", "create", "x", "--peer-url", url, "--scope", "nowhere"]).await["code"], "bad_attribute");
     assert_eq!(one.refuses(&["ib", "show", "nobody"]).await["code"], "not_found");
     assert_eq!(one.refuses(&["--tenant", "nowhere", "ib", "list"]).await["code"], "not_found");
+    assert_eq!((&shown["rotation"], &shown["native"]), (&json!("retry_safe"), &json!(false)), "as [tokens] says");
+    for (flags, expected) in [
+        (["--rotation=strict", "--native"], (json!("strict"), json!(true))),
+        (["--access-ttl=10m", "--scope=p2pi"], (json!("strict"), json!(true))),
+        (["--rotation=none", "--native=false"], (json!("none"), json!(false))),
+    ] {
+        one.runs(&["ib", "update", "two", flags[0], flags[1]]).await;
+        let shown = one.runs(&["ib", "show", "two"]).await;
+        assert_eq!((&shown["rotation"], &shown["native"]), (&expected.0, &expected.1), "{flags:?}");
+    }
     let rotated = one.runs(&["ib", "rotate-secret", "two", "--overlap", "1h"]).await;
     assert!(rotated["client_secret"].is_string() && rotated["client_secret"] != made["client_secret"]);
     let given = one

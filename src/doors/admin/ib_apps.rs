@@ -19,6 +19,7 @@ use crate::id::Id;
 use crate::inbound::ib_app::{self, GrantType, IbApp};
 use crate::instance::Instance;
 use crate::oauth::redirect_uri::RedirectUri;
+use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::caller::is_name;
@@ -51,6 +52,8 @@ struct Create {
     grants: Option<Vec<String>>,
     scopes: Option<Vec<String>>,
     access_ttl: Option<u64>,
+    rotation: Option<Rotation>,
+    native: Option<bool>,
     #[serde(default)]
     or_update: bool,
 }
@@ -63,6 +66,8 @@ struct Update {
     grants: Option<Vec<String>>,
     scopes: Option<Vec<String>>,
     access_ttl: Option<u64>,
+    rotation: Option<Rotation>,
+    native: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +82,8 @@ struct Settings {
     grants: Option<BTreeSet<GrantType>>,
     scope: Option<Scope>,
     access_ttl: Option<Duration>,
+    rotation: Option<Rotation>,
+    native: Option<bool>,
     secret: Option<SecretString>,
 }
 
@@ -95,6 +102,8 @@ impl Settings {
             grants: given.grants.as_deref().map(grants).transpose()?,
             scope: given.scopes.as_deref().map(|words| scope(words, config, tenant)).transpose()?,
             access_ttl: given.access_ttl.map(access_ttl).transpose()?,
+            rotation: given.rotation,
+            native: given.native,
             secret: given.client_secret.map(secret).transpose()?,
         })
     }
@@ -111,6 +120,8 @@ impl Settings {
             app.scope.clone_from(scope);
         }
         app.access_ttl = self.access_ttl.or(app.access_ttl);
+        app.rotation = self.rotation.or(app.rotation);
+        app.native = self.native.unwrap_or(app.native);
         app
     }
 }
@@ -137,7 +148,7 @@ enum Made {
 }
 
 async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
-    let Create { name, client_id, peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, or_update } =
+    let Create { name, client_id, peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, rotation, native, or_update } =
         document.attributes(KIND)?;
     let config = state.instance.config();
     if !is_name(&name) {
@@ -146,7 +157,8 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
     if let Some(client_id) = client_id.as_ref().filter(|client_id| !ib_app::is_client_id(client_id)) {
         return Err(AdminError::bad_attribute("client_id", client_id, "1 to 255 printable ASCII characters without spaces and colons"));
     }
-    let settings = Settings::checked(Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl }, &config, &tenant)?;
+    let given = Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, rotation, native };
+    let settings = Settings::checked(given, &config, &tenant)?;
 
     let app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
@@ -359,6 +371,8 @@ fn resource(app: &IbApp, config: &Config, secret: Option<&SecretString>) -> Valu
         "grants": app.grants,
         "scopes": app.scope,
         "access_ttl": app.access_ttl.unwrap_or(config.tokens.access_ttl).as_secs(),
+        "rotation": app.rotation.unwrap_or(config.tokens.rotation),
+        "native": app.native,
         "created_at": app.created_at,
     });
     if let Some(secret) = secret {
