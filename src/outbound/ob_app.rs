@@ -1,6 +1,6 @@
 //! OB apps: the credentials that we hold at somebody else's authorization server.
 
-use url::{Host, Url};
+use url::{Host, Origin, Url};
 
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -77,6 +77,17 @@ pub enum Server {
         /// Where tokens are asked for.
         token_url: Url,
     },
+}
+
+impl Server {
+    /// Whom the app's secret is for: the issuer and where it says that tokens are asked for, or the token endpoint that an operator named.
+    pub fn origin(&self) -> Origin {
+        match self {
+            // What does not parse is the origin of nothing else.
+            Self::Issuer(issuer) => Url::parse(issuer).map_or_else(|_| Origin::new_opaque(), |issuer| issuer.origin()),
+            Self::Endpoints { token_url, .. } => token_url.origin(),
+        }
+    }
 }
 
 /// A URL that an operator gave cannot be one of a peer.

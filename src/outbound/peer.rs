@@ -1,6 +1,6 @@
 //! Peers: the Platform Instance records, remotes that we call.
 
-use url::Url;
+use url::{Origin, Url};
 
 use super::metadata::Metadata;
 use super::ob_app::{ObApp, Server};
@@ -92,6 +92,21 @@ impl Peer {
     /// The maintenance that holds calls back at `now`.
     pub fn maintenance_at(&self, now: Timestamp) -> Option<Maintenance> {
         self.maintenance.filter(|maintenance| now < maintenance.until)
+    }
+
+    /// Where the peer's credentials are sent to with calls. Metadata cannot change it: an endpoint that they announce counts on this origin
+    /// only.
+    pub fn origin(&self) -> Origin {
+        self.base_url.as_ref().unwrap_or(&self.url).origin()
+    }
+
+    /// Whom the user's password is for, when the record holds one: where calls go and, for the password grant, the server of `app`.
+    pub fn password_is_for(&self, app: Option<&ObApp>) -> Option<(Origin, Option<Origin>)> {
+        match &self.auth {
+            Auth::Basic(_) => Some((self.origin(), None)),
+            Auth::OAuth { user: Some(_), .. } => Some((self.origin(), app.map(|app| app.server.origin()))),
+            Auth::OAuth { user: None, .. } | Auth::None => None,
+        }
     }
 
     /// Where calls go: what the operator said, else the peer's `p2pi_endpoint` when it is on the issuer's origin, else its URL.

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
+mod bindings;
 mod calls;
 mod canary;
 mod checklist;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Router, routing};
+use http::StatusCode;
 use rusqlite::Connection;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::Url;
+use url::{Origin, Url};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState};
@@ -50,6 +51,7 @@ struct Settings {
 impl Settings {
     /// The app with what is given; checked.
     fn apply(&self, state: &AdminState, mut app: ObApp) -> Result<ObApp, AdminError> {
+        let was_for = app.server.origin();
         if let Some(client_id) = &self.client_id {
             app.client_id = checked_client_id(client_id)?;
         }
@@ -91,8 +93,38 @@ impl Settings {
             let error = AdminError::bad_attribute("authorize_url", "none", "where the server's users log in and allow");
             return Err(error.next("add --authorize-url, or another --grant"));
         }
+        must_be_for(&was_for, &app, self.client_secret.as_ref())?;
         Ok(app)
     }
+}
+
+/// A secret is for the origin that it was given for: an app that moves to another needs it `given` again.
+pub(super) fn must_be_for(was_for: &Origin, app: &ObApp, given: Option<&SecretString>) -> Result<(), AdminError> {
+    let is_for = app.server.origin();
+    if app.client_secret.is_none() || given.is_some() || is_for == *was_for {
+        return Ok(());
+    }
+    let message = format!("the client secret of the OB app {:?} was given for another server and is not sent to this one", app.name);
+    let error = AdminError::new(StatusCode::BAD_REQUEST, "missing_attribute", message);
+    Err(error
+        .found(format!("a secret for {}", was_for.ascii_serialization()))
+        .expected(format!("client_secret, for {}", is_for.ascii_serialization()))
+        .next("give it again: --client-secret-stdin"))
+}
+
+/// Refuses to move `app` away from under passwords that peers other than `except` hold for its server.
+pub(super) async fn must_move_no_password(state: &AdminState, app: &ObApp, except: Option<Id>) -> Result<(), AdminError> {
+    let (seals, id, is_for) = (state.instance.store.seals().clone(), app.id, app.server.origin());
+    let holder = state.instance.store.read(move |connection| {
+        let Some(old) = rows::by_id(connection, &seals, id)?.filter(|old| old.server.origin() != is_for) else { return Ok(None) };
+        let users = peer_rows::of_ob_app(connection, &seals, id)?;
+        let holds_one = |peer: &peers::Peer| Some(peer.id) != except && peer.password_is_for(Some(&old)).is_some();
+        Ok(users.into_iter().find(holds_one).map(|peer| peer.name))
+    });
+    let Some(peer) = holder.await? else { return Ok(()) };
+    let message = format!("the peer {peer:?} holds a password that was given for the server that the OB app {:?} had", app.name);
+    let error = AdminError::new(StatusCode::BAD_REQUEST, "password_bound", message).expected("the same server");
+    Err(error.next(format!("make another OB app for it, then: p2pid peer update {peer} --ob NEW --username NAME --password-stdin")))
 }
 
 /// An app of that name as it is before anything was said of it.
@@ -120,7 +152,7 @@ pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server
 }
 
 fn no_server() -> AdminError {
-    let error = AdminError::new(http::StatusCode::BAD_REQUEST, "missing_attribute", "nothing says where the app's tokens come from");
+    let error = AdminError::new(StatusCode::BAD_REQUEST, "missing_attribute", "nothing says where the app's tokens come from");
     error.expected("issuer, or token_url and authorize_url").next("add --issuer URL, or --authorize-url and --token-url")
 }
 
@@ -203,6 +235,7 @@ async fn update(
 
 async fn change(state: &Arc<AdminState>, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
     let app = settings.apply(state, find(state, tenant, name).await?)?;
+    must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);
     let users = state.instance.store.write(move |transaction| replace(transaction, &instance, &app)).await?;
     for peer in users {
@@ -316,5 +349,5 @@ fn resource(app: &ObApp, metadata: Option<&Metadata>, public_url: &str) -> Value
 }
 
 pub(super) fn missing(name: &str) -> AdminError {
-    AdminError::new(http::StatusCode::BAD_REQUEST, "missing_attribute", format!("{name} is missing")).found("nothing").expected(name)
+    AdminError::new(StatusCode::BAD_REQUEST, "missing_attribute", format!("{name} is missing")).found("nothing").expected(name)
 }

@@ -181,6 +181,7 @@ async fn new(state: &AdminState, tenant: &str, name: &str, settings: &Settings) 
 
 /// `peer` with what is given, and the OB app that it uses then.
 async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings: &Settings) -> Result<Wanted, AdminError> {
+    let password_was_for = peer.password_is_for(app.as_ref());
     if let Some(url) = &settings.url {
         peer.url = checked_url("url", url)?;
     }
@@ -206,8 +207,17 @@ async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings:
             wanted.app = unused_app(state, &wanted.peer).await?;
         }
         own_app(state, &mut wanted, settings)?;
+        if let (Some(app), Some(_)) = (&wanted.app, wanted.writes_app) {
+            ob_apps::must_move_no_password(state, app, Some(wanted.peer.id)).await?;
+        }
     }
     wanted.peer.auth = auth(&wanted, settings)?;
+    let password_is_for = wanted.peer.password_is_for(wanted.app.as_ref());
+    if password_is_for.is_some() && settings.password.is_none() && password_is_for != password_was_for {
+        let message = format!("the password of the peer {:?} was given for another address and is not sent to this one", wanted.peer.name);
+        let error = AdminError::new(http::StatusCode::BAD_REQUEST, "missing_attribute", message);
+        return Err(error.expected("password").next("give it again: --username NAME --password-stdin"));
+    }
     Ok(wanted)
 }
 
@@ -243,6 +253,7 @@ fn own_app(state: &AdminState, wanted: &mut Wanted, settings: &Settings) -> Resu
         }
         _ => (ob_apps::blank(state, &wanted.peer.tenant, &wanted.peer.name, Server::Issuer(issuer.clone()))?, Write::Insert),
     };
+    let was_for = app.server.origin();
     if let (Some(_), Server::Issuer(named)) = (&settings.url, &mut app.server) {
         *named = issuer;
     }
@@ -255,6 +266,7 @@ fn own_app(state: &AdminState, wanted: &mut Wanted, settings: &Settings) -> Resu
     if let Some(scopes) = &settings.scopes {
         app.scope = ob_apps::checked_scope(scopes)?;
     }
+    ob_apps::must_be_for(&was_for, &app, settings.client_secret.as_ref())?;
     (wanted.app, wanted.writes_app) = (Some(app), Some(write));
     Ok(())
 }
@@ -295,28 +307,43 @@ fn auth(wanted: &Wanted, settings: &Settings) -> Result<Auth, AdminError> {
     })
 }
 
+/// What came of a change.
+enum Changed {
+    /// There is an OB app of the name of the peer's own already.
+    NameTaken,
+    /// It is written.
+    Done {
+        /// The peer was linked, and is no more.
+        lost_token: bool,
+    },
+}
+
 async fn change(state: &Arc<AdminState>, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
     let facts = link.facts();
     let wanted = apply(state, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
-    let finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
+    let mut finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
         true => probe::look(state, &wanted.peer, wanted.app.as_ref()).await?,
         false => Finding::default(),
     };
     let id = link.id();
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
-    let is_taken = state
+    let changed = state
         .instance
         .store
         .write(move |transaction| {
             let seals = instance.store.seals();
-            let Some(old) = rows::by_id(transaction, seals, id)? else { return Ok(false) };
+            let Some(old) = rows::by_id(transaction, seals, id)? else { return Ok(Changed::Done { lost_token: false }) };
             let is_other = old.url != wanted.peer.url || ob_app_of(&old) != ob_app_of(&wanted.peer);
+            // A token is for the origin that it was given for.
+            let ended = match is_other || old.origin() != wanted.peer.origin() {
+                true => keeper::end(transaction, &instance, id, GivenUp::Revoked)?,
+                false => None,
+            };
             if is_other {
-                keeper::end(transaction, &instance, id, GivenUp::Revoked)?;
                 rows::set_metadata(transaction, id, None)?;
             }
             match (&wanted.app, wanted.writes_app) {
-                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(true),
+                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(Changed::NameTaken),
                 (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
                 _ => {}
             }
@@ -324,12 +351,21 @@ async fn change(state: &Arc<AdminState>, link: &Link, settings: &Settings) -> Re
             if metadata.is_some() {
                 rows::set_metadata(transaction, id, metadata.as_ref())?;
             }
-            Ok(false)
+            Ok(Changed::Done { lost_token: ended.is_some_and(|ended| ended.had_token) })
         })
         .await?;
-    if is_taken {
-        let error = AdminError::exists(ob_apps::KIND, &facts.peer.name);
-        return Err(error.next(format!("use it: p2pid peer update {} --ob {}", facts.peer.name, facts.peer.name)));
+    match changed {
+        Changed::NameTaken => {
+            let error = AdminError::exists(ob_apps::KIND, &facts.peer.name);
+            return Err(error.next(format!("use it: p2pid peer update {} --ob {}", facts.peer.name, facts.peer.name)));
+        }
+        Changed::Done { lost_token: true } => {
+            let action =
+                if facts.grant().is_self_sufficient() { "Ask for a new one: p2pid peer refresh" } else { "Link again: p2pid peer request" };
+            let why = "the link is ended: its token was given for another address or OB app, and is given up";
+            finding.warnings.push(format!("{why}. {action} {}", facts.peer.name));
+        }
+        Changed::Done { lost_token: false } => {}
     }
     state.links.changed(id).await;
     state.links.deliver_now();
