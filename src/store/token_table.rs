@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
 
 use super::access_token::Found;
-use super::{Store, StoreError, access_token, grant};
+use super::{Store, StoreError, Transaction, access_token, grant};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Id;
 use crate::inbound::grant::is_in_its_time;
@@ -33,7 +33,8 @@ pub struct TokenTable {
     tokens: Cache<Digest, Arc<LiveToken>>,
     /// Raised by every revocation.
     revocations: AtomicU64,
-    holds: Mutex<HashMap<Id, Weak<Hold>>>,
+    /// By grant; each stays until its last use is written down.
+    holds: Mutex<HashMap<Id, Arc<Hold>>>,
 }
 
 /// An access token that is good, but for its expiry.
@@ -59,6 +60,12 @@ struct Hold {
     last_used: AtomicI64,
     /// As far as it was written down.
     written: AtomicI64,
+}
+
+impl Hold {
+    fn is_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed) == self.last_used.load(Ordering::Relaxed)
+    }
 }
 
 impl Deref for LiveToken {
@@ -100,7 +107,7 @@ impl TokenTable {
     /// Ends a grant here: its tokens are refused and its streams end. Called after the commit that ended it, before that is answered.
     pub fn end(&self, grant: Id) {
         self.revoke(|holds| {
-            if let Some(hold) = holds.remove(&grant).and_then(|hold| hold.upgrade()) {
+            if let Some(hold) = holds.get(&grant) {
                 hold.life.end();
             }
         });
@@ -109,7 +116,7 @@ impl TokenTable {
     /// Refuses a grant's tokens of generations before `generation`; its streams go on. Called like [`TokenTable::end`].
     pub fn withdraw_before(&self, grant: Id, generation: u32) {
         self.revoke(|holds| {
-            if let Some(hold) = holds.get(&grant).and_then(Weak::upgrade) {
+            if let Some(hold) = holds.get(&grant) {
                 hold.oldest_generation.fetch_max(generation, Ordering::AcqRel);
             }
         });
@@ -123,25 +130,36 @@ impl TokenTable {
 
     /// When a token of `grant` was last used here; what is in the database may be older.
     pub fn last_used(&self, grant: Id) -> Option<Timestamp> {
-        let hold = self.holds().get(&grant).and_then(Weak::upgrade)?;
+        let hold = self.holds().get(&grant).map(Arc::clone)?;
         Some(Timestamp::from_millis(hold.last_used.load(Ordering::Relaxed)))
     }
 
-    /// Writes down when the grants were last used, and forgets the grants whose tokens have all gone. To be called now and then.
+    /// Writes down when the grants were last used, and forgets those that have ended or whose tokens have all gone. To be called now and
+    /// then.
     pub async fn write_down(&self) -> Result<(), StoreError> {
         let mut used = Vec::new();
-        self.holds().retain(|grant, hold| {
-            let Some(hold) = hold.upgrade() else { return false };
+        for (grant, hold) in self.holds().iter() {
             let last = hold.last_used.load(Ordering::Relaxed);
-            if hold.written.swap(last, Ordering::Relaxed) != last {
-                used.push((*grant, Timestamp::from_millis(last)));
+            if hold.written.load(Ordering::Relaxed) != last {
+                used.push((*grant, last));
             }
-            true
-        });
-        if used.is_empty() {
-            return Ok(());
         }
-        self.store.write(move |transaction| used.iter().try_for_each(|(id, at)| grant::used(transaction, *id, *at))).await
+        if !used.is_empty() {
+            let rows = used.clone();
+            let write = move |transaction: &Transaction<'_>| {
+                rows.iter().try_for_each(|(id, last)| grant::used(transaction, *id, Timestamp::from_millis(*last)))
+            };
+            self.store.write(write).await?;
+        }
+        let mut holds = self.holds();
+        for (grant, last) in used {
+            if let Some(hold) = holds.get(&grant) {
+                hold.written.store(last, Ordering::Relaxed);
+            }
+        }
+        // Under the lock no token takes up a hold that only this table has.
+        holds.retain(|_, hold| !hold.is_written() || !hold.life.is_ended() && Arc::strong_count(hold) > 1);
+        Ok(())
     }
 
     fn cached_by(&self, digest: Digest) -> Option<Arc<LiveToken>> {
@@ -181,8 +199,9 @@ impl TokenTable {
             return None;
         }
         let key = found.bearer.grant.unwrap_or(found.bearer.app);
-        let hold = holds.get(&key).and_then(Weak::upgrade).unwrap_or_default();
-        holds.insert(key, Arc::downgrade(&hold));
+        let living = holds.get(&key).filter(|hold| !hold.life.is_ended());
+        let hold = living.map(Arc::clone).unwrap_or_default();
+        holds.insert(key, Arc::clone(&hold));
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
         let live = Arc::new(LiveToken {
             identity: Identity::new(&found.bearer),
@@ -196,13 +215,13 @@ impl TokenTable {
         Some(live)
     }
 
-    fn revoke(&self, ends: impl FnOnce(&mut HashMap<Id, Weak<Hold>>)) {
-        let mut holds = self.holds();
+    fn revoke(&self, ends: impl FnOnce(&HashMap<Id, Arc<Hold>>)) {
+        let holds = self.holds();
         self.revocations.fetch_add(1, Ordering::AcqRel);
-        ends(&mut holds);
+        ends(&holds);
     }
 
-    fn holds(&self) -> MutexGuard<'_, HashMap<Id, Weak<Hold>>> {
+    fn holds(&self) -> MutexGuard<'_, HashMap<Id, Arc<Hold>>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,8 +231,8 @@ mod tests {
     use super::*;
     use crate::inbound::grant::EndReason;
     use crate::secret::ExposeSecret;
+    use crate::store::ib_app;
     use crate::store::sample::{HOUR, StandingClock, granted, linked};
-    use crate::store::{Transaction, ib_app};
 
     struct World {
         _directory: tempfile::TempDir,
@@ -330,5 +349,38 @@ mod tests {
         let id = world.grant();
         let shown = world.store.read(move |connection| grant::by_id(connection, "default", id)).await.expect("read").expect("there");
         assert_eq!(shown.last_used_at, Some(now));
+    }
+
+    #[tokio::test]
+    async fn the_last_use_of_a_grant_that_ended_is_written_down() {
+        let world = World::new().await;
+        world.clock.pass(HOUR / 2);
+        drop(world.present().await);
+        let (now, id) = (world.clock.now().wall, world.grant());
+        let end = move |transaction: &Transaction<'_>| grant::end(transaction, id, EndReason::RevokedByClient);
+        assert!(world.store.write(end).await.expect("written"));
+        world.table.end(id);
+        // The table looks at a token once more and lets go of it.
+        assert!(world.table.cached(&world.access).is_none());
+        world.clock.pass(HOUR / 2);
+        assert_eq!(world.table.last_used(id), Some(now));
+        world.table.write_down().await.expect("written");
+        let shown = world.store.read(move |connection| grant::by_id(connection, "default", id)).await.expect("read").expect("there");
+        assert_eq!(shown.last_used_at, Some(now));
+        assert_eq!(world.table.last_used(id), None, "nothing is kept of it any more");
+    }
+
+    #[tokio::test]
+    async fn grants_whose_tokens_have_gone_are_forgotten_and_those_in_use_are_not() {
+        let world = World::new().await;
+        let live = world.present().await.expect("a live token");
+        world.table.write_down().await.expect("written");
+        assert!(world.table.last_used(world.grant()).is_some());
+        world.table.forget();
+        world.table.write_down().await.expect("written");
+        assert!(world.table.last_used(world.grant()).is_some(), "a stream rests on it");
+        drop(live);
+        world.table.write_down().await.expect("written");
+        assert_eq!(world.table.last_used(world.grant()), None);
     }
 }
