@@ -53,6 +53,12 @@ impl Sources {
         now.held.get(&now.file).is_some_and(Option::is_some) && now.held.iter().any(is_new)
     }
 
+    /// The files that are not there `now`, though what they held may still be in force.
+    pub fn gone(&self, now: &Self) -> Vec<PathBuf> {
+        let is_gone = |path: &Path| now.held.get(path).is_none_or(Option::is_none);
+        self.held.iter().filter(|(path, content)| content.is_some() && is_gone(path)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// The folders in which every change of any of the files shows: their own, and those of the symbolic links on the way to them.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         let mut folders = BTreeSet::new();

@@ -97,6 +97,8 @@ pub struct Reloader {
 struct State {
     /// What the files held at the last attempt.
     seen: Sources,
+    /// Which of them are no longer there, though their settings are in force.
+    gone: Vec<PathBuf>,
     condition: Condition,
 }
 
@@ -105,12 +107,23 @@ impl Reloader {
     pub fn new(instance: Arc<Instance>, sources: Sources, parts: Vec<Part>) -> Self {
         let file = sources.file().to_owned();
         let condition = Condition { file, loaded_at: instance.clock.now().wall, error: None, restart_needed: Vec::new() };
-        Self { instance, parts, state: Mutex::new(State { seen: sources, condition }), turn: tokio::sync::Mutex::default() }
+        Self {
+            instance,
+            parts,
+            state: Mutex::new(State { seen: sources, gone: Vec::new(), condition }),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// How the configuration does.
     pub fn condition(&self) -> Condition {
-        self.state().condition.clone()
+        let state = self.state();
+        let mut condition = state.condition.clone();
+        let gone: Vec<String> = state.gone.iter().map(|path| gone(path, state.seen.file())).collect();
+        if condition.error.is_none() && !gone.is_empty() {
+            condition.error = Some(gone.join("; "));
+        }
+        condition
     }
 
     /// Reads the files now, changed or not. Gives how the configuration does then.
@@ -125,6 +138,7 @@ impl Reloader {
         let outcome = outcome.map_err(Refused::from).and_then(|config| self.take(config));
         let mut state = self.state();
         state.seen = seen;
+        state.gone.clear();
         match outcome {
             Ok(restart_needed) => {
                 let known = state.condition.restart_needed == restart_needed;
@@ -159,17 +173,30 @@ impl Reloader {
                 // Watched first: a change after the look below is an event.
                 folders.watch(&sources.folders());
                 let now = sources.again();
-                (folders, sources.is_changed_by(&now))
+                (folders, sources.is_changed_by(&now), sources.gone(&now), sources)
             });
-            let changed;
-            (folders, changed) = now.await.expect("looking at files does not panic");
+            let (changed, gone, sources);
+            (folders, changed, gone, sources) = now.await.expect("looking at files does not panic");
             if changed {
                 // Its outcome is logged and kept for `status`.
                 let _ = self.reload().await;
                 continue;
             }
+            self.note_gone(gone, &sources);
             folders.settled().await;
         }
+    }
+
+    /// Keeps for `status` which files of `seen` are gone, and logs each once; nothing when they have been read again meanwhile.
+    fn note_gone(&self, now_gone: Vec<PathBuf>, seen: &Sources) {
+        let mut state = self.state();
+        if state.seen != *seen {
+            return;
+        }
+        for path in now_gone.iter().filter(|path| !state.gone.contains(path)) {
+            tracing::warn!("{}", gone(path, state.seen.file()));
+        }
+        state.gone = now_gone;
     }
 
     /// Makes every part anew, then puts all in place. Gives the keys that wait for a restart.
@@ -205,6 +232,14 @@ impl Refused {
             }
         }
     }
+}
+
+/// What is to be said of a file at `path` that is gone from the configuration `file`.
+fn gone(path: &Path, file: &Path) -> String {
+    if path == file {
+        return format!("{}: the file is gone; what it said stays in force, and no change is taken before it is back", path.display());
+    }
+    format!("{}: the file is gone; what it said stays in force until `p2pid reload` or a restart", path.display())
 }
 
 /// The folders that are watched, and whether anything happened in them.

@@ -174,19 +174,40 @@ async fn a_part_that_cannot_be_made_keeps_the_whole_configuration_back() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_changes_nothing() {
+async fn a_deleted_file_changes_nothing_and_is_named_until_it_is_back_or_the_files_are_read_again() {
+    let world = World::new("one.toml", |folder| {
+        write(&folder.join("one.toml"), &limits(1));
+        write(&folder.join("one.d/a.toml"), "[limits]\nconnections = 2\n");
+    })
+    .await;
+    let names = |world: &World, name: &str| world.reloader.condition().error.is_some_and(|error| error.contains(name));
+    std::fs::remove_file(world.path("one.d/a.toml")).expect("removed");
+    world.comes(|world| names(world, "one.d/a.toml: the file is gone; what it said stays in force until `p2pid reload`")).await;
+    world.stays().await;
+    write(&world.path("one.d/a.toml"), "[limits]\nconnections = 2\n");
+    world.comes(|world| world.reloader.condition().error.is_none()).await;
+    std::fs::remove_file(world.path("one.toml")).expect("removed");
+    world.comes(|world| names(world, "one.toml: the file is gone; what it said stays in force, and no change")).await;
+    world.stays().await;
+    assert_eq!((world.connections(), world.placed.load(Ordering::SeqCst)), (2, 0));
+    std::fs::remove_file(world.path("one.d/a.toml")).expect("removed");
+    world.comes(|world| names(world, "one.d/a.toml")).await;
+    write(&world.path("one.toml"), &limits(3));
+    world.becomes(3).await;
+    world.comes(|world| world.reloader.condition().error.is_none()).await;
+}
+
+#[tokio::test]
+async fn what_a_deleted_file_said_goes_when_the_files_are_read_again() {
     let world = World::new("one.toml", |folder| {
         write(&folder.join("one.toml"), &limits(1));
         write(&folder.join("one.d/a.toml"), "[limits]\nconnections = 2\n");
     })
     .await;
     std::fs::remove_file(world.path("one.d/a.toml")).expect("removed");
-    world.stays().await;
-    std::fs::remove_file(world.path("one.toml")).expect("removed");
-    world.stays().await;
-    assert_eq!(world.connections(), 2);
-    write(&world.path("one.toml"), &limits(3));
-    world.becomes(3).await;
+    world.comes(|world| world.reloader.condition().error.is_some()).await;
+    assert_eq!(world.reloader.reload().await.expect("taken").error, None);
+    assert_eq!((world.connections(), world.reloader.condition().error), (1, None));
 }
 
 #[tokio::test]
