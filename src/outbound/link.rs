@@ -264,6 +264,17 @@ impl Facts {
         }
     }
 
+    /// Whether there is something to ask for new tokens with. An app that needs nobody's consent is never broken: it asks anew.
+    pub fn is_renewable(&self) -> bool {
+        let is_self_sufficient = self.grant().is_self_sufficient();
+        match &self.holding {
+            _ if self.ob_app.is_none() => false,
+            Holding::Tokens(held) => held.refresh.is_some() || is_self_sufficient,
+            Holding::Nothing { unlinked } => is_self_sufficient && unlinked.is_none(),
+            Holding::Broken(_) => is_self_sufficient,
+        }
+    }
+
     /// Why a call cannot be carried at all, whatever is waited for.
     pub fn refusal(&self, now: &Moment) -> Option<Standing> {
         if let Some(maintenance) = self.peer.maintenance_at(now.wall) {
@@ -276,7 +287,7 @@ impl Facts {
                 let renewable = held.refresh.is_some() || self.grant().is_self_sufficient();
                 (!renewable && !held.validity.is_usable(now)).then_some(Standing::RelinkRequired)
             }
-            (Auth::OAuth { .. }, Holding::Broken(_)) => Some(Standing::RelinkRequired),
+            (Auth::OAuth { .. }, Holding::Broken(_)) => (!self.grant().is_self_sufficient()).then_some(Standing::RelinkRequired),
             (Auth::OAuth { .. }, Holding::Nothing { unlinked }) => {
                 (!self.grant().is_self_sufficient() || unlinked.is_some()).then_some(Standing::NotLinked)
             }
@@ -299,13 +310,15 @@ pub enum Standing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod examples {
+    //! Facts for the tests of this room.
+
     use super::*;
     use crate::clock::BootId;
-    use crate::outbound::attempt::TroubleKind;
-    use crate::outbound::peer::{Maintenance, User, examples};
+    use crate::outbound::peer::examples as records;
 
-    fn at(seconds: u64) -> Moment {
+    /// So many seconds after the boot, and after the epoch.
+    pub(crate) fn at(seconds: u64) -> Moment {
         Moment {
             wall: Timestamp::from_millis(i64::try_from(seconds * 1000).expect("small")),
             boot: Duration::from_secs(seconds),
@@ -313,11 +326,13 @@ mod tests {
         }
     }
 
-    fn facts(holding: Holding) -> Facts {
-        Facts { peer: examples::peer(), ob_app: Some(examples::app()), metadata: None, holding, request: None, ended: None, trouble: None }
+    /// The facts of a peer whose OB app is allowed by somebody.
+    pub(crate) fn facts(holding: Holding) -> Facts {
+        Facts { peer: records::peer(), ob_app: Some(records::app()), metadata: None, holding, request: None, ended: None, trouble: None }
     }
 
-    fn held() -> Held {
+    /// Tokens that were given at 100 s, for 1000 s.
+    pub(crate) fn held() -> Held {
         Held {
             access: "a".into(),
             validity: Validity { requested: at(100), life: Duration::from_secs(1000) },
@@ -333,6 +348,14 @@ mod tests {
             restored: false,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::examples::{at, facts, held};
+    use super::*;
+    use crate::outbound::attempt::TroubleKind;
+    use crate::outbound::peer::{Maintenance, User, examples as records};
 
     fn state(facts: &Facts, seconds: u64) -> State {
         facts.status(&at(seconds)).state
@@ -348,11 +371,11 @@ mod tests {
         let tokens = |held| facts(Holding::Tokens(Box::new(held)));
         let cases = [
             ("never linked", nothing(), State::ReadyToLink),
-            ("no app", Facts { peer: Peer { auth: Auth::None, ..examples::peer() }, ..nothing() }, State::NoCredentials),
+            ("no app", Facts { peer: Peer { auth: Auth::None, ..records::peer() }, ..nothing() }, State::NoCredentials),
             (
                 "basic",
                 Facts {
-                    peer: Peer { auth: Auth::Basic(User { name: "u".to_owned(), password: "p".into() }), ..examples::peer() },
+                    peer: Peer { auth: Auth::Basic(User { name: "u".to_owned(), password: "p".into() }), ..records::peer() },
                     ..nothing()
                 },
                 State::Linked,
@@ -401,7 +424,22 @@ mod tests {
         let broken = facts(Holding::Broken(Broken { since: at(1).wall, why: String::new() }));
         assert_eq!(broken.refusal(&at(2)), Some(Standing::RelinkRequired));
         assert_eq!(facts(Holding::Tokens(Box::new(held()))).refusal(&at(99_999)), None);
-        let own = ObApp { grant: Grant::ClientCredentials, ..examples::app() };
-        assert_eq!(Facts { ob_app: Some(own), ..nothing }.refusal(&at(0)), None);
+    }
+
+    #[test]
+    fn an_app_that_needs_nobodys_consent_is_never_broken() {
+        let broken = || Holding::Broken(Broken { since: at(1).wall, why: "gone".to_owned() });
+        for (grant, is_renewable, refusal, expected) in [
+            (Grant::AuthorizationCode, false, Some(Standing::RelinkRequired), State::RelinkRequired),
+            (Grant::ClientCredentials, true, None, State::ReadyToLink),
+            (Grant::Password, true, None, State::ReadyToLink),
+        ] {
+            let broken = Facts { ob_app: Some(ObApp { grant, ..records::app() }), ..facts(broken()) };
+            assert_eq!((broken.is_renewable(), broken.refusal(&at(2)), state(&broken, 2)), (is_renewable, refusal, expected), "{grant:?}");
+            let nothing = Facts { holding: Holding::Nothing { unlinked: None }, ..broken.clone() };
+            assert_eq!(nothing.is_renewable(), is_renewable, "{grant:?}");
+            let unlinked = Facts { holding: Holding::Nothing { unlinked: Some(at(1).wall) }, ..broken };
+            assert!(!unlinked.is_renewable(), "{grant:?}: at an operator's word only");
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::net::path::Upstream;
 use crate::observe::metrics::PeerMetrics;
 use crate::outbound::attempt::{Trouble, TroubleKind};
 use crate::outbound::exchange::Client;
-use crate::outbound::link::{Facts, Holding, State};
+use crate::outbound::link::{Facts, State};
 use crate::outbound::plan::{self, Jitter};
 use crate::secret::SecretString;
 use crate::store;
@@ -181,7 +181,7 @@ impl Actor {
         }
         let (now, shown) = (self.now(), self.link.shown());
         let facts = &shown.facts;
-        if !is_renewable(facts) {
+        if !facts.is_renewable() {
             return Next::Wait(LOOK_AGAIN);
         }
         if !self.asked.is_empty() || self.is_prompted {
@@ -277,7 +277,7 @@ impl Actor {
                 self.reread().await;
                 let _ = done.send(());
             }
-            Command::Refresh(answer) if is_renewable(&self.link.facts()) => self.asked.push(answer),
+            Command::Refresh(answer) if self.link.facts().is_renewable() => self.asked.push(answer),
             Command::Refresh(answer) => {
                 let _ = answer.send(Err(NotRefreshed::NothingToRenew));
             }
@@ -380,17 +380,6 @@ pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
         upstream: Upstream::new(&base).expect("a peer's URLs were checked: http or https, with a host"),
         client: clients.direct.clone(),
         maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),
-    }
-}
-
-/// Whether there is something to ask for new tokens with.
-fn is_renewable(facts: &Facts) -> bool {
-    let is_self_sufficient = facts.grant().is_self_sufficient();
-    match &facts.holding {
-        _ if facts.ob_app.is_none() => false,
-        Holding::Tokens(held) => held.refresh.is_some() || is_self_sufficient,
-        Holding::Nothing { unlinked } => is_self_sufficient && unlinked.is_none(),
-        Holding::Broken(_) => false,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::outbound::ob_app::{Grant, ObApp, Server};
 use crate::outbound::peer::Auth;
 use crate::outbound::plan::{self, Jitter, Validity};
 use crate::outbound::revocation::{self, Hint};
+use crate::outbound::vouching::{self, Vouching};
 use crate::store::{self, Fault, StoreError, Transaction, held_token, outbox, peer};
 
 /// The shortest and the longest wait before tokens that the store did not take are offered to it again.
@@ -81,11 +82,8 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
     };
     match vouched(&plane, &facts, &app, &server).await {
         Ok(Vouched::Good) => {}
-        Ok(Vouched::Inactive) => {
-            let why = format!(
-                "the token was restored from a backup and the peer knows it no more. Link again: `p2pid peer request {}`",
-                facts.peer.name
-            );
+        Ok(Vouched::Bad(what)) => {
+            let why = format!("the token was restored from a backup, and {what}. Link again: `p2pid peer request {}`", facts.peer.name);
             return settle(&plane, &facts, Verdict::Final { why }, None, "invalid_grant", found).await;
         }
         Err(trouble) => return failed(&plane, &facts, "unreachable", trouble).await,
@@ -163,22 +161,23 @@ async fn server_of(plane: &Plane, facts: &Facts, app: &ObApp, skew: &mut Option<
 
 enum Vouched {
     Good,
-    Inactive,
+    /// Why the token is not presented.
+    Bad(&'static str),
 }
 
-/// Whether the refresh token may be presented. One that came out of a backup may have been replaced since, and presenting it would look
-/// like theft: the peer is asked first, where it can be asked.
+/// Whether the refresh token may be presented; the peer is asked first where [`vouching::of`] says so.
 async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> Result<Vouched, Trouble> {
-    let Some(refresh) = facts.held().filter(|held| held.restored).and_then(|held| held.refresh.as_ref()) else { return Ok(Vouched::Good) };
-    let Some(endpoint) = server.metadata.as_ref().and_then(|metadata| metadata.introspection_endpoint.as_ref()) else {
-        return Ok(Vouched::Good);
+    let (endpoint, refresh) = match vouching::of(facts, server.metadata.as_ref()) {
+        Vouching::NotNeeded => return Ok(Vouched::Good),
+        Vouching::Impossible => return Ok(Vouched::Bad("the peer cannot be asked whether it is still good")),
+        Vouching::Ask { endpoint, refresh } => (endpoint, refresh),
     };
     let us = Client::new(app, &server.token_endpoint, server.metadata.as_ref());
     let client = plane.clients.for_endpoint(server.issuer.as_ref(), endpoint);
     let deadline = plane.instance.config().limits.token_timeout;
     match wire::introspect(client, &us, endpoint, refresh, Hint::Refresh.as_str(), deadline).await {
         Ok(true) => Ok(Vouched::Good),
-        Ok(false) => Ok(Vouched::Inactive),
+        Ok(false) => Ok(Vouched::Bad("the peer knows it no more")),
         Err(what) => {
             Err(unreachable_trouble(&format!("the token was restored from a backup and the peer does not say whether it is good: {what}")))
         }
