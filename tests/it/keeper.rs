@@ -88,6 +88,18 @@ async fn c7_invalid_grant_after_a_lost_answer_is_asked_once_more_after_five_seco
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c6_attempts_are_counted_from_the_row() {
+    let scene = Scene::linked().await;
+    let store = scene.alpha.running().instance.store.clone();
+    // As when the daemon could not write down what became of an attempt: the row knows of one that nobody remembers.
+    store.write(|transaction| Ok(transaction.execute("UPDATE held_token SET attempts = 1", [])?)).await.expect("written");
+    scene.two.always(Endpoint::Token, Fault::Refuses(400, "invalid_grant"));
+    scene.clock.advance(DUE);
+    scene.passes_until(SECOND, "relink_required").await;
+    assert_eq!(scene.presented().len(), 2, "it is not the first attempt, so it is presented once more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c7_other_refusals_degrade_keep_the_token_and_are_asked_again_every_five_minutes() {
     let scene = Scene::linked().await;
     for (fault, fix) in [

@@ -75,18 +75,18 @@ pub(super) enum Outcome {
 /// Makes one attempt for the peer of `facts`, which has an OB app.
 pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
     let Some(app) = facts.ob_app.clone() else { return failed(&plane, &facts, "other", unreachable_trouble("it has no OB app")).await };
-    let mut skew = None;
-    let (server, found) = match server_of(&plane, &facts, &app, &mut skew).await {
-        Ok(server) => server,
-        Err(trouble) => return Landing { skew, ..failed(&plane, &facts, "unreachable", trouble).await },
+    let Looked { server, news: found, skew } = match look(&plane, &facts, &app).await {
+        Ok(looked) => looked,
+        Err(trouble) => return failed(&plane, &facts, "unreachable", trouble).await,
     };
     match vouched(&plane, &facts, &app, &server).await {
         Ok(Vouched::Good) => {}
         Ok(Vouched::Bad(what)) => {
             let why = format!("the token was restored from a backup, and {what}. Link again: `p2pid peer request {}`", facts.peer.name);
-            return settle(&plane, &facts, Verdict::Final { why }, None, "invalid_grant", found).await;
+            let landing = settle(&plane, &facts, Verdict::Final { why }, None, "invalid_grant", found).await;
+            return Landing { skew, ..landing };
         }
-        Err(trouble) => return failed(&plane, &facts, "unreachable", trouble).await,
+        Err(trouble) => return Landing { skew, ..failed(&plane, &facts, "unreachable", trouble).await },
     }
     let intent = match intend(&plane, &facts, found.clone()).await {
         Ok(Some(intent)) => intent,
@@ -100,9 +100,7 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
     let requested = plane.instance.clock.now();
     let reply = ask(&plane, &facts, &app, &server).await;
     let answered = plane.instance.clock.now();
-    if let Some(date) = reply.date {
-        skew = Some(date.millis() - answered.wall.millis());
-    }
+    let skew = reply.date.map(|date| date.millis() - answered.wall.millis()).or(skew);
     let reason = reply.answer.failure().unwrap_or_default().to_owned();
     let attempt = Attempt {
         intent,
@@ -123,36 +121,45 @@ struct ServerView {
     metadata: Option<Metadata>,
 }
 
+/// An authorization server as it was found before an attempt.
+struct Looked {
+    server: ServerView,
+    /// Metadata that are not stored yet.
+    news: Option<Metadata>,
+    /// How far its clock is ahead of ours, in milliseconds, where it was asked.
+    skew: Option<i64>,
+}
+
 /// Where to ask: what an operator named, else what the server last said of itself, asked again when something was wrong. Metadata that is
-/// new is returned to be stored with the intent.
-async fn server_of(plane: &Plane, facts: &Facts, app: &ObApp, skew: &mut Option<i64>) -> Result<(ServerView, Option<Metadata>), Trouble> {
+/// new is to be stored with the intent.
+async fn look(plane: &Plane, facts: &Facts, app: &ObApp) -> Result<Looked, Trouble> {
     let issuer = match &app.server {
         Server::Endpoints { token_url, .. } => {
-            return Ok((ServerView { issuer: None, token_endpoint: token_url.clone(), metadata: None }, None));
+            let server = ServerView { issuer: None, token_endpoint: token_url.clone(), metadata: None };
+            return Ok(Looked { server, news: None, skew: None });
         }
         Server::Issuer(issuer) => issuer,
     };
-    let view = |metadata: Metadata| ServerView {
-        issuer: Url::parse(issuer).ok(),
-        token_endpoint: metadata.token_endpoint.clone(),
-        metadata: Some(metadata),
+    let looked = |metadata: Metadata, news, skew| {
+        let (issuer, token_endpoint) = (Url::parse(issuer).ok(), metadata.token_endpoint.clone());
+        Looked { server: ServerView { issuer, token_endpoint, metadata: Some(metadata) }, news, skew }
     };
     let known = facts.metadata.as_ref().filter(|metadata| metadata.issuer == *issuer);
     if let Some(known) = known
         && !plane.look_again
     {
-        return Ok((view(known.clone()), None));
+        return Ok(looked(known.clone(), None, None));
     }
     let deadline = plane.instance.config().limits.token_timeout;
-    match wire::metadata(&plane.clients.direct, issuer, deadline).await {
-        Ok(found) => {
-            *skew = found.date.map(|date| date.millis() - plane.instance.clock.now().wall.millis());
+    match (wire::metadata(&plane.clients.direct, issuer, deadline).await, known) {
+        (Ok(found), _) => {
+            let skew = found.date.map(|date| date.millis() - plane.instance.clock.now().wall.millis());
             let is_new = known != Some(&found.metadata);
-            Ok((view(found.metadata.clone()), is_new.then_some(found.metadata)))
+            Ok(looked(found.metadata.clone(), is_new.then_some(found.metadata), skew))
         }
         // What it said last is worth an attempt: the document may be away while the token endpoint is not.
-        Err(_) if known.is_some() => Ok((view(known.expect("just seen").clone()), None)),
-        Err(problem) => Err(Trouble {
+        (Err(_), Some(known)) => Ok(looked(known.clone(), None, None)),
+        (Err(problem), None) => Err(Trouble {
             kind: TroubleKind::Unreachable,
             reason: format!("{}'s endpoints are not known: {problem}; it is tried again by itself", facts.peer.name),
         }),
@@ -184,10 +191,11 @@ async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView)
     }
 }
 
-/// Writes the intent down, durably, before anything is sent; `None` when the link is another one by now.
+/// Writes the intent down, durably, before anything is sent; `None` when the link is another one by now. It counts from what the row
+/// says: what became of an attempt before may have been written, or not, without this task's knowing.
 async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result<Option<Intent>, StoreError> {
     let (id, generation, epoch) = (facts.peer.id, facts.peer.generation, plane.instance.store.epoch());
-    let intent = facts.held().map(|held| held.intent).unwrap_or_default().sending();
+    let seals = plane.instance.store.seals().clone();
     let is_restored = facts.held().is_some_and(|held| held.restored);
     plane
         .instance
@@ -202,6 +210,7 @@ async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result
             if is_restored {
                 held_token::vouch(transaction, id, epoch)?;
             }
+            let intent = held_token::of_peer(transaction, &seals, epoch, id)?.map(|held| held.intent).unwrap_or_default().sending();
             held_token::set_intent(transaction, id, intent)?;
             Ok(Some(intent))
         })
@@ -257,8 +266,8 @@ async fn settle(
                 wait = (wait * 2).min(STORE_AGAIN.1);
             }
             Err(error) => {
-                let trouble = Trouble { kind: TroubleKind::Store, reason: format!("{error}; the log says why") };
-                let failed = Outcome::Failed { wait: STORE_AGAIN.1, reason: "store_unavailable".to_owned(), trouble };
+                let failed =
+                    Outcome::Failed { wait: STORE_AGAIN.1, reason: "store_unavailable".to_owned(), trouble: store_trouble(&error) };
                 return Landing { facts: None, outcome: failed, skew: None };
             }
         }
@@ -349,11 +358,24 @@ pub(super) fn give_back(
     Ok(())
 }
 
-/// A flight that ended before anything was sent.
+/// A flight that ended before anything was sent: the reason is noted, the intent stays as it is.
 async fn failed(plane: &Plane, facts: &Arc<Facts>, reason: &str, trouble: Trouble) -> Landing {
     let wait = plan::backoff(plane.failures.saturating_add(1), Jitter::of(&facts.peer.id), None);
-    let intent = facts.held().map(|held| held.intent).unwrap_or_default();
-    settle(plane, facts, Verdict::Again { wait, intent, trouble }, None, reason, None).await
+    let outcome = |trouble| Outcome::Failed { wait, reason: reason.to_owned(), trouble };
+    let (id, generation, instance) = (facts.peer.id, facts.peer.generation, Arc::clone(&plane.instance));
+    let (since, noted) = (facts.held().and_then(|held| held.trouble.as_ref()).map(|(_, since)| *since), trouble.clone());
+    let written = plane.instance.store.write(move |transaction| {
+        let is_same = peer::generation(transaction, id)? == Some(generation);
+        if is_same {
+            held_token::set_trouble(transaction, id, &noted, since.unwrap_or(transaction.now().wall))?;
+        }
+        Ok((is_same, store::link::facts(transaction, instance.store.seals(), instance.store.epoch(), id)?))
+    });
+    match written.await {
+        Ok((true, facts)) => Landing { facts, outcome: outcome(trouble), skew: None },
+        Ok((false, facts)) => Landing { facts, outcome: Outcome::Superseded, skew: None },
+        Err(error) => Landing { facts: None, outcome: outcome(store_trouble(&error)), skew: None },
+    }
 }
 
 /// A flight whose link is another one by now: nothing was sent, and there is nothing to settle.
@@ -367,4 +389,8 @@ async fn superseded(plane: &Plane, facts: &Arc<Facts>) -> Landing {
 
 fn unreachable_trouble(reason: &str) -> Trouble {
     Trouble { kind: TroubleKind::Unreachable, reason: reason.to_owned() }
+}
+
+fn store_trouble(error: &StoreError) -> Trouble {
+    Trouble { kind: TroubleKind::Store, reason: format!("{error}; the log says why") }
 }
