@@ -98,25 +98,30 @@ pub fn is_guarded(metadata: &Metadata, endpoint: &Url) -> bool {
     Url::parse(&metadata.issuer).map_or(true, |issuer| metadata::is_off_host(&issuer, endpoint))
 }
 
-/// Whether an answer settles the matter. 200 confirms it (RFC 7009 §2.2); a server that refuses the request will refuse it again, and then
-/// nothing more can be done.
-pub fn judge(status: StatusCode) -> Outcome {
-    match status.as_u16() {
-        200..=299 => Outcome::Confirmed,
-        400 | 404 | 405 | 410 => Outcome::Impossible,
-        _ => Outcome::Again,
-    }
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The peer has confirmed it.
+    Confirmed,
+    /// The peer says that it will not, whenever it is asked; nothing more is tried.
+    Impossible,
+    /// It is tried again; why it was not done yet.
+    Waiting(String),
 }
 
-/// What came of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The peer has revoked it.
-    Confirmed,
-    /// The peer will not.
-    Impossible,
-    /// To be tried again.
-    Again,
+/// What an answer means. 200 confirms it (RFC 7009 §2.2). Only the server's own word that it never will settles the matter otherwise:
+/// that it revokes no such tokens (§2.2.1), or does not know this one (RFC 6749 §5.2). A refused secret may be mended, and an answer that
+/// is no error document is not the server's, or not for good.
+pub fn judge(status: StatusCode, body: &[u8]) -> Delivery {
+    if status.is_success() {
+        return Delivery::Confirmed;
+    }
+    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = document.as_ref().and_then(|document| document.get("error")).and_then(serde_json::Value::as_str);
+    match error {
+        Some("unsupported_token_type" | "invalid_grant") if status == StatusCode::BAD_REQUEST => Delivery::Impossible,
+        _ => Delivery::Waiting(format!("the revocation endpoint answered {status}")),
+    }
 }
 
 /// How long to wait after so many attempts.
@@ -130,18 +135,29 @@ mod tests {
 
     #[test]
     fn answers_settle_it_or_do_not() {
-        for (status, outcome) in [
-            (200, Outcome::Confirmed),
-            (204, Outcome::Confirmed),
-            (400, Outcome::Impossible),
-            (404, Outcome::Impossible),
-            (401, Outcome::Again),
-            (403, Outcome::Again),
-            (302, Outcome::Again),
-            (429, Outcome::Again),
-            (503, Outcome::Again),
+        let waiting = |status: StatusCode| Delivery::Waiting(format!("the revocation endpoint answered {status}"));
+        for (status, body, settled) in [
+            (200, "", Some(Delivery::Confirmed)),
+            (204, "", Some(Delivery::Confirmed)),
+            (400, r#"{"error":"unsupported_token_type"}"#, Some(Delivery::Impossible)),
+            (400, r#"{"error":"invalid_grant"}"#, Some(Delivery::Impossible)),
+            (400, r#"{"error":"invalid_client"}"#, None),
+            (400, r#"{"error":"invalid_request"}"#, None),
+            (400, r#"{"error":{"code":"unsupported_token_type"}}"#, None),
+            (400, "<h1>Bad Request</h1>", None),
+            (400, "", None),
+            (401, r#"{"error":"invalid_client"}"#, None),
+            (503, r#"{"error":"unsupported_token_type"}"#, None),
+            (404, "", None),
+            (405, "", None),
+            (410, "", None),
+            (403, "", None),
+            (302, "", None),
+            (429, "", None),
+            (503, "", None),
         ] {
-            assert_eq!(judge(StatusCode::from_u16(status).expect("a status")), outcome, "{status}");
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(judge(status, body.as_bytes()), settled.unwrap_or_else(|| waiting(status)), "{status} {body}");
         }
     }
 

@@ -32,6 +32,7 @@ use crate::outbound::exchange::{Ask, Reply};
 use crate::outbound::link::Facts;
 use crate::outbound::metadata::Metadata;
 use crate::outbound::peer::PeerTrust;
+use crate::outbound::revocation::Delivery;
 use crate::store::{self, StoreError, handshake, peer};
 
 use actor::{Actor, Command, Start};
@@ -43,7 +44,6 @@ pub use actor::NotRefreshed;
 pub use change::{Ended, GivenUp, Installation, end};
 pub use clients::TrustProblem;
 pub use link::{Credential, Link, LinkRefusal, Target};
-pub use outbox::Delivery;
 pub use wire::NoMetadata;
 
 /// Commands that may wait for one actor.

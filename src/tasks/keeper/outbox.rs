@@ -9,7 +9,7 @@ use super::clients::Clients;
 use super::wire;
 use crate::id::Id;
 use crate::instance::Instance;
-use crate::outbound::revocation::{self, Outcome, Revocation};
+use crate::outbound::revocation::{self, Delivery, Revocation};
 use crate::store::{StoreError, outbox};
 
 /// Looked at this often at least.
@@ -51,26 +51,11 @@ async fn deliver(instance: &Arc<Instance>, clients: &Arc<Clients>) -> Result<Dur
     Ok(next.map_or(LOOK_AGAIN, |next| next.since(instance.clock.now().wall)))
 }
 
-/// What came of trying one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The peer has confirmed it.
-    Confirmed,
-    /// The peer will not do it; nothing more is tried.
-    Impossible,
-    /// It is tried again; why it was not done yet.
-    Waiting(String),
-}
-
 /// Tries one, and writes down what came of it.
 pub(super) async fn attempt(instance: &Instance, clients: &Clients, id: Id, revocation: &Revocation) -> Result<Delivery, StoreError> {
     let client = clients.of(&revocation.trust).guarded_if(revocation.guarded).clone();
     let deadline = instance.config().limits.token_timeout;
-    let delivery = match wire::revoke(&client, revocation, deadline).await {
-        Ok(Outcome::Confirmed) => Delivery::Confirmed,
-        Ok(Outcome::Impossible | Outcome::Again) => Delivery::Impossible,
-        Err(reason) => Delivery::Waiting(reason),
-    };
+    let delivery = wire::revoke(&client, revocation, deadline).await;
     let (tenant, peer) = (revocation.tenant.as_str(), revocation.peer.as_str());
     match &delivery {
         Delivery::Confirmed => tracing::info!(tenant, peer, "a token given up was revoked at the peer"),

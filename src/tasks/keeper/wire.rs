@@ -15,7 +15,7 @@ use crate::net::trust::Untrusted;
 use crate::observe::point;
 use crate::outbound::exchange::{self, CallFailure, Transport};
 use crate::outbound::metadata::{self, Metadata, MetadataProblem};
-use crate::outbound::revocation::{self, Outcome, Revocation};
+use crate::outbound::revocation::{self, Delivery, Revocation};
 use crate::secret::SecretString;
 
 /// The largest answer of an authorization server that is read.
@@ -132,11 +132,10 @@ pub(super) async fn introspect(
 }
 
 /// Asks a peer to revoke a token.
-pub(super) async fn revoke(client: &Client, revocation: &Revocation, deadline: Duration) -> Result<Outcome, String> {
+pub(super) async fn revoke(client: &Client, revocation: &Revocation, deadline: Duration) -> Delivery {
     let request = revocation.client.about_token(&revocation.endpoint, &revocation.token, revocation.hint.as_str()).map(Bytes::from);
-    let response = client.fetch(request, deadline, MOST).await.map_err(|error| error.to_string())?;
-    match revocation::judge(response.status()) {
-        Outcome::Again => Err(format!("the revocation endpoint answered {}", response.status())),
-        settled => Ok(settled),
+    match client.fetch(request, deadline, MOST).await {
+        Ok(response) => revocation::judge(response.status(), response.body()),
+        Err(error) => Delivery::Waiting(error.to_string()),
     }
 }
