@@ -4,7 +4,7 @@
 //! - [`metadata`]: what an authorization server says of itself, checked
 //! - [`ticket`], [`handshake`], [`callback`]: from a request URL to a code
 //! - [`exchange`], [`answer`]: token calls, and what their answers mean
-//! - [`plan`], [`vouching`], [`attempt`]: when a token is renewed, whether it may be, and what becomes of a link after each attempt
+//! - [`plan`], [`turn`], [`vouching`], [`attempt`]: when a token is renewed, whether it may be, and what becomes of a link after each attempt
 //! - [`link`]: the state of a link, in words that name the fix
 //! - [`caller`]: the local applications that may call
 
@@ -21,4 +21,5 @@ pub mod peer;
 pub mod plan;
 pub mod revocation;
 pub mod ticket;
+pub mod turn;
 pub mod vouching;

@@ -90,6 +90,12 @@ pub fn spacing(life: Duration) -> Duration {
     LONGEST_SPACING.min(life / 4)
 }
 
+/// Whether a peer's refusal of its own token is a reason to ask for another, when one was at `last`: spaced like background refreshes. A
+/// peer that refuses every token means something else than the token.
+pub fn is_heeded(last: Option<&Moment>, life: Duration, now: &Moment) -> bool {
+    last.is_none_or(|last| now.age_of(last) >= spacing(life))
+}
+
 /// How long to wait after `failures` attempts in a row without a conclusive answer: doubling from a second to a minute, less up to a
 /// quarter of jitter, and at least what the peer asked for (up to five minutes: a peer cannot stop its link).
 pub fn backoff(failures: u32, jitter: Jitter, asked: Option<Duration>) -> Duration {
@@ -177,5 +183,20 @@ mod tests {
     fn background_refreshes_keep_apart() {
         assert_eq!(spacing(seconds(3)), Duration::from_millis(750));
         assert_eq!(spacing(seconds(3600)), seconds(30));
+    }
+
+    #[test]
+    fn refusals_of_a_peer_are_heeded_apart() {
+        let at = |boot| Moment { wall: Timestamp::from_millis(0), boot: seconds(boot), boot_id: BootId(1) };
+        for (last, life, now, expected) in [
+            (None, 3600, 1000, true),
+            (Some(1000), 3600, 1000, false),
+            (Some(1000), 3600, 1029, false),
+            (Some(1000), 3600, 1030, true),
+            (Some(1000), 40, 1009, false),
+            (Some(1000), 40, 1010, true),
+        ] {
+            assert_eq!(is_heeded(last.map(at).as_ref(), seconds(life), &at(now)), expected, "{last:?} {life} {now}");
+        }
     }
 }

@@ -208,6 +208,19 @@ async fn c6_a_token_that_the_peer_refuses_is_renewed_once_and_the_call_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_answers_401_to_everything_is_not_refreshed_for_every_call() {
+    let scene = Scene::linked().await;
+    scene.two.always(Endpoint::Resource, Fault::Status(401));
+    for (call, refreshes) in [(1, 1), (2, 1), (3, 1)] {
+        assert_eq!(scene.calls().await.status(), 401, "call {call}: the peer's own answer");
+        assert_eq!(scene.refreshes().len(), refreshes, "call {call}");
+    }
+    scene.clock.advance(Duration::from_secs(30));
+    assert_eq!(scene.calls().await.status(), 401);
+    assert_eq!(scene.refreshes().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_live_three_seconds_are_renewed_in_time() {
     let scene = Scene::linked_with(|two| two.tokens_live(Duration::from_secs(3))).await;
     for count in 1..=10 {

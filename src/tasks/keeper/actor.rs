@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::PeerClients;
 use super::flight::{self, Landing, Outcome, Plane};
-use super::link::{Link, Pause, Shown, Target};
+use super::link::{Link, Shown, Target};
 use super::skew::Skews;
 use super::wire;
 use crate::clock::Moment;
@@ -21,14 +21,12 @@ use crate::outbound::attempt::{Trouble, TroubleKind};
 use crate::outbound::exchange::Client;
 use crate::outbound::link::{Facts, State};
 use crate::outbound::plan::{self, Jitter};
+use crate::outbound::turn::{self, Next, Pause, Situation};
 use crate::secret::SecretString;
 use crate::store;
 
 /// The clock is looked at this often at least: a suspended machine and a stepped clock are noticed by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// A peer that refuses a token right after it gave it is not asked for another at once.
-const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an actor is told.
 #[derive(Debug)]
@@ -90,28 +88,23 @@ pub(super) struct Actor {
     flights: TaskTracker,
     jitter: Jitter,
     /// Nothing is done in the background before then.
-    settling: Pause,
+    quiet: Pause,
     /// When the last request for a token was sent.
-    last: Option<Moment>,
+    sent: Option<Moment>,
+    /// When the last attempt ended; before the first one, when this actor began.
+    settled: Moment,
     /// Attempts in a row that came to nothing.
     failures: u32,
     flight: Option<BoxFuture<'static, Landing>>,
     /// A call waits for a token.
     is_needed: bool,
-    /// An operator changed something while a failed attempt was slept over: it may help.
-    is_prompted: bool,
+    /// An operator changed something since the last attempt took off: where that failed, it may help.
+    is_changed: bool,
     /// Who asked for a refresh before the flight took off.
     asked: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
     /// Who waits for the flight under way.
     aboard: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
     state: State,
-}
-
-/// What the plan says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    Fly,
-    Wait(Duration),
 }
 
 impl Actor {
@@ -120,7 +113,7 @@ impl Actor {
         let jitter = Jitter::of(&link.id());
         let now = instance.clock.now();
         let state = link.facts().status(&now).state;
-        let settling = Pause { since: now, wait: jitter.share_of(spread) };
+        let quiet = Pause { since: now, wait: jitter.share_of(spread) };
         let actor = Self {
             link,
             instance,
@@ -131,12 +124,13 @@ impl Actor {
             stopping,
             flights,
             jitter,
-            settling,
-            last: None,
+            quiet,
+            sent: None,
+            settled: now,
             failures: 0,
             flight: None,
             is_needed: false,
-            is_prompted: false,
+            is_changed: false,
             asked: Vec::new(),
             aboard: Vec::new(),
             state,
@@ -153,7 +147,7 @@ impl Actor {
                     self.take_off();
                     LOOK_AGAIN
                 }
-                Next::Wait(wait) => wait,
+                Next::Wait(wait) => wait.min(LOOK_AGAIN),
             };
             let (link, clock) = (Arc::clone(&self.link), Arc::clone(&self.instance.clock));
             tokio::select! {
@@ -173,33 +167,23 @@ impl Actor {
         self.instance.clock.now()
     }
 
-    /// When the next attempt is due. What an operator asks for is due at once; what a call needs, as soon as no failed attempt is being
-    /// slept over; the rest by the plan.
     fn next(&self) -> Next {
-        if self.flight.is_some() {
-            return Next::Wait(LOOK_AGAIN);
-        }
         let (now, shown) = (self.now(), self.link.shown());
-        let facts = &shown.facts;
-        if !facts.is_renewable() {
-            return Next::Wait(LOOK_AGAIN);
-        }
-        if !self.asked.is_empty() || self.is_prompted {
-            return Next::Fly;
-        }
-        let since_last = self.last.map_or(Duration::MAX, |last| now.age_of(&last));
-        let mut wait = shown.pause.map_or(Duration::ZERO, |pause| pause.left(&now));
-        if let Some(held) = facts.held() {
-            let is_urgent = (self.is_needed || self.link.is_awaited()) && (self.link.is_refused() || !held.validity.is_usable(&now));
-            if is_urgent && self.link.is_refused() {
-                wait = wait.max(REFUSED_AGAIN.saturating_sub(since_last));
-            } else if !is_urgent && shown.pause.is_none() {
-                let due = if held.intent.attempts > 0 { Duration::ZERO } else { held.validity.due_in(self.jitter, &now) };
-                let apart = plan::spacing(held.validity.life).saturating_sub(since_last);
-                wait = wait.max(due).max(apart).max(self.settling.left(&now));
-            }
-        }
-        if wait.is_zero() { Next::Fly } else { Next::Wait(wait.min(LOOK_AGAIN)) }
+        let situation = Situation {
+            is_under_way: self.flight.is_some(),
+            is_renewable: shown.facts.is_renewable(),
+            is_asked: !self.asked.is_empty(),
+            is_changed: self.is_changed,
+            is_needed: self.is_needed || self.link.is_awaited(),
+            is_refused: self.link.is_refused(),
+            held: shown.facts.held().map(|held| (held.validity, held.intent)),
+            pause: shown.pause,
+            sent: self.sent,
+            settled: self.settled,
+            quiet: self.quiet,
+            jitter: self.jitter,
+        };
+        turn::judge(&situation, &now)
     }
 
     fn take_off(&mut self) {
@@ -212,8 +196,13 @@ impl Actor {
             look_again: self.failures > 0 || !self.asked.is_empty(),
         };
         self.aboard.append(&mut self.asked);
-        (self.is_needed, self.is_prompted) = (false, false);
-        self.last = Some(self.now());
+        (self.is_needed, self.is_changed) = (false, false);
+        self.sent = Some(self.now());
+        let shown = self.link.shown();
+        if shown.pause.is_some() {
+            // Calls may wait for this attempt.
+            self.link.show(Shown::new(Arc::clone(&facts), shown.failed_attempts, None));
+        }
         // Apart from this task: a flight is finished even if the actor is not there any more.
         let flight = self.flights.spawn(flight::fly(plane, facts));
         self.flight = Some(Box::pin(async move {
@@ -228,6 +217,7 @@ impl Actor {
     fn land(&mut self, landing: Landing) {
         self.flight = None;
         let now = self.now();
+        self.settled = now;
         if let Some(skew) = landing.skew {
             self.skews.note(self.link.id(), skew);
         }
@@ -295,9 +285,8 @@ impl Actor {
             Ok(Some(facts)) => {
                 let old = self.link.shown();
                 let is_same_link = old.facts.peer.generation == facts.peer.generation;
-                let is_changed = is_changed(&old.facts, &facts);
-                self.is_prompted |= old.pause.is_some() && is_changed;
-                let pause = old.pause.filter(|_| is_same_link && !is_changed);
+                self.is_changed |= is_changed(&old.facts, &facts);
+                let pause = old.pause.filter(|_| is_same_link);
                 if !is_same_link {
                     self.failures = 0;
                 }

@@ -1,7 +1,7 @@
 //! A link as calls see it: where the peer is and which credential a call carries. While the token is fresh this is one atomic load.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use crate::outbound::exchange;
 use crate::outbound::link::{Facts, Holding, Standing};
 use crate::outbound::peer::Auth;
 use crate::outbound::plan::{self, Validity};
+use crate::outbound::turn::Pause;
 
 /// The link to one peer. One actor changes it ([`super::actor`]); anybody may look.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Link {
     shown: ArcSwap<Shown>,
     /// The newest generation that the peer refused with a 401.
     refused: AtomicU64,
+    /// When such a refusal was last a reason to renew the token.
+    heeded: Mutex<Option<Moment>>,
     waiting: AtomicUsize,
     /// Wakes the actor: a call has no usable token.
     need: Notify,
@@ -102,22 +105,6 @@ pub(super) struct Shown {
     pub(super) pause: Option<Pause>,
 }
 
-/// No attempt before then.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pause {
-    /// Counted from here,
-    pub(super) since: Moment,
-    /// so long.
-    pub(super) wait: Duration,
-}
-
-impl Pause {
-    /// How much of it is left.
-    pub(super) fn left(&self, now: &Moment) -> Duration {
-        self.wait.saturating_sub(now.age_of(&self.since))
-    }
-}
-
 #[derive(Debug)]
 struct Carried {
     authorization: HeaderValue,
@@ -152,6 +139,7 @@ impl Link {
             target: ArcSwap::from_pointee(target),
             shown: ArcSwap::from_pointee(shown),
             refused: AtomicU64::new(0),
+            heeded: Mutex::default(),
             waiting: AtomicUsize::new(0),
             need: Notify::new(),
             changed: watch::Sender::new(()),
@@ -199,10 +187,23 @@ impl Link {
     }
 
     /// The peer answered 401 `invalid_token` to the credential of `generation`: when that is still the current one it is renewed, else the
-    /// newer one is given, at once.
+    /// newer one is given, at once. Such renewals are min(30 s, 25 % of life) apart; in between the credential stays as it is.
     pub async fn refused(&self, generation: u64, wait: Duration) -> Result<Credential, LinkRefusal> {
-        self.refused.fetch_max(generation, Ordering::Relaxed);
+        self.heed(generation);
         self.credential(wait).await
+    }
+
+    /// Takes the current token for refused, unless another was not long ago.
+    fn heed(&self, generation: u64) {
+        let shown = self.shown.load();
+        let current = shown.carried.as_ref().filter(|carried| carried.generation == generation);
+        let Some(validity) = current.and_then(|carried| carried.validity) else { return };
+        let now = self.clock().now();
+        let mut heeded = self.heeded.lock().expect("nothing panics while it is held");
+        if plan::is_heeded(heeded.as_ref(), validity.life, &now) {
+            *heeded = Some(now);
+            self.refused.fetch_max(generation, Ordering::Relaxed);
+        }
     }
 
     /// What calls under way rest on: it ends when the link is taken away (unlinked, deleted).
