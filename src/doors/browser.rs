@@ -17,12 +17,14 @@ use http::header::{COOKIE, HOST, HeaderMap, LOCATION, ORIGIN, SET_COOKIE, STRICT
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
+use super::form;
 use crate::config::{Config, PublicUrl};
 use crate::inbound::session::Session;
 use crate::inbound::user::User;
 use crate::instance::Instance;
 use crate::net::connection::{Connection, Neighbour};
 use crate::net::forwarded::client_address;
+use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, digest_if, mint};
 use crate::pages;
 use crate::secret::{Digest, ExposeSecret, SecretString};
@@ -77,7 +79,7 @@ impl Visitor {
     }
 
     /// Whether `token` was made for this browser.
-    pub fn is_form_token(&self, instance: &Instance, token: Option<&str>) -> bool {
+    fn is_form_token(&self, instance: &Instance, token: Option<&str>) -> bool {
         let mac = token.and_then(|token| URL_SAFE_NO_PAD.decode(token).ok()).unwrap_or_default();
         instance.store.seals().is_mac(FORM, &[self.tie.expose_secret().as_bytes()], &mac)
     }
@@ -135,9 +137,36 @@ pub async fn end_session(instance: &Instance, session: &Session) -> Result<Heade
     Ok(set_cookie(public_url, &session_cookie(public_url), "", Some(Duration::ZERO)))
 }
 
+/// A form that was sent from a page of ours, one that was made for this browser.
+#[derive(Debug)]
+pub struct OwnForm {
+    /// The request's head.
+    pub parts: Parts,
+    /// What the form says.
+    pub form: Parameters,
+    /// Who sent it.
+    pub visitor: Visitor,
+}
+
+/// Reads a form that changes something, and refuses it with a page unless a page of ours sent it: by where the browser says it comes
+/// from, and by the token that only a page for this browser holds. Every POST of a browser goes through here first.
+pub async fn own_form(instance: &Instance, request: Request) -> Result<OwnForm, Response> {
+    let config = instance.config();
+    let (parts, form) = form::read(request, config.limits.form_bytes).await.map_err(|problem| {
+        say(&config, problem.status(), "This form cannot be read", &[&problem.to_string(), "Go back and press the button again."])
+    })?;
+    let visitor = Visitor::of(instance, &parts.headers).await.map_err(|_| unavailable(&config))?;
+    let token = form.the("token").ok().flatten();
+    if is_own_post(&parts.headers, &config.instance.public_url) && visitor.is_form_token(instance, token) {
+        Ok(OwnForm { parts, form, visitor })
+    } else {
+        Err(not_our_form(&config))
+    }
+}
+
 /// Whether a POST comes from a page of ours: `Origin` is ours, or is `null` or absent and the browser says `same-origin`, or there is
 /// neither header, as from a program. What it may do is the form token's word.
-pub fn is_own_post(headers: &HeaderMap, public_url: &PublicUrl) -> bool {
+fn is_own_post(headers: &HeaderMap, public_url: &PublicUrl) -> bool {
     let only = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         let value = values.next();

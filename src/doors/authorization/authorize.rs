@@ -13,8 +13,7 @@ use url::Url;
 use super::login;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::doors::browser::{self, SignedIn, Visitor, is_own_post, say, see_other, unavailable};
-use crate::doors::form;
+use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
 use crate::id::Id;
 use crate::inbound::authorize::{self, Destination, Untrusted, answer_url};
 use crate::inbound::consent::{Authorization, Decider, Decision, Refusal, Stage, TIME_TO_DECIDE, decide as take_answer};
@@ -59,7 +58,12 @@ pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request)
     match authorize::judge(&app, &parameters, destination.clone()) {
         Ok(question) => put(&instance, visitor, &signed_in, &app, question).await,
         Err(error) => {
-            tracing::info!(client = app.client_id, %error, "an authorization request was refused");
+            tracing::info!(
+                client_id = app.client_id,
+                code = error.code.as_str(),
+                reason = error.description(),
+                "an authorization request was refused"
+            );
             see_other(&error_url(&config, &destination, &error))
         }
     }
@@ -68,17 +72,11 @@ pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request)
 /// POST /oauth/authorize: Allow or Decline.
 pub(super) async fn decide(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
-    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
-        Ok(read) => read,
-        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    let OwnForm { form, visitor, .. } = match browser::own_form(&instance, request).await {
+        Ok(own) => own,
+        Err(refusal) => return refusal,
     };
-    let visitor = match Visitor::of(&instance, &parts.headers).await {
-        Ok(visitor) => visitor,
-        Err(_) => return unavailable(&config),
-    };
-    let token = form.the("token").ok().flatten();
-    let is_ours = is_own_post(&parts.headers, &config.instance.public_url) && visitor.is_form_token(&instance, token);
-    let (Some(signed_in), true) = (visitor.signed_in, is_ours) else { return browser::not_our_form(&config) };
+    let Some(signed_in) = visitor.signed_in else { return browser::not_our_form(&config) };
     let id = form.the("authorization").ok().flatten().and_then(|id| id.parse::<Id>().ok());
     let decision = match form.the("decision") {
         Ok(Some("allow")) => Some(Decision::Allow),
@@ -119,7 +117,7 @@ fn cannot_answer(config: &Config, error: &Unanswerable) -> Response {
     if let Unanswerable::Store(_) = error {
         return unavailable(config);
     }
-    tracing::info!(%error, "an authorization request cannot be answered");
+    tracing::info!(reason = %error, "an authorization request cannot be answered");
     let what = format!("It says: {error}.");
     let next = format!(
         "Nothing was allowed, and you are not sent back. Ask whoever runs that application to compare its client_id and its redirect URI with \
@@ -202,7 +200,7 @@ async fn decided(
             Err(refusal) => Ok(Err(refusal)),
         }
     };
-    let (client, destination) = match instance.store.write(judge).await? {
+    let (client_id, destination) = match instance.store.write(judge).await? {
         Ok(decided) => decided,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -210,11 +208,11 @@ async fn decided(
     Ok(Ok(match decision {
         Decision::Allow => {
             point::passed("code_issued");
-            tracing::info!(target: AUDIT, event = "link_allowed", client, by = login);
+            tracing::info!(target: AUDIT, event = "link_allowed", client_id, who = login);
             answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())])
         }
         Decision::Decline => {
-            tracing::info!(target: AUDIT, event = "link_declined", client, by = login);
+            tracing::info!(target: AUDIT, event = "link_declined", client_id, who = login);
             error_url(config, &destination, &WireError::new(Code::AccessDenied, format!("{login} declined")))
         }
     }))

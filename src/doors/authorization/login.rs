@@ -6,11 +6,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
+use tracing::field::display;
 
 use super::authorize;
 use crate::config::Config;
-use crate::doors::browser::{self, Visitor, address, is_own_post, say, see_other, unavailable};
-use crate::doors::form;
+use crate::doors::browser::{self, OwnForm, Visitor, address, say, see_other, unavailable};
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
 use crate::oauth::parameters::Parameters;
@@ -47,18 +47,10 @@ pub(super) async fn show(State(instance): State<Arc<Instance>>, request: Request
 /// POST /login
 pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
-    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
-        Ok(read) => read,
-        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    let OwnForm { parts, form, visitor } = match browser::own_form(&instance, request).await {
+        Ok(own) => own,
+        Err(refusal) => return refusal,
     };
-    let visitor = match Visitor::of(&instance, &parts.headers).await {
-        Ok(visitor) => visitor,
-        Err(_) => return unavailable(&config),
-    };
-    let token = form.the("token").ok().flatten();
-    if !is_own_post(&parts.headers, &config.instance.public_url) || !visitor.is_form_token(&instance, token) {
-        return browser::not_our_form(&config);
-    }
     let next = next(&config, &form);
     let (Ok(Some(login)), Ok(Some(password))) = (form.the("username"), form.the("password")) else {
         return ask(&instance, visitor, next, "", StatusCode::BAD_REQUEST, Some("Type your login and your password.")).await;
@@ -80,12 +72,12 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     };
     let Some(user) = found.filter(|_| is_right) else {
         // What was typed is not logged: people type passwords into the wrong field.
-        tracing::info!(target: AUDIT, event = "login_failed", ?from);
+        tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
         instance.failures.failed(attempt, rate, instance.clock.now().boot);
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
     let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };
-    tracing::info!(target: AUDIT, event = "login", login = user.login, ?from);
+    tracing::info!(target: AUDIT, event = "login", who = user.login, address = from.map(display));
     let mut response = see_other(&next.map_or_else(|| config.instance.public_url.join("/login"), |next| next_url(&config, next)));
     for cookie in cookies {
         response.headers_mut().append(SET_COOKIE, cookie);
@@ -109,17 +101,11 @@ pub(super) async fn show_logout(State(instance): State<Arc<Instance>>, request: 
 /// POST /logout
 pub(super) async fn sign_out(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
-    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
-        Ok(read) => read,
-        Err(error) => return say(&config, error.status(), "This form cannot be read", &[&error.to_string()]),
+    let OwnForm { visitor, .. } = match browser::own_form(&instance, request).await {
+        Ok(own) => own,
+        Err(refusal) => return refusal,
     };
-    let visitor = match Visitor::of(&instance, &parts.headers).await {
-        Ok(visitor) => visitor,
-        Err(_) => return unavailable(&config),
-    };
-    let token = form.the("token").ok().flatten();
-    let is_ours = is_own_post(&parts.headers, &config.instance.public_url) && visitor.is_form_token(&instance, token);
-    let (Some(signed_in), true) = (visitor.signed_in, is_ours) else { return browser::not_our_form(&config) };
+    let Some(signed_in) = visitor.signed_in else { return browser::not_our_form(&config) };
     let Ok(cookie) = browser::end_session(&instance, &signed_in.session).await else { return unavailable(&config) };
     let mut response = signed_out(&config);
     response.headers_mut().append(SET_COOKIE, cookie);

@@ -14,8 +14,7 @@ use super::outcome::Outcome;
 use super::{LinkDoor, handshake_cookie};
 use crate::clock::Timestamp;
 use crate::config::{Config, PublicUrl};
-use crate::doors::browser::{self, Visitor};
-use crate::doors::form;
+use crate::doors::browser::{self, OwnForm, Visitor};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::oauth::pkce;
@@ -77,19 +76,11 @@ fn show(door: &LinkDoor, config: &Config, visitor: Visitor, text: &str, ticket: 
 /// `POST /link/{ticket}`
 pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<String>, request: Request) -> Response {
     let config = door.instance.config();
-    let (parts, form) = match form::read(request, config.limits.form_bytes).await {
-        Ok(read) => read,
-        Err(problem) => {
-            return browser::say(&config, problem.status(), "Not a form", &[&problem.to_string(), "Go back and press the button again."]);
-        }
+    let OwnForm { parts, visitor, .. } = match browser::own_form(&door.instance, request).await {
+        Ok(own) => own,
+        Err(refusal) => return refusal,
     };
-    let Ok(visitor) = Visitor::of(&door.instance, &parts.headers).await else { return browser::unavailable(&config) };
     let public_url = &config.instance.public_url;
-    let is_ours = browser::is_own_post(&parts.headers, public_url)
-        && form.the("token").is_ok_and(|token| visitor.is_form_token(&door.instance, token));
-    if !is_ours {
-        return browser::not_our_form(&config);
-    }
     let Some(digest) = token::digest_if(Kind::Ticket, &text) else { return Outcome::Dead(Dead::Unknown).page(&config) };
     let fresh = Fresh::new(&door.instance);
     let (instance, headers, is_signed_in) = (Arc::clone(&door.instance), parts.headers, visitor.signed_in.is_some());
