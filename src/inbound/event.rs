@@ -54,6 +54,24 @@ impl Event {
         }
     }
 
+    /// What more there is to say of it, in words.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::CodeBurnt { why } => Some((*why).to_owned()),
+            Self::Repeated { from_elsewhere: true } => Some("from another address than the first time".to_owned()),
+            Self::Reminted { times } => Some(format!("replaced {times} times by now")),
+            Self::GrantMade
+            | Self::CodeOfAnotherClient
+            | Self::CodeReplayed
+            | Self::RefreshTokenOfAnotherClient
+            | Self::Repeated { from_elsewhere: false }
+            | Self::LatePresentation
+            | Self::RefreshTokenReplayed
+            | Self::GrantRevoked
+            | Self::RevocationOfAnotherClient => None,
+        }
+    }
+
     /// Whether somebody should look at it now: a theft, or what one would look like early on.
     pub const fn is_alert(&self) -> bool {
         match self {

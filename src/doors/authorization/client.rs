@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use tracing::field::display;
 
 use crate::clock::Moment;
 use crate::doors::browser::address;
@@ -132,14 +133,14 @@ impl ClientRequest {
     /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
     pub(super) fn refuse(&self, error: &ClientError) -> Response {
         let wire = error.wire();
-        let (request_id, from) = (self.id, self.from);
+        let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
         if let ClientError::UnknownClient = error {
             let (rate, now) = (self.instance.config().limits.auth_failures, self.instance.clock.now().boot);
             self.claimed.iter().for_each(|attempt| self.instance.failures.failed(*attempt, rate, now));
         }
         match error {
-            ClientError::Store(_) => tracing::warn!(%request_id, ?from, %error, "a client's request was not judged"),
-            _ => tracing::info!(%request_id, ?from, code = wire.code.as_str(), %error, "a client's request was refused"),
+            ClientError::Store(_) => tracing::warn!(%request_id, address, reason, "a client's request was not judged"),
+            _ => tracing::info!(%request_id, address, code = wire.code.as_str(), reason, "a client's request was refused"),
         }
         let mut response = self.finish((error.status(), wire.to_json()).into_response());
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -156,12 +157,13 @@ impl ClientRequest {
     }
 
     /// Tells the audit of what was judged.
-    pub(super) fn tell(&self, event: &Event, client: &str, grant: Option<Id>) {
-        let (request_id, from, name) = (self.id, self.from, event.name());
+    pub(super) fn tell(&self, event: &Event, client_id: &str, grant: Option<Id>) {
+        let (request_id, address, grant, name, reason) =
+            (self.id, self.from.map(display), grant.map(display), event.name(), event.reason());
         if event.is_alert() {
-            tracing::warn!(target: AUDIT, event = name, client, ?grant, ?from, %request_id, details = ?event, "needs a look");
+            tracing::warn!(target: AUDIT, event = name, client_id, grant, address, %request_id, reason, "needs a look");
         } else {
-            tracing::info!(target: AUDIT, event = name, client, ?grant, ?from, %request_id, details = ?event);
+            tracing::info!(target: AUDIT, event = name, client_id, grant, address, %request_id, reason);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::refresh;
 use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
+use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
 use crate::oauth::token_request::required;
 use crate::secret::{ExposeSecret, SecretString};
@@ -34,6 +35,22 @@ struct Active {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     iss: String,
+}
+
+impl Active {
+    /// A token that was issued to `client_id` by `issuer` for `scope`, and is good until `end`.
+    fn until(end: Timestamp, scope: &Scope, client_id: String, subject: Option<String>, issuer: &str) -> Self {
+        Self {
+            active: true,
+            scope: scope.to_string(),
+            client_id,
+            token_type: None,
+            exp: end.seconds(),
+            iat: None,
+            sub: subject,
+            iss: issuer.to_owned(),
+        }
+    }
 }
 
 /// POST /oauth/introspect
@@ -72,15 +89,10 @@ fn look(
         if access_token::owner(transaction, digest)?.is_none_or(|(_, owner)| owner != app.id) {
             return Ok(None);
         }
-        return Ok(access_token::present(transaction, digest)?.map(|found| Active {
-            active: true,
-            scope: found.bearer.scope.to_string(),
-            client_id: found.bearer.client_id,
-            token_type: Some("Bearer"),
-            exp: found.bearer.expires_at.seconds(),
-            iat: Some(found.issued_at.seconds()),
-            sub: Some(found.bearer.subject),
-            iss: issuer.to_owned(),
+        return Ok(access_token::present(transaction, digest)?.map(|found| {
+            let (issued_at, bearer) = (found.issued_at, found.bearer);
+            let active = Active::until(bearer.expires_at, &bearer.scope, bearer.client_id, Some(bearer.subject), issuer);
+            Active { token_type: Some("Bearer"), iat: Some(issued_at.seconds()), ..active }
         }));
     }
     if digest_if(Kind::Refresh, text).is_none() || !app.may_use(GrantType::RefreshToken) {
@@ -112,15 +124,6 @@ fn look_at_refresh_token(
         refresh_token::arrived(transaction, facts.grant.id, facts.presented.generation)?;
     }
     let idle_end = facts.current.renewed_at.plus(policy.refresh_ttl);
-    let exp: Timestamp = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
-    Ok(Some(Active {
-        active: true,
-        scope: facts.grant.scope.to_string(),
-        client_id: app.client_id.clone(),
-        token_type: None,
-        exp: exp.seconds(),
-        iat: None,
-        sub: login,
-        iss: issuer.to_owned(),
-    }))
+    let end = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
+    Ok(Some(Active::until(end, &facts.grant.scope, app.client_id.clone(), login, issuer)))
 }

@@ -6,7 +6,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
-use tracing::field::display;
 
 use super::authorize;
 use crate::config::Config;

@@ -185,7 +185,7 @@ enum Step {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// The honest client of `faults.md`: whatever happens, its stored token gets tokens, and one refresh token is current.
+    /// The honest client: whatever happens, its stored token gets tokens, and one refresh token is current.
     #[test]
     fn r7_no_link_is_lost_by_lost_answers_restarts_and_clock_steps(
         steps in prop::collection::vec(
