@@ -91,6 +91,9 @@ pub struct Reloader {
     state: Mutex<State>,
     /// One reload at a time.
     turn: tokio::sync::Mutex<()>,
+    /// How often the watched files were looked at and said nothing new, for tests that wait for it.
+    #[cfg(test)]
+    looks: tokio::sync::watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -112,6 +115,8 @@ impl Reloader {
             parts,
             state: Mutex::new(State { seen: sources, gone: Vec::new(), condition }),
             turn: tokio::sync::Mutex::default(),
+            #[cfg(test)]
+            looks: tokio::sync::watch::Sender::new(0),
         }
     }
 
@@ -183,6 +188,8 @@ impl Reloader {
                 continue;
             }
             self.note_gone(gone, &sources);
+            #[cfg(test)]
+            self.looks.send_modify(|looks| *looks += 1);
             folders.settled().await;
         }
     }

@@ -43,6 +43,7 @@ async fn an_idle_http1_connection_is_given_up_before_servers_usually_close_it() 
     let site = Site::plain(who_calls());
     let client = ageing(&identity().1, Ages { http1_idle: MOMENT, sweep: Duration::from_secs(3600), ..Ages::default() });
     let first = text(&client, &site.url("/")).await;
+    // It has to be idle for at least so long; longer changes nothing.
     tokio::time::sleep(2 * MOMENT).await;
     assert_ne!(text(&client, &site.url("/")).await, first);
 }
@@ -55,8 +56,8 @@ async fn no_connection_is_used_so_long_that_a_changed_address_goes_unnoticed() {
     let client = ageing(&pem, Ages { longest_life: MOMENT, sweep: MOMENT, ..Ages::default() });
     for (site, url) in [(&site, site.secure_url("/")), (&plain, plain.url("/"))] {
         let first = text(&client, &url).await;
-        tokio::time::sleep(2 * MOMENT).await;
-        assert_ne!(text(&client, &url).await, first);
+        // However busily it is used, some time it is another.
+        soon("another connection", async { while text(&client, &url).await == first {} }).await;
         until("both connections gone", || site.server.connections() == 0).await;
     }
 }

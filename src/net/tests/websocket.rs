@@ -50,6 +50,15 @@ fn passing_to(target: &Site) -> Site {
     Site::open(&Limits { idle_timeout: SHORT, ..limits() }, None, Router::new().route("/", axum::routing::any(handler)))
 }
 
+/// Opens a connection to `site`, asks for something once, and waits until it is closed for being idle.
+async fn idles_until_closed(site: &Site) {
+    let mut idle = TcpStream::connect(site.address).await.expect("a connection");
+    idle.write_all(b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("a reader");
+    let mut answer = Vec::new();
+    soon("its end", idle.read_to_end(&mut answer)).await.expect("an orderly end");
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+}
+
 /// Says something over a WebSocket, is silent for longer than idle connections live, says something again, and stops the daemon.
 async fn talks_until_the_daemon_stops(mut socket: impl AsyncRead + AsyncWrite + Unpin, site: &Site) {
     for _ in 0..2 {
@@ -57,9 +66,9 @@ async fn talks_until_the_daemon_stops(mut socket: impl AsyncRead + AsyncWrite + 
         let mut echo = [0; 2];
         soon("an echo", socket.read_exact(&mut echo)).await.expect("an echo");
         assert_eq!(&echo, b"aa");
-        tokio::time::sleep(3 * SHORT).await;
+        idles_until_closed(site).await;
     }
-    assert_eq!(site.server.connections(), 1);
+    until("one connection", || site.server.connections() == 1).await;
     soon("the drain's end", site.server.drain(Duration::from_millis(50))).await;
     let mut rest = Vec::new();
     let _ = soon("the socket's end", socket.read_to_end(&mut rest)).await;

@@ -39,8 +39,8 @@ impl World {
         });
         let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, vec![part]));
         let task = tokio::spawn(Arc::clone(&reloader).watch());
-        // The first look at the files is over when they have been watched.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Every later change is an event.
+        looks_more_than(&reloader, 0).await;
         Self { _store: directory, folder, instance, reloader, placed, task }
     }
 
@@ -70,10 +70,11 @@ impl World {
         assert!(waited.await.is_ok(), "{} connections, {:?}", self.connections(), self.reloader.condition());
     }
 
-    /// Nothing is taken, nothing is refused, for longer than changes need to settle.
+    /// The files, just changed, are looked at, and nothing is taken or refused.
     async fn stays(&self) {
         let before = (self.connections(), self.placed.load(Ordering::SeqCst), self.reloader.condition());
-        tokio::time::sleep(SETTLE * 3).await;
+        let looks = *self.reloader.looks.borrow();
+        looks_more_than(&self.reloader, looks).await;
         assert_eq!((self.connections(), self.placed.load(Ordering::SeqCst), self.reloader.condition()), before);
     }
 }
@@ -82,6 +83,12 @@ impl Drop for World {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+async fn looks_more_than(reloader: &Reloader, looks: u64) {
+    let mut counted = reloader.looks.subscribe();
+    let waited = timeout(Duration::from_secs(20), counted.wait_for(|now| *now > looks)).await;
+    waited.expect("a look at the files").expect("the reloader is there");
 }
 
 fn limits(connections: usize) -> String {

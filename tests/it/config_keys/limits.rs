@@ -95,13 +95,13 @@ async fn calls_per_peer_and_queue_per_peer() {
         assert_eq!(error_of(&refused), (503, Some("overloaded")));
         assert!(refused.header("retry-after").is_some());
         says(&node, "[limits]\ncalls_per_peer = 1\nqueue_per_peer = 1").await;
-        let waiting = async { call().await.status() };
-        let letting = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            peer.behaves();
-            peer.release();
-        };
-        tokio::join!(waiting, letting).0
+        // Of two more, one is refused: then the other is in the queue, where there is room for one.
+        let (one, other) = (std::pin::pin!(call()), std::pin::pin!(call()));
+        let (refused, waiting) = futures_util::future::select(one, other).await.factor_first();
+        assert_eq!(error_of(&refused), (503, Some("overloaded")));
+        peer.behaves();
+        peer.release();
+        waiting.await.status()
     };
     let (first, second) = within("both calls", async { tokio::join!(first, second) }).await;
     assert!(first != 503 && second != 503, "{first} {second}");
@@ -115,10 +115,9 @@ async fn connect_timeout() {
     says(&node, "[limits]\nconnect_timeout = \"300ms\"").await;
     let url = format!("https://{}", silent.local_addr().expect("an address"));
     node.creates("peer", json!({ "name": "silent", "url": url, "username": "alpha", "password": "correct horse" })).await;
-    let begun = Instant::now();
     let answer = node.relays("GET", "/silent/x", &[], "").await;
     assert_eq!(error_of(&answer), (502, Some("peer_unreachable")));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(answer.text().contains("within 300ms"), "{}", answer.text());
 }
 
 #[tokio::test]
@@ -138,7 +137,7 @@ async fn idle_timeout() {
     assert_eq!(answer.status(), 404);
     let begun = Instant::now();
     wire.ends().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(55), "{:?}: the limit that holds without the key is 60 s", begun.elapsed());
 }
 
 #[tokio::test]
@@ -152,7 +151,8 @@ async fn drain() {
     let begun = Instant::now();
     node.stops().await;
     let took = begun.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    // The limit that holds without the key is 10 s.
+    assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&took), "{took:?}");
     wire.ends().await;
 }
 
@@ -197,9 +197,12 @@ async fn refresh_wait() {
 async fn token_timeout() {
     let (mut world, peer) = waiting_for_a_refresh("[limits]\ntoken_timeout = \"300ms\"").await;
     peer.hears(2, Endpoint::Token).await;
-    let begun = Instant::now();
-    eventually("the answer to be given up", async || (world.alpha.state_of("far").await == "degraded").then_some(())).await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let shown = eventually("the answer to be given up", async || {
+        let shown = world.alpha.shows("peer", "far").await;
+        (shown["state"] == "degraded").then_some(shown)
+    })
+    .await;
+    assert!(shown["reason"].as_str().is_some_and(|reason| reason.contains("within 300ms")), "{shown}");
     world.alpha.stops().await;
 }
 
