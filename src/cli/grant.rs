@@ -16,11 +16,18 @@ const GRANTS: Collection = Collection {
     none_yet: "on the other host: p2pid peer request NAME --wait",
 };
 
+/// With what has ended, which needs to say so.
+const ALL: Collection = Collection { columns: &["id", "app", "scope", "allowed_by", "last_used_at", "ended_at", "ended_why"], ..GRANTS };
+
 /// What peers hold at this instance
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
-    /// List all: app, scope, who allowed it, last used
-    List,
+    /// List what peers hold now: app, scope, who allowed it, last used
+    List {
+        /// Also what has ended in the last 30 days: when, and why
+        #[arg(long)]
+        all: bool,
+    },
     /// Show one
     Show {
         /// Its id
@@ -38,7 +45,8 @@ pub(super) enum Grant {
 /// Does what the command says.
 pub(super) async fn run(command: Grant, context: &Context<'_>) -> Result<(), Failure> {
     match command {
-        Grant::List => GRANTS.list(context).await?,
+        Grant::List { all: false } => GRANTS.list(context).await?,
+        Grant::List { all: true } => ALL.list_where(context, "all=true").await?,
         Grant::Show { id } => GRANTS.show(context, &id).await?,
         Grant::Revoke { id, confirm } => {
             confirm.or_ask(&format!("revoke the grant {id}"))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::ask::{self, Confirm};
@@ -57,10 +58,13 @@ pub(super) enum Ib {
         #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
         overlap: Duration,
     },
-    /// Delete an app
+    /// Delete an app by which no peer holds anything
     Delete {
         /// By name or id
         name: String,
+        /// Also while peers are linked by it: ends their grants at once
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         confirm: Confirm,
     },
@@ -134,7 +138,13 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
                 "shown once; the secret before it stays valid for {overlap}. On the other host: p2pid ob update NAME --client-secret-stdin"
             ));
         }
-        Ib::Delete { name, confirm } => APPS.delete(context, &name, confirm).await?,
+        Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
+        Ib::Delete { name, force: true, confirm } => {
+            confirm.or_ask(&format!("delete the ib app {name} and end all grants of it"))?;
+            context.client()?.send(Method::DELETE, &APPS.path(context, &[&name]), APPS.kind, json!({ "force": true })).await?;
+            context.report.data(&json!({ "deleted": name }), String::new);
+            context.report.note(&format!("deleted the ib app {name}; what peers held by it has ended"));
+        }
     }
     Ok(())
 }

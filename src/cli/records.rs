@@ -63,7 +63,16 @@ impl Collection {
 
     /// Prints all records.
     pub(super) async fn list(&self, context: &Context<'_>) -> Result<(), Failure> {
-        let records = context.client()?.fetch(&self.path(context, &[])).await?;
+        self.list_at(context, &self.path(context, &[])).await
+    }
+
+    /// Prints the records that a query selects.
+    pub(super) async fn list_where(&self, context: &Context<'_>, query: &str) -> Result<(), Failure> {
+        self.list_at(context, &format!("{}?{query}", self.path(context, &[]))).await
+    }
+
+    async fn list_at(&self, context: &Context<'_>, path: &str) -> Result<(), Failure> {
+        let records = context.client()?.fetch(path).await?;
         let Value::Array(records) = records else { return Err(Failure::new("no_answer", "the daemon's list is not a list")) };
         let records: Vec<Value> = records.into_iter().map(attributes_of).collect();
         if records.is_empty() {

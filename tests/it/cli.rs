@@ -487,7 +487,15 @@ async fn a_linked_peer_is_called_refreshed_and_unlinked() {
         pair.one.runs(&["doctor", "two"]).await["checks"].as_array().map(|checks| checks.iter().all(|check| check["result"] == "ok")),
         Some(true)
     );
-    pair.two.runs(&["grant", "revoke", grant["id"].as_str().expect("an id"), "--yes"]).await;
+    let id = grant["id"].as_str().expect("an id");
+    let in_use = pair.two.refuses(&["ib", "delete", "one", "--yes"]).await;
+    assert!(in_use["code"] == "in_use" && in_use["message"].as_str().is_some_and(|message| message.contains(id)), "{in_use}");
+    assert!(in_use["next"].as_str().is_some_and(|next| next.starts_with(&format!("p2pid grant revoke {id}"))), "{in_use}");
+    pair.two.runs(&["grant", "revoke", id, "--yes"]).await;
+    assert_eq!(pair.two.runs(&["grant", "list"]).await, json!([]));
+    assert_eq!(pair.two.runs(&["grant", "list", "--all"]).await[0]["ended_why"], "revoked_by_admin");
+    assert_eq!(pair.two.runs(&["grant", "show", id]).await["ended_why"], "revoked_by_admin");
+    pair.two.runs(&["ib", "delete", "one", "--yes"]).await;
     assert_eq!(pair.one.runs(&["peer", "unlink", "two", "--yes"]).await["token"], Value::Null);
     assert_eq!(pair.one.refuses(&["call", "two", "/orders"]).await["code"], "not_linked");
 }

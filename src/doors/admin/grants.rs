@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use axum::{Router, routing};
 use serde_json::{Value, json};
@@ -23,9 +23,17 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
         .route("/tenants/{tenant}/grants/{id}", routing::get(show).delete(revoke))
 }
 
-async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
+/// What peers hold now; with `?all=true` also what has ended.
+async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
+    let with_ended = match query.as_deref() {
+        None | Some("") => false,
+        Some("all=true") => true,
+        Some(other) => return Err(AdminError::bad_attribute("the query", other, "all=true, or none")),
+    };
+    let now = state.instance.clock.now().wall;
     let grants = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
-    Ok(document::shown(grants.iter().map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
+    let shown = grants.iter().filter(|shown| with_ended || shown.grant.is_active(now));
+    Ok(document::shown(shown.map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
 }
 
 async fn show(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(String, String)>) -> Result<Response, AdminError> {

@@ -24,7 +24,8 @@ use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::caller::is_name;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Fault, Transaction, grant, ib_app as rows};
+use crate::store::grant::{self, ShownGrant};
+use crate::store::{Fault, Transaction, ib_app as rows};
 
 const KIND: &str = "ib-app";
 
@@ -68,6 +69,13 @@ struct Update {
     access_ttl: Option<u64>,
     rotation: Option<Rotation>,
     native: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Delete {
+    /// What peers hold by the app ends with it.
+    #[serde(default)]
+    force: bool,
 }
 
 #[derive(Deserialize)]
@@ -260,20 +268,60 @@ async fn rotate_secret(
     Ok(document::shown(resource(&app, &state.instance.config(), Some(&secret))))
 }
 
-/// Deletes an app; what peers hold by it ends with it, at once.
-async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
+/// What became of an app that was to be deleted.
+enum Deleted {
+    /// It is gone, and these grants with it.
+    Gone(Vec<Id>),
+    /// Peers hold these by it.
+    InUse(Vec<ShownGrant>),
+    Missing,
+}
+
+/// Deletes an app by which nobody holds anything; with `force` what peers hold by it ends with it, at once.
+async fn delete(
+    State(state): State<Arc<AdminState>>,
+    Path((tenant, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let Delete { force } = document.attributes(KIND)?;
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(None) };
+        let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(Deleted::Missing) };
+        let now = transaction.now().wall;
+        let mut held = grant::of_tenant(transaction, &tenant)?;
+        held.retain(|held| held.grant.app == app.id && held.grant.is_active(now));
+        if !held.is_empty() && !force {
+            return Ok(Deleted::InUse(held));
+        }
         let grants = grant::of_app(transaction, app.id)?;
         rows::delete(transaction, app.id)?;
-        Ok(Some(grants))
+        Ok(Deleted::Gone(grants))
     };
-    let grants = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
+    let grants = match state.instance.store.write(judge).await? {
+        Deleted::Gone(grants) => grants,
+        Deleted::InUse(held) => return Err(held_by_peers(&name, &held)),
+        Deleted::Missing => return Err(AdminError::not_found(KIND, &name)),
+    };
     for grant in grants {
         state.instance.tokens.end(grant);
     }
     Ok(document::done())
+}
+
+/// 409: links rest on the app, which are named.
+fn held_by_peers(name: &str, held: &[ShownGrant]) -> AdminError {
+    /// More are counted only.
+    const NAMED: usize = 3;
+    let named = held.iter().take(NAMED).map(|held| {
+        let by = held.login.as_deref().unwrap_or("somebody who was deleted");
+        format!("the grant {} of {} (allowed by {by})", held.grant.id, held.app_name)
+    });
+    let mut users = named.collect::<Vec<_>>().join(", ");
+    if held.len() > NAMED {
+        users += &format!(" and {} more", held.len() - NAMED);
+    }
+    let first = held.first().map(|held| held.grant.id.to_string()).unwrap_or_default();
+    AdminError::in_use(KIND, name, &users).next(format!("p2pid grant revoke {first}; or add --force, which ends all grants of the app"))
 }
 
 /// By name, or else by id.
