@@ -7,10 +7,13 @@ use clap::Args;
 use crate::secret::{ExposeSecret, SecretString};
 
 use super::failure::Failure;
-use super::report;
+use super::report::{self, Report};
 
 /// Longer than any secret or password that is taken.
 const LONGEST: u64 = 4096;
+
+/// A client secret that is shorter is warned of.
+const GOOD_LENGTH: usize = 20;
 
 /// For commands that take something away.
 #[derive(Clone, Copy, Debug, Args)]
@@ -60,6 +63,24 @@ pub(super) fn secret(flag_given: bool, flag: &str, what: &str) -> Result<SecretS
     one_line(io::stdin().lock(), what)
 }
 
+/// A client secret, as [`secret`] reads it; a short one is warned of. It is taken all the same: somebody else may have chosen it.
+///
+/// # Errors
+/// As [`secret`].
+pub(super) fn client_secret(report: &Report, flag_given: bool) -> Result<SecretString, Failure> {
+    let secret = secret(flag_given, "--client-secret-stdin", "client secret")?;
+    if let Some(warning) = shortness(secret.expose_secret()) {
+        report.warn(&warning);
+    }
+    Ok(secret)
+}
+
+fn shortness(secret: &str) -> Option<String> {
+    let length = secret.chars().count();
+    (length < GOOD_LENGTH)
+        .then(|| format!("the client secret has {length} characters, expected {GOOD_LENGTH} or more: short ones are guessed"))
+}
+
 /// A secret that must be typed the same way twice on a terminal, such as a new password.
 ///
 /// # Errors
@@ -96,6 +117,8 @@ mod tests {
         for (input, secret) in [("a b\n", "a b"), ("a\r\n", "a"), ("a", "a"), (" a \n", " a ")] {
             assert_eq!(one_line(input.as_bytes(), "secret").expect("one line").expose_secret(), secret);
         }
+        assert!(shortness("0123456789abcdefghi").is_some_and(|warning| warning.contains("19") && !warning.contains("0123")));
+        assert_eq!(shortness("0123456789abcdefghij"), None);
         for input in ["", "\n", "a\nb\n", "a\n\n", &"x".repeat(5000)] {
             assert_eq!(one_line(input.as_bytes(), "secret").expect_err("not one line").exit, 2, "{input:?}");
         }

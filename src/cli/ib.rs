@@ -10,6 +10,7 @@ use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
 use super::records::{Collection, Given, text};
+use super::report::Report;
 use crate::secret::ExposeSecret;
 
 const APPS: Collection = Collection {
@@ -100,8 +101,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    fn given(&self) -> Result<Given, Failure> {
-        let secret = if self.client_secret_stdin { Some(ask::secret(true, "--client-secret-stdin", "client secret")?) } else { None };
+    fn given(&self, report: &Report) -> Result<Given, Failure> {
+        let secret = if self.client_secret_stdin { Some(ask::client_secret(report, true)?) } else { None };
         Ok(Given::new()
             .maybe("peer_url", self.peer_url.as_deref())
             .list("redirect_uris", &self.redirect_uris)
@@ -118,7 +119,7 @@ impl Settings {
 pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failure> {
     match command {
         Ib::Create { name, settings, client_id, or_update } => {
-            let given = settings.given()?.with("name", name).maybe("client_id", client_id).flag("or_update", or_update);
+            let given = settings.given(context.report)?.with("name", name).maybe("client_id", client_id).flag("or_update", or_update);
             let app = APPS.create(context, given.into_value()).await?;
             let instance = context.client()?.fetch("/v2/status").await?;
             context.report.data(&app, || created(&app));
@@ -127,7 +128,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::List => APPS.list(context).await?,
         Ib::Show { name } => APPS.show(context, &name).await?,
         Ib::Update { name, settings } => {
-            let app = APPS.update(context, &name, settings.given()?.into_value()).await?;
+            let app = APPS.update(context, &name, settings.given(context.report)?.into_value()).await?;
             context.report.data(&app, || APPS.sheet(&app));
         }
         Ib::RotateSecret { name, overlap } => {
@@ -179,7 +180,7 @@ mod tests {
         };
         let expected =
             json!({ "peer_url": "https://one.example.com", "scopes": ["p2pi"], "access_ttl": 3600, "rotation": "strict", "native": false });
-        assert_eq!(settings.given().expect("no secret asked").into_value(), expected);
+        assert_eq!(settings.given(&Report::new(true)).expect("no secret asked").into_value(), expected);
     }
 
     #[test]

@@ -148,13 +148,23 @@ fn not_a_command(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     // Nothing was parsed, so whether programs read this is looked up by hand.
     let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let report = Report::new(json);
+    if json && error.kind() == ErrorKind::DisplayVersion {
+        report.data(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }), String::new);
+        return report.finish(Ok(()));
+    }
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         report.bytes(error.render().to_string().as_bytes());
         return report.finish(Ok(()));
     }
     let text = error.render().to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    report.finish(Err(Failure::usage(message).next("p2pid --help").said_as(text.trim_end())))
+    report.finish(Err(Failure::usage(in_one_line(&text)).next("p2pid --help").said_as(text.trim_end())))
+}
+
+/// What clap says is wrong, without the usage and the hint at `--help` that follow.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    message.trim_start_matches("error: ").to_owned()
 }
 
 /// A text file that an option names.
@@ -165,6 +175,12 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_in_one_line() {
+        let error = Arguments::command().try_get_matches_from(["p2pid", "user", "add"]).expect_err("no login");
+        assert_eq!(in_one_line(&error.render().to_string()), "the following required arguments were not provided: <LOGIN>");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -104,7 +104,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
     match command {
         Ob::Create { name, client_id, settings, or_update } => {
             let given = settings.given()?.with("name", name.as_str()).maybe("client_id", client_id).flag("or_update", or_update);
-            let secret = ask::secret(settings.client_secret_stdin, "--client-secret-stdin", "client secret")?;
+            let secret = ask::client_secret(context.report, settings.client_secret_stdin)?;
             let app = APPS.create(context, given.with("client_secret", secret.expose_secret()).into_value()).await?;
             context.report.data(&app, || APPS.sheet(&app));
             context.report.note(&format!("Next: p2pid peer create NAME --url URL --ob {name}"));
@@ -114,7 +114,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
         Ob::Update { name, client_id, settings } => {
             let mut given = settings.given()?.maybe("client_id", client_id);
             if settings.client_secret_stdin {
-                let secret = ask::secret(true, "--client-secret-stdin", "client secret")?;
+                let secret = ask::client_secret(context.report, true)?;
                 given = given.with("client_secret", secret.expose_secret());
             }
             let app = APPS.update(context, &name, given.into_value()).await?;

@@ -10,6 +10,7 @@ use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
 use super::records::{Collection, Given, text};
+use super::report::Report;
 use super::request;
 use crate::secret::ExposeSecret;
 
@@ -80,7 +81,7 @@ pub(super) enum Peer {
     Unlink {
         /// Which
         name: String,
-        /// Also while calls are under way or the peer is down
+        /// Only forget the token here: it is not revoked at the peer, where it stays good until it ends by itself
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -150,9 +151,9 @@ impl Settings {
     }
 
     /// Asks for the secret that goes with what is given.
-    fn secrets(&self) -> Result<Secrets, Failure> {
+    fn secrets(&self, report: &Report) -> Result<Secrets, Failure> {
         if self.client_id.is_some() || self.client_secret_stdin {
-            ask::secret(self.client_secret_stdin, "--client-secret-stdin", "client secret").map(Secrets::ClientSecret)
+            ask::client_secret(report, self.client_secret_stdin).map(Secrets::ClientSecret)
         } else if self.username.is_some() || self.password_stdin {
             ask::secret(self.password_stdin, "--password-stdin", "password").map(Secrets::Password)
         } else {
@@ -174,7 +175,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::List => PEERS.list(context).await?,
         Peer::Show { name } => PEERS.show(context, &name).await?,
         Peer::Update { name, settings } => {
-            let peer = PEERS.update(context, &name, settings.given(&settings.secrets()?)?.into_value()).await?;
+            let peer = PEERS.update(context, &name, settings.given(&settings.secrets(context.report)?)?.into_value()).await?;
             context.report.data(&peer, || PEERS.sheet(&peer));
         }
         Peer::Rename { name, new_name } => {
@@ -194,6 +195,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::Unlink { name, force, confirm } => {
             confirm.or_ask(&format!("unlink the peer {name}"))?;
             let peer = PEERS.act(context, &name, "unlink", json!({ "force": force })).await?;
+            context.report.note(&text(&peer["revocation_detail"]));
             context.report.data(&peer, || sentence(&peer));
         }
         Peer::Delete { name, confirm } => PEERS.delete(context, &name, confirm).await?,
@@ -205,7 +207,7 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     if settings.url.is_none() && !or_update {
         return Err(Failure::usage("a peer needs its URL").expected("--url URL, the remote's public_url"));
     }
-    let given = settings.given(&settings.secrets()?)?.with("name", name).flag("or_update", or_update);
+    let given = settings.given(&settings.secrets(context.report)?)?.with("name", name).flag("or_update", or_update);
     let peer = PEERS.create(context, given.into_value()).await?;
     for warning in peer["warnings"].as_array().into_iter().flatten() {
         context.report.warn(&text(warning));
@@ -218,6 +220,10 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
 fn sentence(peer: &Value) -> String {
     let (probe, state, reason) = (text(&peer["probe"]), text(&peer["state"]), text(&peer["reason"]));
     let probe = if probe.is_empty() { probe } else { format!("{probe}  ") };
+    // "linked 2026-…" says its state itself.
+    if reason.starts_with(&format!("{state} ")) {
+        return format!("{probe}{reason}");
+    }
     let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
     format!("{probe}{state}{reason}")
 }
@@ -268,5 +274,6 @@ mod tests {
     fn a_state_comes_with_its_reason() {
         let peer = json!({ "name": "two", "state": "ready_to_link", "reason": "declined by ops", "probe": "reached two." });
         assert_eq!(sentence(&peer), "reached two.  ready_to_link: declined by ops");
+        assert_eq!(sentence(&json!({ "state": "linked", "reason": "linked 2026-11-21" })), "linked 2026-11-21");
     }
 }

@@ -151,20 +151,25 @@ async fn unlink(
     let link = find(&state, &tenant, &name)?;
     let given_up = if force { GivenUp::Forgotten } else { GivenUp::Revoked };
     let unlinked = state.links.unlink(link.id(), given_up).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
-    let (revoked, words) = match &unlinked {
-        Unlinked::NothingHeld => (false, "there was no token".to_owned()),
-        Unlinked::Revoked => (true, "the peer has revoked the token".to_owned()),
-        Unlinked::NotAsked if force => (false, "the token is forgotten here; it was not revoked at the peer".to_owned()),
-        Unlinked::NotAsked => (false, "the token is forgotten here; the peer has no way to revoke it, there it ends by itself".to_owned()),
-        Unlinked::NotRevocable => (false, "the token is forgotten here; the peer does not revoke it, there it ends by itself".to_owned()),
+    let (revocation, words) = match &unlinked {
+        Unlinked::NothingHeld => ("nothing_held", "there was no token".to_owned()),
+        Unlinked::Revoked => ("revoked", "the peer has revoked the token".to_owned()),
+        Unlinked::NotAsked if force => ("not_asked", "the token is forgotten here; it was not revoked at the peer".to_owned()),
+        Unlinked::NotAsked => {
+            ("not_asked", "the token is forgotten here; the peer has no way to revoke it, there it ends by itself".to_owned())
+        }
+        Unlinked::NotRevocable => {
+            ("refused", "the token is forgotten here; the peer does not revoke it, there it ends by itself".to_owned())
+        }
         Unlinked::Waiting(reason) => {
-            (false, format!("the token is forgotten here, but not revoked yet ({reason}); it is tried for 30 days"))
+            ("waiting", format!("the token is forgotten here, but not revoked yet ({reason}); it is tried for 30 days"))
         }
     };
     let mut shown = resource(&state, &link).await?;
     if let Some(attributes) = shown.get_mut("attributes").and_then(serde_json::Value::as_object_mut) {
-        attributes.insert("revoked".to_owned(), json!(revoked));
-        attributes.insert("probe".to_owned(), json!(words));
+        attributes.insert("revoked".to_owned(), json!(matches!(unlinked, Unlinked::Revoked)));
+        attributes.insert("revocation".to_owned(), json!(revocation));
+        attributes.insert("revocation_detail".to_owned(), json!(words));
     }
     Ok(document::shown(shown))
 }
