@@ -82,7 +82,9 @@ pub(super) fn run(command: &Init, context: &Context<'_>) -> Result<(), Failure> 
     } else {
         notes.push(format!("{} was there already and stays as it is", key.display()));
     }
-    notes.extend(owner.note());
+    if is_service {
+        notes.extend(owner.note());
+    }
 
     for note in &notes {
         context.report.warn(note);

@@ -176,6 +176,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::Show { name } => PEERS.show(context, &name).await?,
         Peer::Update { name, settings } => {
             let peer = PEERS.update(context, &name, settings.given(&settings.secrets(context.report)?)?.into_value()).await?;
+            warn(context, &peer);
             context.report.data(&peer, || PEERS.sheet(&peer));
         }
         Peer::Rename { name, new_name } => {
@@ -209,11 +210,16 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     }
     let given = settings.given(&settings.secrets(context.report)?)?.with("name", name).flag("or_update", or_update);
     let peer = PEERS.create(context, given.into_value()).await?;
+    warn(context, &peer);
+    context.report.data(&peer, || sentence(&peer));
+    Ok(())
+}
+
+/// What a look at the peer or a change brought that may need attention.
+fn warn(context: &Context<'_>, peer: &Value) {
     for warning in peer["warnings"].as_array().into_iter().flatten() {
         context.report.warn(&text(warning));
     }
-    context.report.data(&peer, || sentence(&peer));
-    Ok(())
 }
 
 /// What a look at the peer or a change brought, then its state and the reason, which names the next step.

@@ -36,6 +36,9 @@ pub(super) async fn run(context: &Context<'_>, name: &str, options: &Options) ->
     let ticket = PEERS.act(context, name, "request", Given::new().flag("login", options.login).into_value()).await?;
     context.report.note(&invitation(name, &ticket));
     context.report.data(&ticket, || text(&ticket["url"]));
+    if std::io::stderr().is_terminal() {
+        context.report.note(&code(&text(&ticket["url"])));
+    }
     if options.wait {
         let peer = wait(context, name, &before, options.timeout).await?;
         context.report.note(&linked(&peer));
@@ -43,12 +46,12 @@ pub(super) async fn run(context: &Context<'_>, name: &str, options: &Options) ->
     Ok(())
 }
 
-/// Who must open the URL, until when; with a code for a telephone on a terminal.
+/// Who must open the URL, and until when.
 fn invitation(name: &str, ticket: &Value) -> String {
-    let code = if std::io::stderr().is_terminal() { code(&text(&ticket["url"])) } else { String::new() };
-    format!("{code}Open before {}, as somebody with an account on {name}:", text(&ticket["expires_at"]))
+    format!("Open before {}, as somebody with an account on {name}:", text(&ticket["expires_at"]))
 }
 
+/// The URL for a telephone.
 fn code(url: &str) -> String {
     QRBuilder::new(url).build().map(|code: QRCode| code.to_str() + "\n").unwrap_or_default()
 }

@@ -45,8 +45,8 @@ pub enum BadUser {
     /// The login is empty, too long, or has characters that HTTP Basic or a log line could not carry.
     #[error("found the login {0:?}, expected 1 to 128 characters without spaces, control characters and colons")]
     Login(String),
-    /// The permission's name is malformed.
-    #[error("found the permission {0:?}, expected words of a-z, 0-9 and _ with dots between, such as links.approve")]
+    /// There is no such permission.
+    #[error("found the permission {0:?}, expected {list}", list = permissions_in_words())]
     Permission(String),
 }
 
@@ -59,13 +59,28 @@ pub fn check_login(login: &str) -> Result<(), BadUser> {
     if (1..=128).contains(&login.chars().count()) && login.chars().all(is_good) { Ok(()) } else { Err(BadUser::Login(login.to_owned())) }
 }
 
-/// Checks the name of a permission that is given to somebody. Names that nothing asks for yet are allowed: they grant nothing.
+/// Permissions without a record.
+const SINGLE: [&str; 3] = [ADMIN, "links.approve", "peers.call"];
+
+/// Records that permissions are about; OB apps have two names.
+const RECORDS: [&str; 8] = ["tenants.oauth_clients", "ib_apps", "ob_apps", "components", "peers", "realms", "callers", "grants"];
+
+/// What may be done with a record.
+const VERBS: [&str; 5] = ["get", "create", "edit", "delete", "read_secret"];
+
+/// Checks the name of a permission that is given to somebody: what nothing asks for would grant nothing, and hide a slip of the pen.
 ///
 /// # Errors
 /// [`BadUser::Permission`]
 pub fn check_permission(permission: &str) -> Result<(), BadUser> {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    if permission.len() <= 64 && permission.split('.').all(is_word) { Ok(()) } else { Err(BadUser::Permission(permission.to_owned())) }
+    let of_record = |(record, verb): (&str, &str)| RECORDS.contains(&record) && VERBS.contains(&verb);
+    let is_known = SINGLE.contains(&permission) || permission.rsplit_once('.').is_some_and(of_record);
+    if is_known { Ok(()) } else { Err(BadUser::Permission(permission.to_owned())) }
+}
+
+/// All permissions in one line, for people.
+pub fn permissions_in_words() -> String {
+    format!("{}, or one of {} with .{}", SINGLE.join(", "), RECORDS.join(", "), VERBS.join(", ."))
 }
 
 #[cfg(test)]
@@ -99,10 +114,10 @@ mod tests {
         for login in ["", "a b", "a:b", "a\n", &"x".repeat(129)] {
             assert!(check_login(login).is_err(), "{login:?}");
         }
-        for permission in ["admin", "links.approve", "tenants.oauth_clients.get"] {
+        for permission in ["admin", "links.approve", "peers.call", "tenants.oauth_clients.get", "ib_apps.read_secret", "grants.delete"] {
             assert_eq!(check_permission(permission), Ok(()));
         }
-        for permission in ["", ".", "links.", "Links", "links approve", &"x".repeat(65)] {
+        for permission in ["", ".", "links.", "Links", "links approve", "nonsense", "peers.nonsense", "nonsense.get", "tenants.get"] {
             assert!(check_permission(permission).is_err(), "{permission:?}");
         }
     }

@@ -137,7 +137,7 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
             let words = answer::refusal_in_words(&code, &description);
             let reason = match code.as_str() {
                 "invalid_client" | "unauthorized_client" => {
-                    format!("the peer refuses our client secret: `p2pid ob update {ob_app}` ({words})")
+                    format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})")
                 }
                 "invalid_scope" => format!("the peer does not give the scopes asked for: `p2pid ob update {ob_app} --scope …` ({words})"),
                 "invalid_grant" => format!("the peer refuses the user name and password: `p2pid peer update {peer}` ({words})"),
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn other_refusals_name_their_fix_and_are_asked_again_every_five_minutes() {
         let cases = [
-            (refused("invalid_client"), "`p2pid ob update app`"),
+            (refused("invalid_client"), "`p2pid ob update app --client-secret-stdin`"),
             (refused("invalid_scope"), "`p2pid ob update app --scope …`"),
             (refused("invalid_request"), "`p2pid peer refresh instance2`"),
             (Answer::Unexpected("302 Found".to_owned()), "`p2pid peer refresh instance2`"),

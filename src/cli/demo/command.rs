@@ -49,6 +49,11 @@ impl CommandLine {
         Self { program: program.to_owned(), config: Some(config.to_owned()) }
     }
 
+    /// The binary.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// How a person in the configuration's folder would write it, for a log or a page.
     pub fn written(&self, arguments: &[&str]) -> String {
         let folder = self.config.as_deref().and_then(Path::parent).map(|folder| format!("{}/", folder.display()));

@@ -178,7 +178,7 @@ impl<'a> Story<'a> {
         tell(&format!("log in    {LOGIN}   password {}", self.password));
         tell(&format!("call      curl -H 'Authorization: Bearer {}' 'http://{}/instance2/orders?x=1'", self.caller_key, self.one.local));
         for side in [self.one, self.two] {
-            tell(&format!("command   p2pid -c {} status", side.config().display()));
+            tell(&format!("command   {} -c {} status", side.commands.program().display(), side.config().display()));
         }
         Ok(())
     }

@@ -32,14 +32,17 @@ impl AdminError {
 
     /// 404 `not_found`: there is no `kind` of that name (or it belongs to somebody else, which looks the same).
     pub fn not_found(kind: &str, name: &str) -> Self {
-        let kind = kind.replace('-', " ");
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {kind} {name:?}"))
+        // An `ib-app` is listed by `p2pid ib list`.
+        let command = kind.split('-').next().unwrap_or(kind);
+        let message = format!("there is no {} {name:?}", kind.replace('-', " "));
+        Self::new(StatusCode::NOT_FOUND, "not_found", message).next(format!("p2pid {command} list"))
     }
 
     /// 409 `exists`: the name is taken; the next step is `--or-update` or another name.
     pub fn exists(kind: &str, name: &str) -> Self {
         let kind = kind.replace('-', " ");
         Self::new(StatusCode::CONFLICT, "exists", format!("the {kind} {name:?} exists"))
+            .found(name)
             .next("choose another name, or add --or-update to change it")
     }
 
@@ -52,7 +55,8 @@ impl AdminError {
 
     /// 400 `bad_attribute`: one attribute of a request is wrong.
     pub fn bad_attribute(name: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("{name} is wrong")).found(found).expected(expected)
+        let next = format!("give another {}", name.trim_start_matches("the "));
+        Self::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("{name} is wrong")).found(found).expected(expected).next(next)
     }
 
     /// 403 `forbidden`: who asks may not do this; `needed` names the permission.
@@ -77,9 +81,10 @@ impl AdminError {
         self
     }
 
-    /// With what was expected.
+    /// With what was expected. Errors of the core say the word themselves, which is not said twice.
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.expected = Some(expected.into());
+        let expected = expected.into();
+        self.expected = Some(expected.strip_prefix("expected ").map(str::to_owned).unwrap_or(expected));
         self
     }
 
@@ -117,5 +122,19 @@ impl IntoResponse for AdminError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"p2pid\", charset=\"UTF-8\""));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_was_found_and_what_comes_next() {
+        let missing = AdminError::not_found("ib-app", "one");
+        assert_eq!((missing.message.as_str(), missing.next.as_deref()), ("there is no ib app \"one\"", Some("p2pid ib list")));
+        assert_eq!(AdminError::exists("peer", "two").found.as_deref(), Some("two"));
+        let wrong = AdminError::bad_attribute("the login", "a b", "expected no spaces");
+        assert_eq!((wrong.expected.as_deref(), wrong.next.as_deref()), (Some("no spaces"), Some("give another login")));
     }
 }

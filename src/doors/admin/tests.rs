@@ -119,6 +119,7 @@ async fn a_minimal_person_with_one_thing_changed_is_refused() {
         ("password", json!("short"), 400, "bad_attribute"),
         ("password", json!("x".repeat(129)), 400, "bad_attribute"),
         ("permissions", json!(["No Such"]), 400, "bad_attribute"),
+        ("permissions", json!(["nonsense"]), 400, "bad_attribute"),
         ("permissions", json!("links.approve"), 400, "bad_attribute"),
         ("tenant", json!("nowhere"), 404, "not_found"),
         ("colour", json!("red"), 400, "unknown_attribute"),

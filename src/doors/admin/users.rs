@@ -223,11 +223,9 @@ fn bad_user(error: BadUser) -> AdminError {
             format!("{login:?}"),
             "1 to 128 characters without spaces, control characters and colons",
         ),
-        BadUser::Permission(permission) => AdminError::bad_attribute(
-            "the permission",
-            format!("{permission:?}"),
-            "words of a-z, 0-9 and _ with dots between, such as links.approve",
-        ),
+        BadUser::Permission(permission) => {
+            AdminError::bad_attribute("the permission", format!("{permission:?}"), user::permissions_in_words())
+        }
     }
 }
 

@@ -342,6 +342,10 @@ async fn change(state: &Arc<AdminState>, link: &Link, settings: &Settings) -> Re
             if is_other {
                 rows::set_metadata(transaction, id, None)?;
             }
+            let needs_consent = wanted.app.as_ref().is_some_and(|app| !app.grant.is_self_sufficient());
+            if needs_consent && ended.as_ref().is_some_and(|ended| ended.had_token) {
+                rows::set_unlinked(transaction, id, Some(transaction.now().wall))?;
+            }
             match (&wanted.app, wanted.writes_app) {
                 (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(Changed::NameTaken),
                 (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),

@@ -13,7 +13,7 @@ use crate::outbound::peer::{Peer, PeerTrust};
 use crate::tasks::keeper::NoMetadata;
 
 /// A clock that is off by more is worth a word.
-const TOLERATED_SKEW: i64 = 10_000;
+const TOLERATED_SKEW: u64 = 10_000;
 
 /// A certificate that ends sooner is worth a word.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -102,12 +102,14 @@ async fn look_at_server(
             .push(format!("the peer takes calls at {url}, which is not on its own origin: add --base-url {url} if you trust it"));
     }
     if let Some(ahead) = ahead {
-        let tenths = (ahead as i128 + if ahead < 0 { -50 } else { 50 }) / 100;
-        let seconds = format!("{}{}.{}", if tenths < 0 { '-' } else { '+' }, tenths.unsigned_abs() / 10, tenths.unsigned_abs() % 10);
-        if ahead.abs() > TOLERATED_SKEW {
-            finding.warnings.push(format!("the peer's clock is {seconds} s off ours; set both by NTP"));
+        // The peer's Date header has whole seconds, so nothing finer is known.
+        let seconds = ahead / 1_000;
+        if ahead.unsigned_abs() > TOLERATED_SKEW {
+            finding.warnings.push(format!("the peer's clock is {seconds:+} s off ours; set both by NTP"));
+        } else if seconds == 0 {
+            good.push("clock within 1 s".to_owned());
         } else {
-            good.push(format!("clock {seconds} s"));
+            good.push(format!("clock {seconds:+} s"));
         }
     }
     finding.metadata = Some(metadata);
