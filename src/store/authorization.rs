@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Fault, Transaction};
+use super::{Fault, Place, Seals, Transaction};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::authorize::{Destination, Request};
 use crate::inbound::consent::{Authorization, Stage};
 use crate::oauth::pkce::Challenge;
-use crate::secret::Digest;
+use crate::secret::{Digest, ExposeSecret};
 
 /// How long an answered question is kept, so that a second answer is told from a wrong one.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60 * 60);
@@ -19,26 +19,28 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(60 * 60);
 const OPEN_AT_MOST: u32 = 16;
 
 const INSERT: &str = "INSERT INTO authorization
-        (id, app, user, session, redirect_uri, state, scope, challenge, epoch, stage, expires_at, purge_at)
+        (id, app, user, session, redirect_uri, state_sealed, scope, challenge, epoch, stage, expires_at, purge_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT epoch FROM meta), 'pending', ?9, ?10)";
 const LIMIT_OPEN: &str = "DELETE FROM authorization WHERE id IN
     (SELECT id FROM authorization WHERE session = ?1 AND stage = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?2)";
-const MOVE: &str = "UPDATE authorization SET stage = ?2, code = ?3, grant = ?4, expires_at = ?5, purge_at = ?6 WHERE id = ?1";
-const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state, scope, challenge, stage, code, grant, expires_at
+const MOVE: &str =
+    "UPDATE authorization SET stage = ?2, state_sealed = NULL, code = ?3, grant = ?4, expires_at = ?5, purge_at = ?6 WHERE id = ?1";
+const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at
     FROM authorization WHERE id = ?1 AND epoch = (SELECT epoch FROM meta)";
-const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state, scope, challenge, stage, code, grant, expires_at
+const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at
     FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)";
 
 /// Adds a question that nobody has answered, until `until`.
-pub fn insert(transaction: &Transaction<'_>, authorization: &Authorization, until: Timestamp) -> Result<(), Fault> {
+pub fn insert(transaction: &Transaction<'_>, seals: &Seals, authorization: &Authorization, until: Timestamp) -> Result<(), Fault> {
     let Request { destination, scope, challenge } = &authorization.request;
+    let state = destination.state.as_ref().map(|state| seals.seal(place(&authorization.id), state.as_bytes()));
     transaction.prepare_cached(INSERT)?.execute(params![
         authorization.id,
         authorization.app,
         authorization.user,
         authorization.session,
         destination.redirect_uri,
-        destination.state,
+        state,
         scope,
         challenge.as_str(),
         until,
@@ -48,7 +50,7 @@ pub fn insert(transaction: &Transaction<'_>, authorization: &Authorization, unti
     Ok(())
 }
 
-/// Moves an authorization on to `stage`.
+/// Moves an authorization on to `stage`; its `state` has been taken along by the answer, and is kept no longer.
 pub fn move_to(transaction: &Transaction<'_>, id: Id, stage: &Stage) -> Result<(), Fault> {
     let now = transaction.now().wall;
     let (name, code, grant, until) = match stage {
@@ -65,16 +67,29 @@ pub fn move_to(transaction: &Transaction<'_>, id: Id, stage: &Stage) -> Result<(
 }
 
 /// The authorization with that id.
-pub fn by_id(connection: &Connection, id: Id) -> Result<Option<Authorization>, Fault> {
-    Ok(connection.prepare_cached(BY_ID)?.query_row([id], read).optional()?)
+pub fn by_id(connection: &Connection, seals: &Seals, id: Id) -> Result<Option<Authorization>, Fault> {
+    let row = connection.prepare_cached(BY_ID)?.query_row([id], read).optional()?;
+    row.map(|row| opened(row, seals)).transpose()
 }
 
 /// The authorization whose code has that digest, at whatever stage.
-pub fn by_code(connection: &Connection, code: Digest) -> Result<Option<Authorization>, Fault> {
-    Ok(connection.prepare_cached(BY_CODE)?.query_row([code], read).optional()?)
+pub fn by_code(connection: &Connection, seals: &Seals, code: Digest) -> Result<Option<Authorization>, Fault> {
+    let row = connection.prepare_cached(BY_CODE)?.query_row([code], read).optional()?;
+    row.map(|row| opened(row, seals)).transpose()
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Authorization> {
+const fn place(id: &Id) -> Place<'_> {
+    Place { table: "authorization", column: "state_sealed", row: id.as_bytes() }
+}
+
+/// The authorization of a row whose `state` is still sealed.
+fn opened((mut authorization, state): (Authorization, Option<Vec<u8>>), seals: &Seals) -> Result<Authorization, Fault> {
+    let state = state.map(|sealed| seals.open_text(place(&authorization.id), &sealed)).transpose()?;
+    authorization.request.destination.state = state.map(|state| state.expose_secret().to_owned());
+    Ok(authorization)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<(Authorization, Option<Vec<u8>>)> {
     let challenge: String = row.get(7)?;
     let stage = match row.get::<_, String>(8)?.as_str() {
         "pending" => Stage::Pending { until: row.get(11)? },
@@ -86,12 +101,51 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Authorization> {
     };
     let challenge: Challenge =
         challenge.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, Box::new(error)))?;
-    Ok(Authorization {
+    let authorization = Authorization {
         id: row.get(0)?,
         app: row.get(1)?,
         user: row.get(2)?,
         session: row.get(3)?,
-        request: Request { destination: Destination { redirect_uri: row.get(4)?, state: row.get(5)? }, scope: row.get(6)?, challenge },
+        request: Request { destination: Destination { redirect_uri: row.get(4)?, state: None }, scope: row.get(6)?, challenge },
         stage,
-    })
+    };
+    Ok((authorization, row.get(5)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sample::{app, linked, person};
+    use crate::store::temporary;
+
+    #[tokio::test]
+    async fn the_clients_state_is_sealed_and_gone_once_it_was_answered() {
+        let (_directory, store) = temporary();
+        linked(&store).await;
+        let id = Id::from_bytes([9; 16]);
+        let until = Timestamp::from_millis(4_000_000_000_000);
+        let destination = Destination { redirect_uri: "https://one.example/cb".to_owned(), state: Some("p2ph_of_the_client".to_owned()) };
+        let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().expect("a challenge");
+        let request = Request { destination, scope: app().scope, challenge };
+        let session = Digest::of("a session");
+        let asked = Authorization { id, app: app().id, user: person().id, session, request, stage: Stage::Pending { until } };
+        let (seals, put) = (store.seals().clone(), asked.clone());
+        store.write(move |transaction| insert(transaction, &seals, &put, until)).await.expect("written");
+        let kept = async || {
+            let seals = store.seals().clone();
+            let look = move |connection: &Connection| {
+                let sealed: Option<Vec<u8>> =
+                    connection.query_row("SELECT state_sealed FROM authorization WHERE id = ?1", [id], |row| row.get(0))?;
+                Ok((sealed, by_id(connection, &seals, id)?))
+            };
+            store.read(look).await.expect("read")
+        };
+        let (sealed, found) = kept().await;
+        let sealed = sealed.expect("a state");
+        assert!(!sealed.windows(5).any(|part| part == b"p2ph_"));
+        assert_eq!(found, Some(asked));
+        store.write(move |transaction| move_to(transaction, id, &Stage::Declined)).await.expect("written");
+        let (sealed, found) = kept().await;
+        assert_eq!((sealed, found.map(|found| found.request.destination.state)), (None, Some(None)));
+    }
 }

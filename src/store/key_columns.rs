@@ -31,6 +31,7 @@ pub(super) struct Column {
 
 /// Every column that holds sealed values (its name ends in `_sealed`) or keyed hashes (`_hash`). A migration that adds one adds its line here.
 pub(super) const COLUMNS: &[Column] = &[
+    sealed("authorization", "id", "state_sealed"),
     sealed("ob_app", "id", "client_secret_sealed"),
     sealed("peer", "id", "password_sealed"),
     sealed("held_token", "peer", "access_sealed"),

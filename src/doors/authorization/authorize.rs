@@ -146,7 +146,8 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, app: &
         stage: Stage::Pending { until },
     };
     let id = authorization.id.to_string();
-    let written = instance.store.write(move |transaction| authorization::insert(transaction, &authorization, until)).await;
+    let seals = instance.store.seals().clone();
+    let written = instance.store.write(move |transaction| authorization::insert(transaction, &seals, &authorization, until)).await;
     if written.is_err() {
         return unavailable(&config);
     }
@@ -187,8 +188,9 @@ async fn decided(
     let code = mint(Kind::Code, instance.random.as_ref());
     let digest = Digest::of(code.expose_secret());
     let (user_id, session, code_ttl) = (signed_in.user.id, signed_in.session.digest, config.tokens.code_ttl);
+    let seals = instance.store.seals().clone();
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(asked) = authorization::by_id(transaction, id)? else { return Ok(Err(Refusal::NotAsked)) };
+        let Some(asked) = authorization::by_id(transaction, &seals, id)? else { return Ok(Err(Refusal::NotAsked)) };
         let (app, person) = (ib_app::by_id(transaction, asked.app)?, user::by_id(transaction, user_id)?);
         let (Some(app), Some(person)) = (app, person) else { return Ok(Err(Refusal::NotAsked)) };
         let decider = Decider { user: user_id, session, may_approve: person.may(&app.tenant, APPROVE_LINKS) };

@@ -152,7 +152,7 @@ fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> 
 
 fn judge_code(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request: &CodeRequest) -> Result<Judged, Fault> {
     let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
-    let authorization = authorization::by_code(transaction, Digest::of(request.code.expose_secret()))?;
+    let authorization = authorization::by_code(transaction, &asked.seals, Digest::of(request.code.expose_secret()))?;
     let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh };
     let judgement = code::judge(authorization.as_ref(), app, request, materials, &policy, now);
     let mut judged = Judged {

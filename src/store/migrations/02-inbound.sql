@@ -58,7 +58,8 @@ CREATE TABLE authorization (
     -- The browser session that was asked, and that alone may answer.
     session      BLOB NOT NULL CHECK (length(session) = 32),
     redirect_uri TEXT NOT NULL,
-    state        TEXT,
+    -- What the client wants back with the answer, sealed: to the client it is a secret of the browser's.
+    state_sealed BLOB,
     scope        TEXT NOT NULL,
     challenge    TEXT NOT NULL,
     epoch        INTEGER NOT NULL,

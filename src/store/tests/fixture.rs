@@ -20,7 +20,7 @@ const ROWS: &str = "
         '[\"authorization_code\",\"refresh_token\"]', 'p2pi', NULL, NULL, 0, 1000);
     INSERT INTO client_secret VALUES (:id, :id, :hash, 1000, NULL, NULL);
     INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999);
-    INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', 'x', 'p2pi',
+    INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', :state, 'p2pi',
         'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL);
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
     INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, 253402300799999);
@@ -66,6 +66,7 @@ async fn fill(store: &Store) {
                 ":digest": digest,
                 ":hash": seals.hash("client secret", &id, b"a secret of the fixture"),
                 ":repeat": seals.seal_bound(repeat, &[b"token"], b"an answer of the fixture"),
+                ":state": sealed("authorization", "state_sealed"),
                 ":secret": sealed("ob_app", "client_secret_sealed"),
                 ":access": sealed("held_token", "access_sealed"),
                 ":refresh": sealed("held_token", "refresh_sealed"),
