@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::world::World;
 use crate::world::hostile::{Endpoint, Fault};
 use crate::world::patience::eventually;
@@ -93,6 +95,19 @@ async fn a_peer_that_gives_the_same_tokens_again_or_less_than_asked_stays_linked
     scene.passes_until_refreshes(Duration::from_secs(60), 2).await;
     let peer = eventually("the new scope", async || Some(scene.peer().await).filter(|peer| peer["token"]["scope"] == "less")).await;
     assert_eq!(peer["state"], "linked", "{peer}");
+}
+
+#[tokio::test]
+async fn calls_that_maintenance_holds_back_say_when_it_ends() {
+    let (world, _) = World::linked().await;
+    for (until, retry_after) in [("10m", "600"), ("2h", "3600")] {
+        world.alpha.acts("peer", "beta", "maintenance", json!({ "until": until })).await;
+        let answer = world.alpha.calls(&world.beta, "/orders").await;
+        let told = (answer.status(), answer.header("p2pi-error"), answer.header("retry-after"));
+        assert_eq!(told, (503, Some("peer_maintenance"), Some(retry_after)), "{}", answer.text());
+    }
+    world.alpha.acts("peer", "beta", "maintenance", json!({ "until": "off" })).await;
+    assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
 }
 
 /// Sends a request at the relay, with its Host filled in.

@@ -285,12 +285,15 @@ impl Link {
 /// What `Retry-After` says at least.
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
+/// What `Retry-After` says at most: maintenance is over sooner than planned, too.
+const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
+
 impl From<Standing> for LinkRefusal {
     fn from(standing: Standing) -> Self {
         match standing {
             Standing::NotLinked => Self::NotLinked,
             Standing::RelinkRequired => Self::RelinkRequired,
-            Standing::Maintenance { ends_in } => Self::Maintenance { retry_after: ends_in.min(plan::ASK_AGAIN).max(SHORTEST_RETRY) },
+            Standing::Maintenance { ends_in } => Self::Maintenance { retry_after: ends_in.clamp(SHORTEST_RETRY, LONGEST_RETRY) },
         }
     }
 }
