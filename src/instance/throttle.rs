@@ -1,55 +1,124 @@
 //! Guessing is slowed: failed authentications per client or user and address. Only failures count, so who knows the secret never waits
 //! for anybody at another address.
 //!
-//! GCRA: per key one point of boot time, at which its failures will have drained away.
+//! GCRA: per key one point of boot time, at which its failures will have drained away. An attempt takes its place before the secret is
+//! looked at and gives it back unless it fails; so guesses that are made at the same time are counted against each other. Where only
+//! attempts under way fill the places, and not failures, the next one waits for them.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quick_cache::sync::Cache;
+use quick_cache::unsync::Cache;
+use tokio::sync::Notify;
 
+use crate::clock::Clock;
 use crate::config::Rate;
 use crate::secret::Digest;
 
-/// Keys in memory at most; the least used go first.
-const MOST: usize = 16 * 1024;
+/// Keys in memory at most; the least used go first. Many more than one address has, so it cannot push out its own failures.
+const MOST: usize = 64 * 1024;
+/// The keys of one address. Names share them: whoever invents names takes no more room than this.
+const KEYS_OF_AN_ADDRESS: u16 = 4096;
 
-/// The failed authentications of late.
+/// The failed authentications of late. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Throttle(Arc<Shared>);
+
 #[derive(Debug)]
-pub struct Throttle {
-    drained_at: Cache<Digest, Duration>,
+struct Shared {
+    levels: Mutex<Cache<Attempt, Level>>,
+    settled: Notify,
 }
 
-/// Who fails.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt(Digest);
+/// Who tries, as far as it is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt {
+    from: Option<IpAddr>,
+    name: u16,
+}
+
+/// What stands against the next attempt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    drained_at: Duration,
+    under_way: u32,
+}
+
+/// An attempt that is under way. Dropped, it has not failed.
+#[derive(Debug)]
+pub struct Trial {
+    throttle: Throttle,
+    attempts: BTreeSet<Attempt>,
+}
+
+/// Why an attempt does not begin.
+enum NotNow {
+    /// Too many failed; not before this long.
+    Failures(Duration),
+    /// Others are under way, whose outcome decides.
+    Others,
+}
 
 impl Attempt {
-    /// An attempt to be `name`, which is of some `kind`, from an address.
+    /// An attempt to be `name`, which is of some `kind`, from an address. Whoever has an IPv6 address has the whole /64 of it.
     pub fn new(kind: &str, name: &str, from: Option<IpAddr>) -> Self {
-        let from = from.map(|address| address.to_canonical().to_string()).unwrap_or_default();
-        Self(Digest::of(&format!("{kind}\n{from}\n{name}")))
+        let from = from.map(|address| match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address => address,
+        });
+        let [first, second, ..] = *Digest::of(&format!("{kind}\n{name}")).as_bytes();
+        Self { from, name: u16::from_be_bytes([first, second]) % KEYS_OF_AN_ADDRESS }
     }
 }
 
 impl Throttle {
     /// Nobody has failed.
     pub fn new() -> Self {
-        Self { drained_at: Cache::new(MOST) }
+        Self(Arc::new(Shared { levels: Mutex::new(Cache::new(MOST)), settled: Notify::new() }))
     }
 
-    /// How long an attempt has to wait at boot time `now`; nothing when it may be made.
-    pub fn wait(&self, attempt: Attempt, rate: Rate, now: Duration) -> Option<Duration> {
-        let level = self.drained_at.get(&attempt.0)?.saturating_sub(now);
-        let wait = level.saturating_sub(rate.per.saturating_sub(interval(rate)));
-        (!wait.is_zero()).then_some(wait)
+    /// Begins an attempt to be any of `attempts`, as soon as those under way leave room for it.
+    ///
+    /// # Errors
+    /// How long to wait, when too many have failed.
+    pub async fn begin(&self, attempts: impl IntoIterator<Item = Attempt>, rate: Rate, clock: &dyn Clock) -> Result<Trial, Duration> {
+        let attempts: BTreeSet<Attempt> = attempts.into_iter().collect();
+        loop {
+            let settled = self.0.settled.notified();
+            match self.try_take(&attempts, rate, clock) {
+                Ok(()) => return Ok(Trial { throttle: self.clone(), attempts }),
+                Err(NotNow::Failures(wait)) => return Err(wait),
+                Err(NotNow::Others) => settled.await,
+            }
+        }
     }
 
-    /// An attempt failed at boot time `now`.
-    pub fn failed(&self, attempt: Attempt, rate: Rate, now: Duration) {
-        let drained_at = self.drained_at.get(&attempt.0).unwrap_or_default().max(now).saturating_add(interval(rate));
-        // No more than is needed to be full: who goes on trying does not wait longer for it.
-        self.drained_at.insert(attempt.0, drained_at.min(now.saturating_add(rate.per)));
+    /// A place for each of `attempts`, or for none.
+    fn try_take(&self, attempts: &BTreeSet<Attempt>, rate: Rate, clock: &dyn Clock) -> Result<(), NotNow> {
+        let mut levels = self.levels();
+        let now = clock.now().boot;
+        let room = rate.per.saturating_sub(interval(rate));
+        for level in attempts.iter().filter_map(|attempt| levels.get(attempt)) {
+            let failures = level.drained_at.saturating_sub(now);
+            let wait = failures.saturating_sub(room);
+            if !wait.is_zero() {
+                return Err(NotNow::Failures(wait));
+            }
+            if failures.saturating_add(interval(rate).saturating_mul(level.under_way)) > room {
+                return Err(NotNow::Others);
+            }
+        }
+        for attempt in attempts {
+            let level = levels.get(attempt).copied().unwrap_or_default();
+            levels.insert(*attempt, Level { under_way: level.under_way.saturating_add(1), ..level });
+        }
+        Ok(())
+    }
+
+    fn levels(&self) -> MutexGuard<'_, Cache<Attempt, Level>> {
+        self.0.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,33 +128,139 @@ impl Default for Throttle {
     }
 }
 
+impl Trial {
+    /// The attempt has failed.
+    pub fn failed(self, rate: Rate, clock: &dyn Clock) {
+        let mut levels = self.throttle.levels();
+        let now = clock.now().boot;
+        for attempt in &self.attempts {
+            let level = levels.get(attempt).copied().unwrap_or_default();
+            // Never beyond full, so that nobody waits longer for having gone on; never lower than it was.
+            let drained_at =
+                level.drained_at.max(now).saturating_add(interval(rate)).min(now.saturating_add(rate.per)).max(level.drained_at);
+            levels.insert(*attempt, Level { drained_at, ..level });
+        }
+        // Given up behind the lock, by `Drop`.
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        let mut levels = self.throttle.levels();
+        for attempt in &self.attempts {
+            if let Some(level) = levels.get(attempt).copied() {
+                levels.insert(*attempt, Level { under_way: level.under_way.saturating_sub(1), ..level });
+            }
+        }
+        drop(levels);
+        self.throttle.0.settled.notify_waiters();
+    }
+}
+
 fn interval(rate: Rate) -> Duration {
     rate.per / rate.count.max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::clock::{BootId, Moment, Timestamp};
+
+    const RATE: Rate = Rate { count: 3, per: Duration::from_secs(60) };
+
+    #[derive(Debug)]
+    struct At(u64);
+
+    impl Clock for At {
+        fn now(&self) -> Moment {
+            Moment { wall: Timestamp::from_millis(0), boot: Duration::from_secs(self.0), boot_id: BootId(1) }
+        }
+
+        fn sleep(&self, _: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn client(name: &str, from: &str) -> Attempt {
+        Attempt::new("client", name, Some(from.parse().expect("an address")))
+    }
+
+    fn begin(throttle: &Throttle, attempt: Attempt, at: u64) -> Option<Result<Trial, u64>> {
+        throttle.begin([attempt], RATE, &At(at)).now_or_never().map(|begun| begun.map_err(|wait| wait.as_secs()))
+    }
+
+    fn fail(throttle: &Throttle, attempt: Attempt, at: u64) -> Result<(), u64> {
+        begin(throttle, attempt, at).expect("nothing is under way").map(|trial| trial.failed(RATE, &At(at)))
+    }
 
     #[test]
     fn t3_a13_only_failures_count_and_only_for_their_name_and_address() {
-        let rate = Rate { count: 3, per: Duration::from_secs(60) };
-        let throttle = Throttle::new();
-        let at = Duration::from_secs;
-        let here = Attempt::new("client", "one", Some([192, 0, 2, 1].into()));
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
         for second in 0..3 {
-            assert_eq!(throttle.wait(here, rate, at(second)), None);
-            throttle.failed(here, rate, at(second));
+            for _ in 0..100 {
+                assert!(matches!(begin(&throttle, here, second), Some(Ok(_))), "what does not fail does not count");
+            }
+            assert_eq!(fail(&throttle, here, second), Ok(()));
         }
-        assert_eq!(throttle.wait(here, rate, at(2)), Some(at(18)));
-        assert_eq!(throttle.wait(here, rate, at(20)), None);
-        for other in [Attempt::new("client", "one", Some([192, 0, 2, 2].into())), Attempt::new("user", "one", Some([192, 0, 2, 1].into()))]
-        {
-            assert_eq!(throttle.wait(other, rate, at(2)), None);
+        assert_eq!(fail(&throttle, here, 2), Err(18));
+        for other in [client("one", "192.0.2.2"), client("two", "192.0.2.1"), Attempt::new("user", "one", here.from)] {
+            assert_eq!(fail(&throttle, other, 2), Ok(()));
         }
-        for _ in 0..100 {
-            throttle.failed(here, rate, at(30));
+        assert_eq!(fail(&throttle, here, 20), Ok(()));
+        assert_eq!(fail(&throttle, here, 20), Err(20));
+        assert_eq!(fail(&throttle, here, 1), Err(39), "a clock that was read earlier lowers nothing");
+    }
+
+    #[test]
+    fn t3_a13_guesses_at_the_same_time_are_counted_against_each_other() {
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
+        let mut under_way: Vec<Trial> = (0..3).map(|_| begin(&throttle, here, 0).expect("room").expect("no failures")).collect();
+        assert!(begin(&throttle, here, 0).is_none(), "the fourth waits for what becomes of the three");
+        assert!(begin(&throttle, client("one", "192.0.2.2"), 0).is_some(), "but not at another address");
+        drop(under_way.pop());
+        let fourth = begin(&throttle, here, 0).expect("a place was given back").expect("no failures");
+        under_way.push(fourth);
+        for trial in under_way {
+            trial.failed(RATE, &At(0));
         }
-        assert_eq!(throttle.wait(here, rate, at(30)), Some(at(20)), "more failures do not add up");
+        assert_eq!(fail(&throttle, here, 0), Err(20));
+    }
+
+    #[tokio::test]
+    async fn t3_a13_of_many_parallel_guesses_no_more_than_the_limit_are_judged() {
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
+        let guesses = (0..64).map(|_| async {
+            let Ok(trial) = throttle.begin([here], RATE, &At(0)).await else { return 0 };
+            tokio::task::yield_now().await;
+            trial.failed(RATE, &At(0));
+            1
+        });
+        assert_eq!(futures_util::future::join_all(guesses).await.into_iter().sum::<u32>(), RATE.count);
+    }
+
+    #[tokio::test]
+    async fn many_parallel_successes_all_have_their_turn() {
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
+        let successes = (0..64).map(|_| async {
+            let trial = throttle.begin([here, here], RATE, &At(0)).await;
+            tokio::task::yield_now().await;
+            trial.is_ok()
+        });
+        assert!(futures_util::future::join_all(successes).await.into_iter().all(|is_ok| is_ok));
+    }
+
+    #[test]
+    fn t3_a13_an_ipv6_network_is_one_address_and_invented_names_push_nothing_out() {
+        let (throttle, here) = (Throttle::new(), client("one", "2001:db8::1"));
+        for host in ["2001:db8::2", "2001:db8::3:0:0:1", "2001:db8::ffff:1:2:3"] {
+            assert_eq!(fail(&throttle, client("one", host), 0), Ok(()), "{host}");
+        }
+        assert!(matches!(begin(&throttle, client("one", "2001:db8:0:1::1"), 0), Some(Ok(_))));
+        for name in 0..40_000 {
+            let _ = fail(&throttle, client(&name.to_string(), "2001:db8::1"), 0);
+        }
+        assert_eq!(fail(&throttle, here, 0), Err(20));
     }
 }

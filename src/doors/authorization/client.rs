@@ -16,7 +16,7 @@ use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::instance::Instance;
-use crate::instance::throttle::Attempt;
+use crate::instance::throttle::{Attempt, Trial};
 use crate::net::connection::Connection;
 use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::error::{Code, WireError};
@@ -33,8 +33,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
 #[derive(Debug)]
 pub(super) struct ClientRequest {
     instance: Arc<Instance>,
-    /// Who it claims to come from, most likely first.
-    claimed: Vec<Attempt>,
+    /// Its attempt to be the client that it claims to be, until it is over.
+    trial: Option<Trial>,
     /// Names it in the log and in the answer.
     pub(super) id: Id,
     /// When its first byte arrived.
@@ -103,25 +103,20 @@ impl ClientRequest {
         let id = Id::new(now.wall, instance.random.as_ref());
         let config = instance.config();
         let (parts, body) = request.into_parts();
-        let mut this = Self { instance: Arc::clone(instance), claimed: Vec::new(), id, arrived, from: address(&parts, &config) };
+        let mut this = Self { instance: Arc::clone(instance), trial: None, id, arrived, from: address(&parts, &config) };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
-        let form =
-            tokio::time::timeout(longest.saturating_sub(under_way), form::read(Request::from_parts(parts, body), config.limits.form_bytes))
-                .await;
-        let read = || {
-            let (parts, form) = form.map_err(|_| ClientError::TooSlow)??;
+        let read = async {
+            let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
             if has_query {
                 return Err(ClientError::Query);
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
-            this.claimed.extend(presented.readings.iter().map(|reading| Attempt::new("client", &reading.client_id, this.from)));
-            let wait = this.claimed.iter().find_map(|attempt| instance.failures.wait(*attempt, config.limits.auth_failures, now.boot));
-            match wait {
-                Some(wait) => Err(ClientError::TooManyFailures(wait)),
-                None => Ok((form, presented)),
-            }
+            let attempts = presented.readings.iter().map(|reading| Attempt::new("client", &reading.client_id, this.from));
+            let trial = instance.failures.begin(attempts, config.limits.auth_failures, instance.clock.as_ref()).await;
+            this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
+            Ok((form, presented))
         };
-        let read = read();
+        let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
     }
 
@@ -131,12 +126,11 @@ impl ClientRequest {
     }
 
     /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
-    pub(super) fn refuse(&self, error: &ClientError) -> Response {
+    pub(super) fn refuse(mut self, error: &ClientError) -> Response {
         let wire = error.wire();
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
-        if let ClientError::UnknownClient = error {
-            let (rate, now) = (self.instance.config().limits.auth_failures, self.instance.clock.now().boot);
-            self.claimed.iter().for_each(|attempt| self.instance.failures.failed(*attempt, rate, now));
+        if let (ClientError::UnknownClient, Some(trial)) = (error, self.trial.take()) {
+            trial.failed(self.instance.config().limits.auth_failures, self.instance.clock.as_ref());
         }
         match error {
             ClientError::Store(_) => tracing::warn!(%request_id, address, reason, "a client's request was not judged"),

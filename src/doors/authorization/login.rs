@@ -56,12 +56,15 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     };
     let from = address(&parts, &config);
     let (attempt, rate) = (Attempt::new("user", login, from), config.limits.auth_failures);
-    if let Some(wait) = instance.failures.wait(attempt, rate, instance.clock.now().boot) {
-        let problem = format!("Too many attempts failed. Try again in {} seconds.", wait.as_secs() + 1);
-        let mut response = ask(&instance, visitor, next, login, StatusCode::TOO_MANY_REQUESTS, Some(&problem)).await;
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-        return response;
-    }
+    let trial = match instance.failures.begin([attempt], rate, instance.clock.as_ref()).await {
+        Ok(trial) => trial,
+        Err(wait) => {
+            let problem = format!("Too many attempts failed. Try again in {} seconds.", wait.as_secs() + 1);
+            let mut response = ask(&instance, visitor, next, login, StatusCode::TOO_MANY_REQUESTS, Some(&problem)).await;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            return response;
+        }
+    };
     let named = login.to_owned();
     let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
     let hash = found.as_ref().and_then(|user| user.password.clone());
@@ -72,7 +75,7 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let Some(user) = found.filter(|_| is_right) else {
         // What was typed is not logged: people type passwords into the wrong field.
         tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
-        instance.failures.failed(attempt, rate, instance.clock.now().boot);
+        trial.failed(rate, instance.clock.as_ref());
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
     let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };
