@@ -30,6 +30,9 @@ pub enum NotRegistrable {
     /// `user@`, which is good for nothing but to deceive.
     #[error("has a user name or password")]
     UserInfo,
+    /// A host with characters that have a meaning elsewhere: the origin stands in our pages' Content-Security-Policy.
+    #[error("has a host that is neither an address nor made of letters, digits, `.`, `-` and `_`")]
+    Host,
     /// Beyond 2048 characters.
     #[error("longer than 2048 characters")]
     TooLong,
@@ -57,6 +60,9 @@ impl RedirectUri {
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(NotRegistrable::UserInfo);
+        }
+        if !has_plain_host(&url) {
+            return Err(NotRegistrable::Host);
         }
         if !text.get(url.scheme().len()..).is_some_and(|rest| rest.starts_with("://")) {
             return Err(NotRegistrable::NotAbsolute);
@@ -109,6 +115,16 @@ fn without_port(text: &str) -> Option<(&str, &str)> {
     is_port.then(|| (&text[..host_end], &text[end..]))
 }
 
+/// Whether the host of `url` is an address or a name of letters, digits, `.`, `-` and `_`. URLs allow more, such as `;`, `,` and `*`, which
+/// no DNS name of a server has.
+pub fn has_plain_host(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
+        None => false,
+    }
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -150,6 +166,12 @@ mod tests {
             ("data:text/html,x", NotRegistrable::Scheme),
             ("com.example.app:/cb", NotRegistrable::Scheme),
             ("https://user@one.example/cb", NotRegistrable::UserInfo),
+            ("https://a;script-src/cb", NotRegistrable::Host),
+            ("https://*,x/cb", NotRegistrable::Host),
+            ("https://*/cb", NotRegistrable::Host),
+            ("https://*.one.example/cb", NotRegistrable::Host),
+            ("https://'self'/cb", NotRegistrable::Host),
+            ("https://a%3Bscript-src/cb", NotRegistrable::Host),
             (&format!("https://one.example/{}", "a".repeat(2048)), NotRegistrable::TooLong),
         ] {
             assert_eq!(RedirectUri::register(wrong).map(|_| ()), Err(expected), "{wrong:?}");

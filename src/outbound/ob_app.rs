@@ -4,6 +4,7 @@ use url::{Host, Origin, Url};
 
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::redirect_uri::has_plain_host;
 use crate::oauth::scope::Scope;
 use crate::secret::SecretString;
 
@@ -99,6 +100,9 @@ pub enum UrlProblem {
     /// A token would travel in clear.
     #[error("expected https: plain http would show tokens to the network, and is accepted for loopback addresses only")]
     NotSecure,
+    /// Its host has characters that mean something else elsewhere: in the Content-Security-Policy of a page, for one.
+    #[error("expected a host that is an address, or made of letters, digits, `.`, `-` and `_`")]
+    Host,
     /// It has a fragment, a query, or a user name.
     #[error("expected a URL without query, fragment, user name and password")]
     Decorated,
@@ -115,6 +119,9 @@ pub fn endpoint_url(text: &str) -> Result<Url, UrlProblem> {
     let url = Url::parse(text).map_err(|_| UrlProblem::NotAUrl)?;
     if !url.has_host() {
         return Err(UrlProblem::NotAUrl);
+    }
+    if !has_plain_host(&url) {
+        return Err(UrlProblem::Host);
     }
     if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(UrlProblem::Decorated);
@@ -162,6 +169,9 @@ mod tests {
             ("javascript:alert(1)", UrlProblem::NotAUrl),
             ("http://two.example.com", UrlProblem::NotSecure),
             ("http://10.0.0.1", UrlProblem::NotSecure),
+            ("https://a;script-src/", UrlProblem::Host),
+            ("https://*,x/", UrlProblem::Host),
+            ("https://*.example.com/", UrlProblem::Host),
             ("https://two.example.com/?a=b", UrlProblem::Decorated),
             ("https://two.example.com/#top", UrlProblem::Decorated),
             ("https://me:secret@two.example.com", UrlProblem::Decorated),

@@ -107,7 +107,7 @@ pub struct Message<'a> {
 pub fn page(status: StatusCode, template: &impl Template, form_targets: &[&str]) -> Response<String> {
     let html = template.render().expect("a template that compiles renders into a String");
     let mut form_action = String::from("'self'");
-    for target in form_targets {
+    for target in form_targets.iter().filter(|target| is_plain_source(target)) {
         form_action.push(' ');
         form_action.push_str(target);
     }
@@ -128,6 +128,13 @@ pub fn page(status: StatusCode, template: &impl Template, form_targets: &[&str])
     response
 }
 
+/// Whether `origin` is one source in a Content-Security-Policy and nothing more: no wildcard, no keyword, no other directive.
+fn is_plain_source(origin: &str) -> bool {
+    let Some(("https" | "http", rest)) = origin.split_once("://") else { return false };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !rest.is_empty() && rest.bytes().all(is_plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +153,29 @@ mod tests {
         assert_eq!((value(header::X_FRAME_OPTIONS), value(header::REFERRER_POLICY)), ("DENY", "same-origin"));
         assert_eq!(value(header::CACHE_CONTROL), "no-store");
         assert!(!page.body().contains("<script>") && !page.body().contains("<b>"));
+    }
+
+    #[test]
+    fn a9_what_is_no_plain_origin_does_not_get_into_the_policy() {
+        let message = Message { instance: "two", title: "t", paragraphs: &[], reference: None };
+        let wrong = [
+            "https://*",
+            "https://a;script-src",
+            "https://*,x",
+            "https://a b",
+            "'unsafe-inline'",
+            "null",
+            "data:",
+            "https:",
+            "https://",
+            "*",
+        ];
+        let right = ["https://one.example:7443", "http://127.0.0.1:1", "http://[::1]:2"];
+        let page = page(StatusCode::OK, &message, &[&wrong[..], &right[..]].concat());
+        let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("ASCII");
+        let form_action = policy.split("; ").find_map(|directive| directive.strip_prefix("form-action ")).expect("there is one");
+        assert_eq!(form_action, format!("'self' {}", right.join(" ")));
+        assert_eq!(policy.split(';').count(), 5, "{policy}");
     }
 
     #[test]
