@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::oauth::visible::is_hidden;
+
 /// One thing that is wrong, with where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
@@ -15,7 +17,7 @@ pub struct Problem {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The key with its tables, as in `limits.drain`, or `route[2].path`.
+    /// The key with its tables, as in `limits.drain`, or `route[2].path`; control characters are escaped.
     pub key: String,
     /// What is there.
     pub found: String,
@@ -40,9 +42,9 @@ impl Problem {
             file: file.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            key,
-            found,
-            expected,
+            key: escaped(key),
+            found: escaped(found),
+            expected: escaped(expected),
             span: start..end,
             text: Arc::clone(text),
         }
@@ -112,6 +114,14 @@ impl fmt::Display for Problems {
         }
         Ok(())
     }
+}
+
+/// `text` with what a terminal would obey, and what it would not show, escaped.
+fn escaped(text: String) -> String {
+    if !text.contains(is_hidden) {
+        return text;
+    }
+    text.chars().map(|character| if is_hidden(character) { character.escape_unicode().to_string() } else { character.into() }).collect()
 }
 
 /// The last character boundary at or before `index`.

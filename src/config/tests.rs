@@ -122,6 +122,7 @@ fn each_single_value_is_checked() {
         ("[limits]\nauth_failures = \"20/fortnight\"", "expected a rate such as \"20/min\""),
         ("[limits]\nauth_failures = \"0/min\"", "limits.auth_failures: found \"0/min\""),
         ("[limits]\nnothing = 1", "limits.nothing: found an unknown key, expected one of header_bytes, form_bytes"),
+        ("\"a\\u001b[2Jb\\u202e\" = 1", r"a\u{1b}[2Jb\u{202e}: found an unknown key"),
         ("[nothing]", "nothing: found an unknown key, expected one of instance, public"),
         ("limits = 5", "public.limits: found an unknown key, expected one of listen, tls"),
         ("[[tokens]]\naccess_ttl = \"1h\"", "tokens: found a list, expected a table, as in [tokens]"),

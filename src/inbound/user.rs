@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::password::PasswordHash;
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::visible::is_hidden;
 use crate::secret::Digest;
 
 /// Holds every permission in its tenant.
@@ -43,7 +44,9 @@ impl User {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUser {
     /// The login is empty, too long, or has characters that HTTP Basic or a log line could not carry.
-    #[error("found the login {0:?}, expected 1 to 128 characters without spaces, control characters and colons")]
+    #[error(
+        "found the login {0:?}, expected 1 to 128 characters without spaces, colons, and characters that do not show or turn the text around them"
+    )]
     Login(String),
     /// There is no such permission.
     #[error("found the permission {0:?}, expected {list}", list = permissions_in_words())]
@@ -55,7 +58,7 @@ pub enum BadUser {
 /// # Errors
 /// [`BadUser::Login`]
 pub fn check_login(login: &str) -> Result<(), BadUser> {
-    let is_good = |character: char| !character.is_whitespace() && !character.is_control() && character != ':';
+    let is_good = |character: char| !character.is_whitespace() && !is_hidden(character) && character != ':';
     if (1..=128).contains(&login.chars().count()) && login.chars().all(is_good) { Ok(()) } else { Err(BadUser::Login(login.to_owned())) }
 }
 
@@ -111,7 +114,7 @@ mod tests {
         for login in ["ops@two.example.com", "jürgen", "a"] {
             assert_eq!(check_login(login), Ok(()));
         }
-        for login in ["", "a b", "a:b", "a\n", &"x".repeat(129)] {
+        for login in ["", "a b", "a:b", "a\n", "a\u{202e}b", "a\u{200b}b", "\u{feff}a", "a\u{ad}", &"x".repeat(129)] {
             assert!(check_login(login).is_err(), "{login:?}");
         }
         for permission in ["admin", "links.approve", "peers.call", "tenants.oauth_clients.get", "ib_apps.read_secret", "grants.delete"] {

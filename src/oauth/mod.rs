@@ -11,3 +11,4 @@ pub mod scope;
 pub mod token;
 pub mod token_reply;
 pub mod token_request;
+pub mod visible;

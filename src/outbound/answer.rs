@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::plan;
 use crate::oauth::scope::Scope;
+use crate::oauth::visible::is_hidden;
 use crate::secret::{ExposeSecret, SecretString};
 
 /// What came of a token request.
@@ -172,9 +173,9 @@ pub(super) fn refused(error: &StandardErrorResponse<BasicErrorResponseType>) -> 
     }
 }
 
-/// A peer's text as it may be shown: no control characters, cut at 200.
+/// A peer's text as it may be shown: without what does not show or turns the text around it, cut at 200.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(200).collect()
+    text.chars().filter(|&character| !is_hidden(character)).take(200).collect()
 }
 
 /// The one way to write a refusal for people: its code, and what the peer said of it.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::ob_app::{self, UrlProblem};
+use crate::oauth::visible::is_hidden;
 
 /// What is known of an authorization server. Stored, so that a refresh works at start while the document cannot be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +125,7 @@ const MOST_WORDS: usize = 500;
 const LONGEST: usize = 200;
 
 fn shortened(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(LONGEST).collect()
+    text.chars().filter(|&character| !is_hidden(character)).take(LONGEST).collect()
 }
 
 fn endpoint_of(member: &'static str, found: &str) -> Result<Url, MetadataProblem> {

@@ -221,7 +221,7 @@ fn bad_user(error: BadUser) -> AdminError {
         BadUser::Login(login) => AdminError::bad_attribute(
             "the login",
             format!("{login:?}"),
-            "1 to 128 characters without spaces, control characters and colons",
+            "1 to 128 characters without spaces, colons, and characters that do not show or turn the text around them",
         ),
         BadUser::Permission(permission) => {
             AdminError::bad_attribute("the permission", format!("{permission:?}"), user::permissions_in_words())
