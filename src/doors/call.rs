@@ -70,14 +70,44 @@ pub(super) fn never_forwarded(allow: HeaderValue) -> Refusal {
     Refusal::new(Code::MethodNotAllowed, "TRACE, and CONNECT to anything but a WebSocket, are not forwarded").with(header::ALLOW, allow)
 }
 
-/// An HTTP/1.1 request names its host exactly once (RFC 9112 §3.2), and whoever reads it later must not find another.
-pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+/// Refuses what whoever reads the request later could understand in another way: its host, and where its body ends.
+pub(super) fn check_head<B>(request: &Request<B>) -> Result<(), Refusal> {
+    check_host(request)?;
+    check_codings(request.headers())
+}
+
+/// An HTTP/1.1 request names its host exactly once (RFC 9112 §3.2). Where a request has an authority, as in HTTP/2, `Host` must be the
+/// same (RFC 9113 §8.3.1), and neither has a user name.
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let is_fine = match request.version() {
         Version::HTTP_11 => hosts.next().is_some() && hosts.next().is_none(),
         _ => hosts.next().is_none() || hosts.next().is_none(),
     };
-    if is_fine { Ok(()) } else { Err(Refusal::new(Code::BadRequest, "an HTTP/1.1 request has exactly one Host header")) }
+    if !is_fine {
+        return Err(Refusal::new(Code::BadRequest, "an HTTP/1.1 request has exactly one Host header"));
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    if [authority, host].into_iter().flatten().any(|name| name.contains(&b'@')) {
+        return Err(Refusal::new(Code::BadRequest, "the request's host has a user name; send host and port alone"));
+    }
+    match (authority, host) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            Err(Refusal::new(Code::BadRequest, "the request's :authority and its Host header differ; send one of them"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `chunked` is all that is undone here; a body in any other transfer coding would be passed on as what it is not (RFC 9112 §6.1).
+fn check_codings(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::new(Code::BadRequest, "the only transfer coding that is taken is chunked, once")),
+    }
 }
 
 /// The length that a request announces for its body.
@@ -217,5 +247,44 @@ mod tests {
         assert!(request(Version::HTTP_10, &[]));
         assert!(request(Version::HTTP_2, &[]));
         assert!(!request(Version::HTTP_2, &["a", "b"]));
+    }
+
+    #[test]
+    fn g5_a_request_has_one_host_in_all_its_places_and_no_user_name() {
+        let request = |authority: &str, host: Option<&'static str>| {
+            let mut request = Request::new(());
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = format!("https://{authority}/p2pi").parse().expect("a URI");
+            request.headers_mut().extend(host.map(|host| (header::HOST, HeaderValue::from_static(host))));
+            check_host(&request).is_ok()
+        };
+        assert!(request("two.example:7443", None));
+        assert!(request("two.example:7443", Some("Two.Example:7443")));
+        for (authority, host) in [
+            ("two.example", Some("other.example")),
+            ("two.example:7443", Some("two.example")),
+            ("two.example", Some("")),
+            ("user@two.example", None),
+            ("user:password@two.example", None),
+            ("user@two.example", Some("user@two.example")),
+        ] {
+            assert!(!request(authority, host), "{authority} {host:?}");
+        }
+    }
+
+    #[test]
+    fn g5_no_transfer_coding_but_chunked_is_taken() {
+        let takes = |codings: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for coding in codings {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(coding));
+            }
+            check_codings(&headers).is_ok()
+        };
+        assert!(takes(&[]) && takes(&["chunked"]) && takes(&["Chunked"]));
+        for refused in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["chunked, chunked"], &["identity"], &[""]]
+        {
+            assert!(!takes(refused), "{refused:?}");
+        }
     }
 }

@@ -118,7 +118,7 @@ impl Gateway {
         if *method == Method::TRACE || *method == Method::CONNECT {
             return Err(call::never_forwarded(call::ALLOW));
         }
-        call::check_host(&request)?;
+        call::check_head(&request)?;
         let path = Path::of_request(request.uri(), request.version())?;
         if is_built_in(path.as_str(), &routes.config) {
             // It would have been taken as ours, had it not been written in another way.

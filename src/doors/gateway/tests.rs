@@ -251,9 +251,17 @@ async fn g4_the_application_hears_from_us_who_calls_and_nothing_from_the_caller(
 #[tokio::test]
 async fn g4_a_path_of_two_meanings_reaches_nobody_and_our_own_paths_are_ours() {
     let (world, application) = World::before_application("").await;
-    for path in
-        ["/p2pi/../x", "/p2pi/%2e%2e/x", "/p2pi//x", "/p2pi/a%2fb", "/p2pi/a%5cb", "/p2pi/%00", "/p2pi/%", "http://two.example/p2pi"]
-    {
+    for path in [
+        "/p2pi/../x",
+        "/p2pi/%2e%2e/x",
+        "/p2pi//x",
+        "/p2pi/a%2fb",
+        "/p2pi/a%5cb",
+        "/p2pi/%00",
+        "/p2pi/%",
+        "/p2pi/%c0%ae/x",
+        "http://two.example/p2pi",
+    ] {
         assert_eq!(world.gets(path, "").await.error(), (400, Some("bad_path")), "{path}");
     }
     for path in ["/oauth/token", "/link/x", "/login", "/.well-known/oauth-protected-resource/p2pi"] {
@@ -294,6 +302,10 @@ async fn g5_requests_that_frame_themselves_in_two_ways_do_not_smuggle() {
     ] {
         let answer = world.sends(&format!("POST /p2pi HTTP/1.1\r\n{authorization}{refused}{smuggled}")).await;
         assert_eq!(answer.status(), 400, "{refused:?}: {}", answer.0);
+    }
+    for coding in ["gzip, chunked", "gzip\r\ntransfer-encoding: chunked", "identity, chunked"] {
+        let call = format!("POST /p2pi HTTP/1.1\r\n{authorization}connection: close\r\ntransfer-encoding: {coding}\r\n\r\n0\r\n\r\n");
+        assert_eq!(world.sends(&call).await.error(), (400, Some("bad_request")), "{coding:?}");
     }
     assert_eq!(application.requests(), 0);
 

@@ -167,7 +167,7 @@ impl Relay {
         if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
             return Err(call::never_forwarded(call::ALLOW));
         }
-        call::check_host(request)?;
+        call::check_head(request)?;
         let path = Path::of_request(request.uri(), request.version())?;
         let caller = match bearer::presented(request.headers(), None) {
             Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| caller_unknown("the caller key is not one of ours"))?),
