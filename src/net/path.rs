@@ -3,6 +3,9 @@
 //! What a gateway matches and what the application behind it understands must be the same path, or a caller reaches what its scopes do
 //! not cover. So a path that two readers could understand in two ways is refused, not repaired; the one thing that is rewritten are
 //! percent-encoded unreserved characters, which mean the same decoded (RFC 3986 §6.2.2.2).
+//!
+//! Bytes beyond ASCII need not be UTF-8: there are applications whose paths are Latin-1. But overlong UTF-8 is refused, because a
+//! careless decoder makes dots and slashes of it (RFC 3629 §10).
 
 use std::borrow::Cow;
 
@@ -45,6 +48,9 @@ pub enum BadPath {
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits after it")]
     BadEscape,
+    /// `%c0%ae` and the like.
+    #[error("the path has a bad escape: an overlong UTF-8 sequence, such as `%c0%ae` for a dot; send the character itself")]
+    Overlong,
     /// `;` in a segment that decides on the route.
     #[error("the path has a `;` where it decides on the route")]
     ParameterInRoute,
@@ -171,6 +177,9 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
                 match value {
                     0x00..=0x1f | 0x7f => return Err(BadPath::ControlByte),
                     b'\\' => return Err(BadPath::Backslash),
+                    _ if is_overlong(value, bytes.get(at + 3).filter(|&&next| next == b'%').and_then(|_| escaped(bytes, at + 3))) => {
+                        return Err(BadPath::Overlong);
+                    }
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         let text = decoded.get_or_insert_with(|| String::with_capacity(path.len()));
                         text.push_str(&path[copied..at]);
@@ -194,6 +203,20 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
             Cow::Owned(text)
         }
     })
+}
+
+/// Whether `lead` and the escape after it begin a UTF-8 sequence that is longer than its character needs, of two to six bytes. `c0` and
+/// `c1` begin nothing else.
+fn is_overlong(lead: u8, next: Option<u8>) -> bool {
+    let next = next.unwrap_or_default();
+    match lead {
+        0xc0 | 0xc1 => true,
+        0xe0 => matches!(next, 0x80..=0x9f),
+        0xf0 => matches!(next, 0x80..=0x8f),
+        0xf8 => matches!(next, 0x80..=0x87),
+        0xfc => matches!(next, 0x80..=0x83),
+        _ => false,
+    }
 }
 
 /// The byte that the escape at `at` stands for.
@@ -244,7 +267,21 @@ mod tests {
 
     #[test]
     fn what_needs_no_change_is_borrowed() {
-        for path in ["/", "/orders", "/orders/", "/a/b%20c", "/a..b/.hidden/...", "/x;v=1/y", "/%C3%A4", "/a:b@c!$&'()*+,=", "/{x}|\"^`"] {
+        for path in [
+            "/",
+            "/orders",
+            "/orders/",
+            "/a/b%20c",
+            "/a..b/.hidden/...",
+            "/x;v=1/y",
+            "/%C3%A4",
+            "/a:b@c!$&'()*+,=",
+            "/{x}|\"^`",
+            "/%fcber",
+            "/%e0%a4%a4",
+            "/%f0%9f%98%80",
+            "/%ff%e0",
+        ] {
             let read = Path::read(path).expect(path);
             assert!(matches!(read.text, Cow::Borrowed(_)), "{path}");
             assert_eq!(read.as_str(), path);
@@ -298,6 +335,14 @@ mod tests {
             ("/%4g", BadPath::BadEscape),
             ("/%+1", BadPath::BadEscape),
             ("/%%41", BadPath::BadEscape),
+            ("/%c0%ae%c0%ae/a", BadPath::Overlong),
+            ("/%C0%AF", BadPath::Overlong),
+            ("/%c1%9c", BadPath::Overlong),
+            ("/%c0.", BadPath::Overlong),
+            ("/%e0%80%ae", BadPath::Overlong),
+            ("/%f0%80%80%ae", BadPath::Overlong),
+            ("/%f8%80%80%80%ae", BadPath::Overlong),
+            ("/%fc%80%80%80%80%ae", BadPath::Overlong),
         ] {
             assert_eq!(Path::read(sent), Err(expected), "{sent:?}");
         }
