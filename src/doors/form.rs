@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use zeroize::Zeroize;
 
+use super::call::announced_length;
 use crate::oauth::parameters::{Malformed, Parameters};
 
 /// Why a request carries no form that can be read.
@@ -42,6 +43,10 @@ pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), 
     if !is_form(&parts.headers) {
         return Err(NoForm::ContentType);
     }
+    // What announces itself as too long is not waited for.
+    if announced_length(&parts.headers).is_some_and(|length| length > most as u64) {
+        return Err(NoForm::TooLarge);
+    }
     let body = Limited::new(body, most)
         .collect()
         .await
@@ -73,6 +78,14 @@ mod tests {
         }
         let request = request.body(Body::from(body)).expect("a request");
         read(request, 16).await.map(|(_, form)| form).map_err(|error| error.status())
+    }
+
+    #[tokio::test]
+    async fn t1_a_form_that_announces_itself_as_too_long_is_not_waited_for() {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>());
+        let request = http::Request::post("/").header(CONTENT_TYPE, "application/x-www-form-urlencoded").header("content-length", "17");
+        let refused = read(request.body(body).expect("a request"), 16).await;
+        assert!(matches!(refused, Err(NoForm::TooLarge)));
     }
 
     #[tokio::test]
