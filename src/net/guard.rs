@@ -5,12 +5,27 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use url::{Host, Url};
+
 /// Whether `address` is an ordinary address of the internet: not loopback, private, link-local, multicast or reserved, nor an
 /// IPv6 form that leads to such an IPv4 address.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+/// Whether `url` says by itself that it may not be called: by an address, or as `localhost`. Other names are judged when they are resolved.
+pub fn is_plainly_private(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => !is_public_v4(address),
+        Some(Host::Ipv6(address)) => !is_public_v6(address),
+        None => true,
     }
 }
 
@@ -91,6 +106,18 @@ mod tests {
             "4000::1",
         ] {
             assert!(!is_public(address.parse().expect(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn c10_urls_are_judged_as_they_are_called() {
+        for private in
+            ["http://127.1", "http://0x7f.0.0.1", "https://[::ffff:7f00:1]:1/x", "https://LOCALHOST.", "https://a.localhost", "https://0/"]
+        {
+            assert!(is_plainly_private(&Url::parse(private).expect(private)), "{private}");
+        }
+        for other in ["https://two.example.com", "https://1.1.1.1", "https://localhost.example.com"] {
+            assert!(!is_plainly_private(&Url::parse(other).expect(other)), "{other}");
         }
     }
 

@@ -29,6 +29,8 @@ pub struct ObApp {
     pub server: Server,
     /// Authorities that the server's certificate may come from, PEM; without them the peer's trust counts.
     pub ca: Option<String>,
+    /// Somebody gave its URLs who does not rule the instance: they may not lead into a private network.
+    pub guarded: bool,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -25,6 +25,8 @@ pub struct Peer {
     pub auth: Auth,
     /// Whose certificates are believed, for this peer only.
     pub trust: PeerTrust,
+    /// Somebody gave its URLs who does not rule the instance: they may not lead into a private network.
+    pub guarded: bool,
     /// Until when calls are held back.
     pub maintenance: Option<Maintenance>,
     /// When it was made.
@@ -156,6 +158,7 @@ pub(crate) mod examples {
             scope: "p2pi".parse().expect("a scope"),
             server: Server::Issuer("https://two.example.com".to_owned()),
             ca: None,
+            guarded: false,
             created_at: Timestamp::from_millis(0),
         }
     }
@@ -170,6 +173,7 @@ pub(crate) mod examples {
             base_url: None,
             auth: Auth::OAuth { ob_app: id(1), user: None },
             trust: PeerTrust::default(),
+            guarded: false,
             maintenance: None,
             created_at: Timestamp::from_millis(0),
             generation: 1,

@@ -85,7 +85,7 @@ pub fn of_token(facts: &Facts, app: &ObApp, token: &SecretString, hint: Hint) ->
         peer: facts.peer.name.clone(),
         token: token.clone(),
         hint,
-        guarded: is_guarded(metadata, &endpoint),
+        guarded: app.guarded || is_guarded(metadata, &endpoint),
         client: Client::new(app, &metadata.token_endpoint, Some(metadata)),
         endpoint,
         trust: facts.server_trust(),

@@ -289,8 +289,9 @@ mod tests {
         let place = Place { table: "ob_app", column: "client_secret_sealed", row: &[7; 16] };
         let sealed = store.seals().seal(place, b"the secret");
         let fill = move |transaction: &Transaction<'_>| {
-            let sql = "INSERT INTO ob_app (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, created_at)
-                VALUES (?1, 'default', 'a', 'b', ?2, 'authorization_code', '', 'https://two.example.com', 0)";
+            let sql =
+                "INSERT INTO ob_app (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, guarded, created_at)
+                VALUES (?1, 'default', 'a', 'b', ?2, 'authorization_code', '', 'https://two.example.com', 0, 0)";
             Ok(transaction.execute(sql, params![place.row, sealed])?)
         };
         store.write(fill).await.expect("written");

@@ -10,13 +10,13 @@ use crate::secret::ExposeSecret;
 
 const TABLE: &str = "ob_app";
 const INSERT: &str = "INSERT INTO ob_app
-    (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (tenant, name) DO NOTHING";
+    (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at, guarded)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (tenant, name) DO NOTHING";
 const UPDATE: &str = "UPDATE ob_app SET name = ?2, client_id = ?3, client_secret_sealed = ?4, grant_type = ?5, scope = ?6, issuer = ?7,
-    authorize_url = ?8, token_url = ?9, ca = ?10 WHERE id = ?1";
+    authorize_url = ?8, token_url = ?9, ca = ?10, guarded = ?11 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM ob_app WHERE id = ?1";
 const SELECT: &str =
-    "SELECT id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at
+    "SELECT id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at, guarded
     FROM ob_app";
 
 /// Adds an app; false when its tenant has one of that name.
@@ -34,7 +34,8 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
         authorize_url,
         token_url,
         app.ca,
-        app.created_at
+        app.created_at,
+        app.guarded
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
 }
@@ -43,7 +44,19 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
 pub fn update(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Result<(), Fault> {
     let (issuer, authorize_url, token_url) = server_columns(app);
     let secret = sealed_secret(seals, app);
-    let row = params![app.id, app.name, app.client_id, secret, app.grant.as_str(), app.scope, issuer, authorize_url, token_url, app.ca];
+    let row = params![
+        app.id,
+        app.name,
+        app.client_id,
+        secret,
+        app.grant.as_str(),
+        app.scope,
+        issuer,
+        authorize_url,
+        token_url,
+        app.ca,
+        app.guarded
+    ];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
 }
@@ -118,6 +131,7 @@ fn read(row: &Row<'_>, seals: &Seals) -> Result<ObApp, Fault> {
         server,
         ca: row.get(10)?,
         created_at: row.get(11)?,
+        guarded: row.get(12)?,
     })
 }
 
@@ -137,6 +151,7 @@ mod tests {
                 let changed = ObApp {
                     server: Server::Endpoints { authorize_url: None, token_url: super::super::url(TABLE, "https://x.example.com/t")? },
                     grant: Grant::ClientCredentials,
+                    guarded: true,
                     ..examples::app()
                 };
                 update(transaction, &seals, &changed)?;
@@ -147,7 +162,7 @@ mod tests {
             .expect("written");
         let app = read_back.expect("is there");
         assert_eq!(app.client_secret.expect("has one").expose_secret(), "secret");
-        assert_eq!((app.grant, app.scope), (Grant::ClientCredentials, examples::app().scope));
+        assert_eq!((app.grant, app.scope, app.guarded), (Grant::ClientCredentials, examples::app().scope, true));
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
     }
 }

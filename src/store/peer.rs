@@ -13,14 +13,14 @@ use crate::secret::ExposeSecret;
 
 const TABLE: &str = "peer";
 const INSERT: &str = "INSERT INTO peer (id, tenant, name, url, base_url, auth, ob_app, user_name, password_sealed, ca, pin,
-    maintenance_since, maintenance_until, created_at, generation)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (tenant, name) DO NOTHING";
+    maintenance_since, maintenance_until, created_at, generation, guarded)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT (tenant, name) DO NOTHING";
 const UPDATE: &str =
     "UPDATE peer SET name = ?2, url = ?3, base_url = ?4, auth = ?5, ob_app = ?6, user_name = ?7, password_sealed = ?8, ca = ?9,
-    pin = ?10, maintenance_since = ?11, maintenance_until = ?12 WHERE id = ?1";
+    pin = ?10, maintenance_since = ?11, maintenance_until = ?12, guarded = ?13 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM peer WHERE id = ?1";
 const SELECT: &str = "SELECT id, tenant, name, url, base_url, auth, ob_app, user_name, password_sealed, ca, pin, maintenance_since,
-    maintenance_until, created_at, generation FROM peer";
+    maintenance_until, created_at, generation, guarded FROM peer";
 const RAISE_GENERATION: &str = "UPDATE peer SET generation = generation + 1 WHERE id = ?1 AND generation = ?2";
 const GENERATION: &str = "SELECT generation FROM peer WHERE id = ?1";
 const SET_UNLINKED: &str = "UPDATE peer SET unlinked_at = ?2 WHERE id = ?1";
@@ -45,7 +45,8 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, peer: &Peer) -> Resu
         peer.maintenance.map(|maintenance| maintenance.since),
         peer.maintenance.map(|maintenance| maintenance.until),
         peer.created_at,
-        peer.generation.cast_signed()
+        peer.generation.cast_signed(),
+        peer.guarded
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
 }
@@ -65,7 +66,8 @@ pub fn update(transaction: &Transaction<'_>, seals: &Seals, peer: &Peer) -> Resu
         peer.trust.ca,
         peer.trust.pin,
         peer.maintenance.map(|maintenance| maintenance.since),
-        peer.maintenance.map(|maintenance| maintenance.until)
+        peer.maintenance.map(|maintenance| maintenance.until),
+        peer.guarded
     ];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
@@ -190,5 +192,6 @@ fn read(row: &Row<'_>, seals: &Seals) -> Result<Peer, Fault> {
         maintenance,
         created_at: row.get(13)?,
         generation: row.get::<_, i64>(14)?.cast_unsigned(),
+        guarded: row.get(15)?,
     })
 }

@@ -1,10 +1,12 @@
-//! Tokens, passwords and client secrets are for the origins that they were given for.
+//! Tokens, passwords and client secrets are for the origins that they were given for, and private addresses for who rules the instance.
 
 use serde_json::{Value, json};
 
 use super::world::hostile::{Endpoint, Hostile};
 use super::world::message::Message;
 use super::world::scene::Scene;
+use super::world::settings::request;
+use super::world::wire::Wire;
 
 /// An address that nobody may be called at.
 struct Elsewhere(std::net::TcpListener);
@@ -17,7 +19,11 @@ impl Elsewhere {
     }
 
     fn url(&self) -> String {
-        format!("http://{}", self.0.local_addr().expect("bound"))
+        format!("http://127.0.0.1:{}", self.port())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().expect("bound").port()
     }
 
     fn was_not_called(&self) {
@@ -114,4 +120,82 @@ async fn c9_a_client_secret_is_given_again_for_another_server() {
     assert_eq!(scene.alpha.changes("ob-app", "two", same).await["token_url"], own_token_url);
     let given = json!({ "token_url": token_url, "client_secret": "a-secret-for-there" });
     assert_eq!(scene.alpha.changes("ob-app", "two", given).await["token_url"], token_url);
+}
+
+/// An admin of the tenant `default`, who does not rule the instance, at the console.
+struct TenantAdmin(String);
+
+impl TenantAdmin {
+    async fn of(scene: &Scene) -> Self {
+        use base64::Engine;
+        let login = "tenant@example.com";
+        let user = json!({ "login": login, "password": "correct horse battery", "admin": true, "tenant": "default" });
+        scene.alpha.creates("user", user).await;
+        let nothing = json!({ "data": { "type": "user", "attributes": {} } });
+        let key = scene.alpha.asks("POST", &format!("/v2/users/{login}/key"), Some(&nothing)).await.json();
+        let key = key["data"]["attributes"]["api_key"].as_str().expect("a key").to_owned();
+        Self(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{login}:{key}"))))
+    }
+
+    async fn asks(&self, scene: &Scene, method: &str, path: &str, kind: &str, attributes: &Value) -> Message {
+        let document = json!({ "data": { "type": kind, "attributes": attributes } }).to_string();
+        let console = scene.alpha.settings.console;
+        let headers = [("Content-Type", "application/json"), ("Authorization", self.0.as_str())];
+        let path = format!("/v2/tenants/default/{path}");
+        Wire::plain(console).await.asks(request(method, &path, &console.to_string(), &headers, &document)).await
+    }
+
+    async fn is_refused(&self, scene: &Scene, method: &str, path: &str, kind: &str, attributes: Value) {
+        let answer = self.asks(scene, method, path, kind, &attributes).await;
+        let error = &answer.json()["errors"][0];
+        assert_eq!((answer.status(), &error["code"]), (400, &json!("bad_attribute")), "{path} {attributes}: {}", answer.text());
+        assert!(error["meta"]["next"].as_str().is_some_and(|next| next.contains("admin of the instance")), "{attributes}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c10_only_who_rules_the_instance_names_private_addresses() {
+    let (scene, elsewhere) = (Scene::new().await, Elsewhere::new());
+    let tenant_admin = TenantAdmin::of(&scene).await;
+    let peers = |url: &str| json!({ "name": "inner", "url": url, "username": "alpha", "password": "correct horse" });
+    let port = elsewhere.port();
+    for url in [
+        elsewhere.url(),
+        format!("https://127.0.0.1:{port}"),
+        format!("https://localhost:{port}"),
+        format!("https://[::1]:{port}"),
+        format!("https://[::ffff:127.0.0.1]:{port}"),
+        format!("https://0.0.0.0:{port}"),
+        "https://10.0.0.1".to_owned(),
+        "https://169.254.169.254".to_owned(),
+    ] {
+        tenant_admin.is_refused(&scene, "POST", "peers", "peer", peers(&url)).await;
+        let app = |server: Value| {
+            let mut app = json!({ "name": "app", "client_id": "alpha" });
+            app.as_object_mut().expect("an object").extend(server.as_object().cloned().unwrap_or_default());
+            app
+        };
+        let public = "https://1.1.1.1/x";
+        for server in [
+            json!({ "issuer": url }),
+            json!({ "token_url": url, "authorize_url": public }),
+            json!({ "token_url": public, "authorize_url": url }),
+        ] {
+            tenant_admin.is_refused(&scene, "POST", "ob-apps", "ob-app", app(server)).await;
+        }
+    }
+    elsewhere.was_not_called();
+
+    let authority = std::fs::read_to_string(scene.two.authority()).expect("the peer's certificate");
+    // What an admin of the instance named goes on, and can be called by everybody; but not be moved.
+    let admins = json!({ "name": "inner", "url": scene.two.url(), "ca": authority, "username": "alpha", "password": "correct horse" });
+    scene.alpha.creates("peer", admins).await;
+    let probed = tenant_admin.asks(&scene, "POST", "peers/inner/probe", "peer", &json!({})).await;
+    assert!(probed.text().contains("certificate valid"), "{}", probed.text());
+    let password = json!({ "base_url": elsewhere.url(), "username": "alpha", "password": "for there" });
+    tenant_admin.is_refused(&scene, "PATCH", "peers/inner", "peer", password.clone()).await;
+    tenant_admin.is_refused(&scene, "PATCH", "peers/two", "peer", json!({ "url": elsewhere.url(), "client_secret": "for there" })).await;
+    tenant_admin.is_refused(&scene, "PATCH", "ob-apps/two", "ob-app", json!({ "issuer": elsewhere.url(), "client_secret": "x" })).await;
+    elsewhere.was_not_called();
+    scene.alpha.changes("peer", "inner", password).await;
 }

@@ -46,15 +46,17 @@ impl Caller {
         }
     }
 
+    /// Whether this rules the whole instance. URLs that anybody else gives may not lead into private networks.
+    pub const fn rules_instance(&self) -> bool {
+        matches!(self, Self::Process { .. } | Self::Person { is_admin: true, .. })
+    }
+
     /// Whether this may do what concerns the whole instance.
     ///
     /// # Errors
     /// 403 for everybody but processes and instance admins.
     pub fn must_rule_instance(&self) -> Result<(), AdminError> {
-        match self {
-            Self::Process { .. } | Self::Person { is_admin: true, .. } => Ok(()),
-            Self::Person { .. } => Err(AdminError::forbidden("admin of the instance")),
-        }
+        if self.rules_instance() { Ok(()) } else { Err(AdminError::forbidden("admin of the instance")) }
     }
 }
 

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use url::{Origin, Url};
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, Caller};
 use crate::id::Id;
 use crate::instance::Instance;
+use crate::net::guard;
 use crate::oauth::scope::Scope;
 use crate::outbound::metadata::Metadata;
 use crate::outbound::ob_app::{self, Grant, ObApp, Server};
@@ -50,7 +51,7 @@ struct Settings {
 
 impl Settings {
     /// The app with what is given; checked.
-    fn apply(&self, state: &AdminState, mut app: ObApp) -> Result<ObApp, AdminError> {
+    fn apply(&self, state: &AdminState, caller: &Caller, mut app: ObApp) -> Result<ObApp, AdminError> {
         let was_for = app.server.origin();
         if let Some(client_id) = &self.client_id {
             app.client_id = checked_client_id(client_id)?;
@@ -68,7 +69,10 @@ impl Settings {
         if let Some(ca) = &self.ca {
             app.ca = (!ca.is_empty()).then(|| ca.clone());
             let trust = peers::PeerTrust { ca: app.ca.clone(), pin: None };
-            state.links.client(&trust).map_err(|error| AdminError::bad_attribute("ca", error.to_string(), "certificates in PEM form"))?;
+            state
+                .links
+                .client(&trust, app.guarded)
+                .map_err(|error| AdminError::bad_attribute("ca", error.to_string(), "certificates in PEM form"))?;
         }
         app.server = match (&self.issuer, &self.authorize_url, &self.token_url) {
             (None, None, None) => app.server,
@@ -93,9 +97,48 @@ impl Settings {
             let error = AdminError::bad_attribute("authorize_url", "none", "where the server's users log in and allow");
             return Err(error.next("add --authorize-url, or another --grant"));
         }
+        let gives_all =
+            self.issuer.is_some() || self.token_url.is_some() && (self.authorize_url.is_some() || authorize_url(&app).is_none());
+        match (caller.rules_instance(), self.issuer.is_some() || self.token_url.is_some() || self.authorize_url.is_some()) {
+            (true, _) if gives_all => app.guarded = false,
+            (false, true) => app.guarded = true,
+            _ => {}
+        }
+        must_be_reachable(&app)?;
         must_be_for(&was_for, &app, self.client_secret.as_ref())?;
         Ok(app)
     }
+}
+
+const fn authorize_url(app: &ObApp) -> Option<&Url> {
+    match &app.server {
+        Server::Endpoints { authorize_url, .. } => authorize_url.as_ref(),
+        Server::Issuer(_) => None,
+    }
+}
+
+/// Refuses the URLs of a guarded app that lead into a private network by what they say; names are judged when they are called.
+fn must_be_reachable(app: &ObApp) -> Result<(), AdminError> {
+    match &app.server {
+        Server::Issuer(issuer) => match Url::parse(issuer) {
+            Ok(issuer) => must_be_public("issuer", &issuer, app.guarded),
+            Err(_) => Ok(()),
+        },
+        Server::Endpoints { authorize_url, token_url } => {
+            authorize_url.as_ref().map_or(Ok(()), |url| must_be_public("authorize_url", url, app.guarded))?;
+            must_be_public("token_url", token_url, app.guarded)
+        }
+    }
+}
+
+/// Refuses a `guarded` URL, one that somebody gave who does not rule the instance, when it is plainly private.
+pub(super) fn must_be_public(name: &str, url: &Url, guarded: bool) -> Result<(), AdminError> {
+    if !guarded || !guard::is_plainly_private(url) {
+        return Ok(());
+    }
+    let error =
+        AdminError::bad_attribute(name, url.as_str(), "an address of the internet: only admins of the instance may name private ones");
+    Err(error.next("ask an admin of the instance to give all URLs of this record"))
 }
 
 /// A secret is for the origin that it was given for: an app that moves to another needs it `given` again.
@@ -128,7 +171,7 @@ pub(super) async fn must_move_no_password(state: &AdminState, app: &ObApp, excep
 }
 
 /// An app of that name as it is before anything was said of it.
-pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server) -> Result<ObApp, AdminError> {
+pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server, guarded: bool) -> Result<ObApp, AdminError> {
     if !ob_app::is_name(name) {
         return Err(AdminError::bad_attribute(
             "name",
@@ -147,6 +190,7 @@ pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server
         scope: Scope::default(),
         server,
         ca: None,
+        guarded,
         created_at: now,
     })
 }
@@ -202,11 +246,16 @@ async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(
     Ok(document::shown(shape(&state, &tenant, &name).await?))
 }
 
-async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+async fn create(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let name = settings.name.clone().ok_or_else(|| missing("name"))?;
     if settings.or_update && find(&state, &tenant, &name).await.is_ok() {
-        return change(&state, &tenant, &name, &settings).await;
+        return change(&state, &caller, &tenant, &name, &settings).await;
     }
     if settings.client_id.is_none() {
         return Err(missing("client_id"));
@@ -216,7 +265,7 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
         (None, Some(url)) => Server::Endpoints { authorize_url: None, token_url: checked_endpoint("token_url", url)? },
         (None, None) => return Err(no_server()),
     };
-    let app = settings.apply(&state, blank(&state, &tenant, &name, server)?)?;
+    let app = settings.apply(&state, &caller, blank(&state, &tenant, &name, server, !caller.rules_instance())?)?;
     let (seals, row) = (state.instance.store.seals().clone(), app.clone());
     if !state.instance.store.write(move |transaction| rows::insert(transaction, &seals, &row)).await? {
         return Err(AdminError::exists(KIND, &name));
@@ -227,14 +276,15 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
 async fn update(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
-    change(&state, &tenant, &name, &settings).await
+    change(&state, &caller, &tenant, &name, &settings).await
 }
 
-async fn change(state: &Arc<AdminState>, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
-    let app = settings.apply(state, find(state, tenant, name).await?)?;
+async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
+    let app = settings.apply(state, caller, find(state, tenant, name).await?)?;
     must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);
     let users = state.instance.store.write(move |transaction| replace(transaction, &instance, &app)).await?;

@@ -131,7 +131,7 @@ impl LinkDoor {
         let ask = Ask::Code { code: &exchange.code, verifier: &exchange.verifier, redirect_uri: &exchange.redirect_uri };
         let requested = self.instance.clock.now();
         let peer_name = name.to_owned();
-        let outcome = match self.links.ask(&facts, &us, ask).await.answer {
+        let outcome = match self.links.ask(&facts, app, &us, ask).await.answer {
             Answer::Granted(granted) => {
                 let linked_as = granted.subject.clone();
                 return match self.install(Installation { handshake, peer, requested, granted: *granted }).await {

@@ -91,6 +91,7 @@ impl World {
                     token_url: format!("http://{peer}/oauth/token").parse().expect("a URL"),
                 },
                 ca: None,
+                guarded: false,
                 created_at: now.wall,
             };
             ob_app::insert(transaction, &seals, &app)?;
@@ -103,6 +104,7 @@ impl World {
                     base_url: Some(format!("http://{peer}/p2pi").parse().expect("a URL")),
                     auth: Auth::OAuth { ob_app: app.id, user: None },
                     trust: PeerTrust::default(),
+                    guarded: false,
                     maintenance: None,
                     created_at: now.wall,
                     generation: 1,

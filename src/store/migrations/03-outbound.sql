@@ -15,6 +15,8 @@ CREATE TABLE ob_app (
     token_url            TEXT,
     -- PEM.
     ca                   TEXT,
+    -- Somebody gave the URLs who does not rule the instance: they may not lead into a private network.
+    guarded              INTEGER NOT NULL CHECK (guarded IN (0, 1)),
     created_at           INTEGER NOT NULL,
     UNIQUE (tenant, name),
     CHECK ((issuer IS NULL) <> (token_url IS NULL))
@@ -34,6 +36,8 @@ CREATE TABLE peer (
     -- PEM, and 64 hexadecimal digits.
     ca                TEXT,
     pin               TEXT,
+    -- Somebody gave the URLs who does not rule the instance: they may not lead into a private network.
+    guarded           INTEGER NOT NULL CHECK (guarded IN (0, 1)),
     maintenance_since INTEGER,
     maintenance_until INTEGER,
     created_at        INTEGER NOT NULL,

@@ -25,9 +25,9 @@ const ROWS: &str = "
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
     INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, 253402300799999);
     INSERT INTO ob_app VALUES (:id, 'default', 'instance2', '5f0c', :secret, 'authorization_code', 'p2pi',
-        'https://two.example.com:7443', NULL, NULL, NULL, 1000);
+        'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000);
     INSERT INTO peer VALUES (:id, 'default', 'instance2', 'https://two.example.com:7443', NULL, 'oauth', :id, NULL, NULL, NULL, NULL,
-        NULL, NULL, 1000, 1, NULL, NULL);
+        0, NULL, NULL, 1000, 1, NULL, NULL);
     INSERT INTO held_token VALUES (:id, 1, :access, :refresh, 1000, 1000, 1, 3600000, NULL, 'p2pi', 'ops@two.example.com', 1000, 1000,
         0, 0, NULL, NULL, NULL);
     INSERT INTO broken_link VALUES (:id, 1000, 'revoked');

@@ -349,7 +349,7 @@ pub(super) fn confirm(instance: &Arc<Instance>, clients: &PeerClients, facts: &F
     let us = Client::new(app, &metadata.token_endpoint, Some(metadata));
     let access: SecretString = held.access.clone();
     let issuer = url::Url::parse(&metadata.issuer).ok();
-    let client = clients.for_endpoint(issuer.as_ref(), &endpoint).clone();
+    let client = clients.for_endpoint(app, issuer.as_ref(), &endpoint).clone();
     let deadline = instance.config().limits.token_timeout;
     let peer = facts.peer.name.clone();
     tokio::spawn(async move {
@@ -367,7 +367,7 @@ pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
         tenant: facts.peer.tenant.clone(),
         name: facts.peer.name.clone(),
         upstream: Upstream::new(&base).expect("a peer's URLs were checked: http or https, with a host"),
-        client: clients.direct.clone(),
+        client: clients.guarded_if(facts.peer.guarded).clone(),
         maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),
     }
 }

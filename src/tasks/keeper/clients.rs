@@ -9,6 +9,7 @@ use crate::net::certificate::Pin;
 use crate::net::client::Client;
 use crate::net::trust::{Trust, TrustError};
 use crate::outbound::metadata;
+use crate::outbound::ob_app::ObApp;
 use crate::outbound::peer::PeerTrust;
 
 /// The clients under one configuration.
@@ -71,19 +72,16 @@ pub enum TrustProblem {
 /// How one peer is called.
 #[derive(Clone, Debug)]
 pub(super) struct PeerClients {
-    /// For URLs that an operator gave, and what is on their host.
-    pub(super) direct: Client,
-    /// For URLs that were learnt, which may not lead into private networks.
+    /// For URLs that somebody gave who rules the instance, and what is on their host.
+    direct: Client,
+    /// For URLs that were learnt, or that somebody else gave, which may not lead into private networks.
     guarded: Client,
 }
 
 impl PeerClients {
-    /// The client for `endpoint`, learnt from the metadata of `issuer` or, without one, given by an operator.
-    pub(super) fn for_endpoint(&self, issuer: Option<&Url>, endpoint: &Url) -> &Client {
-        match issuer {
-            Some(issuer) if metadata::is_off_host(issuer, endpoint) => &self.guarded,
-            _ => &self.direct,
-        }
+    /// The client for `endpoint` of the server of `app`, learnt from the metadata of `issuer` or, without one, given by an operator.
+    pub(super) fn for_endpoint(&self, app: &ObApp, issuer: Option<&Url>, endpoint: &Url) -> &Client {
+        self.guarded_if(app.guarded || issuer.is_some_and(|issuer| metadata::is_off_host(issuer, endpoint)))
     }
 
     /// The guarded client when `guarded`.

@@ -151,7 +151,7 @@ async fn look(plane: &Plane, facts: &Facts, app: &ObApp) -> Result<Looked, Troub
         return Ok(looked(known.clone(), None, None));
     }
     let deadline = plane.instance.config().limits.token_timeout;
-    match (wire::metadata(&plane.clients.direct, issuer, deadline).await, known) {
+    match (wire::metadata(plane.clients.guarded_if(app.guarded), issuer, deadline).await, known) {
         (Ok(found), _) => {
             let skew = found.date.map(|date| date.millis() - plane.instance.clock.now().wall.millis());
             let is_new = known != Some(&found.metadata);
@@ -180,7 +180,7 @@ async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView)
         Vouching::Ask { endpoint, refresh } => (endpoint, refresh),
     };
     let us = Client::new(app, &server.token_endpoint, server.metadata.as_ref());
-    let client = plane.clients.for_endpoint(server.issuer.as_ref(), endpoint);
+    let client = plane.clients.for_endpoint(app, server.issuer.as_ref(), endpoint);
     let deadline = plane.instance.config().limits.token_timeout;
     match wire::introspect(client, &us, endpoint, refresh, Hint::Refresh.as_str(), deadline).await {
         Ok(true) => Ok(Vouched::Good),
@@ -227,7 +227,7 @@ async fn ask(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> 
             return Reply { answer: Answer::NotSent("there is nothing to ask with".to_owned()), date: None };
         }
     };
-    let client = plane.clients.for_endpoint(server.issuer.as_ref(), &server.token_endpoint);
+    let client = plane.clients.for_endpoint(app, server.issuer.as_ref(), &server.token_endpoint);
     let calls = TokenCalls { client, deadline: plane.instance.config().limits.token_timeout };
     Client::new(app, &server.token_endpoint, server.metadata.as_ref()).ask(ask, &calls).await
 }

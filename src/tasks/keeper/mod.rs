@@ -31,6 +31,7 @@ use crate::observe::point;
 use crate::outbound::exchange::{Ask, Reply};
 use crate::outbound::link::Facts;
 use crate::outbound::metadata::Metadata;
+use crate::outbound::ob_app::ObApp;
 use crate::outbound::peer::PeerTrust;
 use crate::outbound::revocation::Delivery;
 use crate::store::{self, StoreError, handshake, peer};
@@ -248,28 +249,29 @@ impl Links {
         self.filled.notify_one();
     }
 
-    /// Asks for the metadata of `issuer` as a peer with that trust would be asked; with it, how many milliseconds its clock is ahead.
-    pub async fn metadata(&self, trust: &PeerTrust, issuer: &str) -> Result<(Metadata, Option<i64>), NoMetadata> {
+    /// Asks for the metadata of `issuer`, the server of `app`, as a peer with that trust would be asked; with it, how many milliseconds its
+    /// clock is ahead.
+    pub async fn metadata(&self, app: &ObApp, trust: &PeerTrust, issuer: &str) -> Result<(Metadata, Option<i64>), NoMetadata> {
         let deadline = self.instance.config().limits.token_timeout;
-        let client = self.clients.load().of(trust).direct;
-        let found = wire::metadata(&client, issuer, deadline).await?;
+        let clients = self.clients.load().of(trust);
+        let found = wire::metadata(clients.guarded_if(app.guarded), issuer, deadline).await?;
         let ahead = found.date.map(|date| date.millis() - self.instance.clock.now().wall.millis());
         Ok((found.metadata, ahead))
     }
 
     /// Sends a code to the token endpoint of `facts`' server.
-    pub async fn ask(&self, facts: &Facts, us: &crate::outbound::exchange::Client, ask: Ask<'_>) -> Reply {
+    pub async fn ask(&self, facts: &Facts, app: &ObApp, us: &crate::outbound::exchange::Client, ask: Ask<'_>) -> Reply {
         let clients = self.clients.load().of(&facts.server_trust());
         let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
-        let client = clients.for_endpoint(issuer.as_ref(), &us.token_endpoint);
+        let client = clients.for_endpoint(app, issuer.as_ref(), &us.token_endpoint);
         us.ask(ask, &wire::TokenCalls { client, deadline: self.instance.config().limits.token_timeout }).await
     }
 
-    /// The client for a peer with that trust, or why the trust cannot be used.
-    pub fn client(&self, trust: &PeerTrust) -> Result<Client, TrustProblem> {
+    /// The client for a peer with that trust, `guarded` where its URLs may not lead into a private network; or why the trust cannot be used.
+    pub fn client(&self, trust: &PeerTrust, guarded: bool) -> Result<Client, TrustProblem> {
         let clients = self.clients.load();
         clients.own_trust(trust)?;
-        Ok(clients.of(trust).direct)
+        Ok(clients.of(trust).guarded_if(guarded).clone())
     }
 
     /// Takes over a new configuration: authorities and limits. Nothing changes when an authority cannot be read.

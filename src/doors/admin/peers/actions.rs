@@ -54,7 +54,7 @@ async fn request(
     let public_url = config.instance.public_url.as_str();
     // What the server says now counts; what it said last will do while it cannot be asked.
     let fresh = match &app.server {
-        Server::Issuer(issuer) => state.links.metadata(&facts.server_trust(), issuer).await.map(|(metadata, _)| Some(metadata)),
+        Server::Issuer(issuer) => state.links.metadata(app, &facts.server_trust(), issuer).await.map(|(metadata, _)| Some(metadata)),
         Server::Endpoints { .. } => Ok(None),
     };
     let (fresh, problem) = match fresh {

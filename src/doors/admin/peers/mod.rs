@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document};
 use super::ob_apps;
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, Caller};
 use crate::id::Id;
 use crate::net::certificate::Pin;
 use crate::outbound::link::Facts;
@@ -89,16 +89,21 @@ async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(
     Ok(document::shown(resource(&state, &link).await?))
 }
 
-async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+async fn create(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let name = settings.name.clone().ok_or_else(|| ob_apps::missing("name"))?;
     if let Ok(link) = find(&state, &tenant, &name) {
         if !settings.or_update {
             return Err(AdminError::exists(KIND, &name));
         }
-        return change(&state, &link, &settings).await;
+        return change(&state, &caller, &link, &settings).await;
     }
-    let wanted = new(&state, &tenant, &name, &settings).await?;
+    let wanted = new(&state, &caller, &tenant, &name, &settings).await?;
     let finding = probe::look(&state, &wanted.peer, wanted.app.as_ref()).await?;
     let id = wanted.peer.id;
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
@@ -130,11 +135,12 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
 async fn update(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let link = find(&state, &tenant, &name)?;
-    change(&state, &link, &settings).await
+    change(&state, &caller, &link, &settings).await
 }
 
 async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
@@ -154,7 +160,7 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
 }
 
 /// A new peer as it is asked for.
-async fn new(state: &AdminState, tenant: &str, name: &str, settings: &Settings) -> Result<Wanted, AdminError> {
+async fn new(state: &AdminState, caller: &Caller, tenant: &str, name: &str, settings: &Settings) -> Result<Wanted, AdminError> {
     if !ob_app::is_name(name) {
         return Err(AdminError::bad_attribute(
             "name",
@@ -172,15 +178,16 @@ async fn new(state: &AdminState, tenant: &str, name: &str, settings: &Settings) 
         base_url: None,
         auth: Auth::None,
         trust: PeerTrust::default(),
+        guarded: !caller.rules_instance(),
         maintenance: None,
         created_at: now,
         generation: 1,
     };
-    apply(state, peer, None, settings).await
+    apply(state, caller, peer, None, settings).await
 }
 
 /// `peer` with what is given, and the OB app that it uses then.
-async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings: &Settings) -> Result<Wanted, AdminError> {
+async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<ObApp>, settings: &Settings) -> Result<Wanted, AdminError> {
     let password_was_for = peer.password_is_for(app.as_ref());
     if let Some(url) = &settings.url {
         peer.url = checked_url("url", url)?;
@@ -188,6 +195,13 @@ async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings:
     if let Some(base_url) = &settings.base_url {
         peer.base_url = if base_url.is_empty() { None } else { Some(checked_url("base_url", base_url)?) };
     }
+    match (caller.rules_instance(), settings.url.is_some(), settings.base_url.is_some()) {
+        (true, true, gives_base) if gives_base || peer.base_url.is_none() => peer.guarded = false,
+        (false, gives_url, gives_base) if gives_url || gives_base => peer.guarded = true,
+        _ => {}
+    }
+    ob_apps::must_be_public("url", &peer.url, peer.guarded)?;
+    peer.base_url.as_ref().map_or(Ok(()), |url| ob_apps::must_be_public("base_url", url, peer.guarded))?;
     if let Some(ca) = &settings.ca {
         peer.trust = PeerTrust { ca: (!ca.is_empty()).then(|| ca.clone()), pin: None };
     }
@@ -206,7 +220,7 @@ async fn apply(state: &AdminState, mut peer: Peer, app: Option<ObApp>, settings:
         if wanted.app.is_none() && settings.client_id.is_some() {
             wanted.app = unused_app(state, &wanted.peer).await?;
         }
-        own_app(state, &mut wanted, settings)?;
+        own_app(state, caller, &mut wanted, settings)?;
         if let (Some(app), Some(_)) = (&wanted.app, wanted.writes_app) {
             ob_apps::must_move_no_password(state, app, Some(wanted.peer.id)).await?;
         }
@@ -240,7 +254,7 @@ async fn unused_app(state: &AdminState, peer: &Peer) -> Result<Option<ObApp>, Ad
 }
 
 /// The OB app that goes by the peer's name: made with the first `client_id`, changed with it later.
-fn own_app(state: &AdminState, wanted: &mut Wanted, settings: &Settings) -> Result<(), AdminError> {
+fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &Settings) -> Result<(), AdminError> {
     let issuer = wanted.peer.url.as_str().trim_end_matches('/').to_owned();
     let (mut app, write) = match wanted.app.take() {
         Some(app) if app.name == wanted.peer.name => (app, Write::Replace),
@@ -251,11 +265,15 @@ fn own_app(state: &AdminState, wanted: &mut Wanted, settings: &Settings) -> Resu
                 _ => Err(ob_apps::missing("client_id")),
             };
         }
-        _ => (ob_apps::blank(state, &wanted.peer.tenant, &wanted.peer.name, Server::Issuer(issuer.clone()))?, Write::Insert),
+        _ => (
+            ob_apps::blank(state, &wanted.peer.tenant, &wanted.peer.name, Server::Issuer(issuer.clone()), wanted.peer.guarded)?,
+            Write::Insert,
+        ),
     };
     let was_for = app.server.origin();
     if let (Some(_), Server::Issuer(named)) = (&settings.url, &mut app.server) {
         *named = issuer;
+        app.guarded = !caller.rules_instance();
     }
     if let Some(client_id) = &settings.client_id {
         app.client_id = ob_apps::checked_client_id(client_id)?;
@@ -318,9 +336,9 @@ enum Changed {
     },
 }
 
-async fn change(state: &Arc<AdminState>, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
+async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
     let facts = link.facts();
-    let wanted = apply(state, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
+    let wanted = apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
     let mut finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
         true => probe::look(state, &wanted.peer, wanted.app.as_ref()).await?,
         false => Finding::default(),

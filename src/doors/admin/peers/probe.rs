@@ -33,7 +33,7 @@ pub(super) struct Finding {
 pub(super) async fn look(state: &AdminState, peer: &Peer, app: Option<&ObApp>) -> Result<Finding, AdminError> {
     let mut finding = Finding::default();
     let host = peer.url.host_str().unwrap_or_default().to_owned();
-    let client = state.links.client(&peer.trust).map_err(|error| {
+    let client = state.links.client(&peer.trust, peer.guarded).map_err(|error| {
         let attribute = if peer.trust.pin.is_some() { "pin" } else { "ca" };
         AdminError::bad_attribute(attribute, error.to_string(), "sha256: and 64 hexadecimal digits, or certificates in PEM form")
     })?;
@@ -73,7 +73,7 @@ async fn look_at_server(
 ) -> Result<(), AdminError> {
     let Server::Issuer(issuer) = &app.server else { return Ok(()) };
     let trust = app.ca.clone().map_or_else(|| peer.trust.clone(), |ca| PeerTrust { ca: Some(ca), pin: None });
-    let (metadata, ahead) = match state.links.metadata(&trust, issuer).await {
+    let (metadata, ahead) = match state.links.metadata(app, &trust, issuer).await {
         Ok(found) => found,
         Err(NoMetadata::Untrusted(untrusted)) => return Err(not_trusted(peer, &untrusted)),
         Err(problem) => {
