@@ -189,13 +189,6 @@ pub enum FetchError {
     Inconclusive(String),
 }
 
-impl FetchError {
-    /// Whether the other side may have acted on the request.
-    pub fn is_inconclusive(&self) -> bool {
-        matches!(self, Self::Inconclusive(_))
-    }
-}
-
 impl From<SendError> for FetchError {
     fn from(error: SendError) -> Self {
         match error {

@@ -9,7 +9,6 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 use super::problem::REQUEST_ID;
 use crate::inbound::permit::Bearer;
-use crate::random::{self, Random};
 
 const P2PI_CLIENT: HeaderName = HeaderName::from_static("p2pi-client");
 const P2PI_INSTANCE: HeaderName = HeaderName::from_static("p2pi-instance");
@@ -75,17 +74,6 @@ pub fn visible(text: &str) -> HeaderValue {
     const HIDDEN: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b' ').add(b'%');
     let encoded = percent_encoding::utf8_percent_encode(text, &HIDDEN).to_string();
     HeaderValue::try_from(encoded).expect("percent-encoded text is visible ASCII")
-}
-
-/// A new request id: 32 hexadecimal digits.
-pub fn new_request_id(random: &dyn Random) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(random::bytes::<16>(random)) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0xf)];
-    }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 
 /// The request id that a caller chose, when it is one that can stand in a log line: up to 64 letters, digits, `-`, `.` and `_`.
@@ -266,7 +254,6 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::Id;
-    use crate::system::SystemRandom;
 
     /// Header lines, one `name: value` each.
     fn map(lines: &[&str]) -> HeaderMap {
@@ -426,9 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_made_or_taken_when_it_is_sane() {
-        assert_ne!(new_request_id(&SystemRandom), new_request_id(&SystemRandom));
-        assert_eq!(new_request_id(&SystemRandom).len(), 32);
+    fn a_request_id_is_taken_when_it_is_sane() {
         assert_eq!(given_request_id(&map(&["p2pi-request-id: order-7.a_B"])), Some(HeaderValue::from_static("order-7.a_B")));
         let long = format!("p2pi-request-id: {}", "a".repeat(65));
         for refused in ["p2pi-request-id: a b", "p2pi-request-id: a\"b", "accept: x", long.as_str()] {

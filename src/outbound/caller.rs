@@ -34,12 +34,6 @@ impl Caller {
     }
 }
 
-/// Whether `name` can name a caller: as peers are named.
-pub fn is_name(name: &str) -> bool {
-    let is_inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-    name.len() <= 63 && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && name.as_bytes().iter().all(is_inner)
-}
-
 /// All callers by the digest of their key, as the relay looks them up: without a lock and without the store.
 #[derive(Debug, Default)]
 pub struct CallerTable(ArcSwap<HashMap<Digest, Arc<Caller>>>);
@@ -87,15 +81,5 @@ mod tests {
         assert!(table.find("").is_none());
         table.replace([]);
         assert!(table.find(key.expose_secret()).is_none());
-    }
-
-    #[test]
-    fn names_are_as_those_of_peers() {
-        for name in ["a", "Shop-1.b_c", &"a".repeat(63)] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in ["", "-a", ".", "a b", "a/b", "ä", &"a".repeat(64)] {
-            assert!(!is_name(name), "{name}");
-        }
     }
 }

@@ -146,7 +146,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`: the names of peers and OB apps. They stand in paths, so nothing needs escaping.
+/// `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`: the names of peers, apps and callers. They stand in paths, so nothing needs escaping.
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())

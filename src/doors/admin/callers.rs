@@ -12,7 +12,8 @@ use super::document::{self, Document};
 use super::{AdminError, AdminState};
 use crate::id::Id;
 use crate::oauth::token::{self, Kind};
-use crate::outbound::caller::{self, Caller};
+use crate::outbound::caller::Caller;
+use crate::outbound::ob_app;
 use crate::secret::{Digest, ExposeSecret, SecretString};
 use crate::store::caller as rows;
 use crate::store::{Fault, Transaction};
@@ -64,7 +65,7 @@ enum Made {
 
 async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
     let Create { name, peers: wanted, or_update } = document.attributes(KIND)?;
-    if !caller::is_name(&name) {
+    if !ob_app::is_name(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"));
     }
     let now = state.instance.clock.now().wall;

@@ -22,7 +22,7 @@ use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
-use crate::outbound::caller::is_name;
+use crate::outbound::ob_app::is_name;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::grant::{self, ShownGrant};
 use crate::store::{Fault, Transaction, ib_app as rows};
