@@ -73,6 +73,18 @@ pub struct Held {
     pub restored: bool,
 }
 
+/// Notice of the end of a link is given so many days before, once each.
+const NOTICES: [u64; 2] = [3, 14];
+
+/// A link that the peer will end soon, however well it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When.
+    pub at: Timestamp,
+    /// Within how many days: the smallest number that notice is given for.
+    pub within_days: u64,
+}
+
 /// The peer ended the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -185,7 +197,8 @@ impl Facts {
                 true => "; calls wait for it".to_owned(),
                 false => format!("; calls go on until {}", now.wall.plus(usable)),
             };
-            return Status { state: State::Degraded, reason: format!("{}{meanwhile}", trouble.reason), since: *since };
+            let reason = format!("{}{meanwhile}{}", trouble.reason, self.end_in_words(held, now));
+            return Status { state: State::Degraded, reason, since: *since };
         }
         if held.refresh.is_none() && !self.grant().is_self_sufficient() {
             if !held.validity.is_usable(now) {
@@ -197,8 +210,27 @@ impl Facts {
         }
         let allowed = held.linked_as.as_ref().map(|subject| format!(", allowed by {subject}")).unwrap_or_default();
         let renewal = "the token is renewed by itself";
-        let end = held.refresh_expires_at.map(|end| format!("; the link itself ends {end}")).unwrap_or_default();
+        let end = self.end_in_words(held, now);
         Status { state: State::Linked, reason: format!("linked {}{allowed}; {renewal}{end}", held.linked_at), since: held.well_since }
+    }
+
+    fn end_in_words(&self, held: &Held, now: &Moment) -> String {
+        match (held.refresh_expires_at, self.ending(now)) {
+            (_, Some(Ending { at, .. })) => {
+                format!("; the link itself ends {at}: link again before, `p2pid peer request {}`", self.peer.name)
+            }
+            (Some(end), None) => format!("; the link itself ends {end}"),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The end of the link, when it is near. Apps that need nobody's consent have none.
+    pub fn ending(&self, now: &Moment) -> Option<Ending> {
+        let held = self.held().filter(|held| held.refresh.is_some() && !self.grant().is_self_sufficient())?;
+        let at = held.refresh_expires_at?;
+        let left = at.since(now.wall);
+        let within_days = NOTICES.into_iter().find(|days| left <= Duration::from_secs(days * 24 * 3600))?;
+        Some(Ending { at, within_days })
     }
 
     fn unheld_status(&self, holding: &Holding, now: &Moment) -> Status {
@@ -410,6 +442,31 @@ mod tests {
         let status = Facts { request, ..facts(Holding::Nothing { unlinked: None }) }.status(&at(301));
         assert_eq!((status.state, status.since), (State::ReadyToLink, at(300).wall));
         assert!(status.reason.contains("expired") && status.reason.contains("p2pid peer request instance2"), "{}", status.reason);
+    }
+
+    #[test]
+    fn the_end_of_a_link_is_said_beforehand() {
+        const DAY: u64 = 24 * 3600;
+        let ends = Some(at(100 * DAY).wall);
+        let trouble = Some((Trouble { kind: TroubleKind::Refused, reason: "no".to_owned() }, at(1).wall));
+        for (name, held, now, within) in [
+            ("far away", Held { refresh_expires_at: ends, ..held() }, 86 * DAY - 1, None),
+            ("two weeks", Held { refresh_expires_at: ends, ..held() }, 86 * DAY, Some(14)),
+            ("more than three days", Held { refresh_expires_at: ends, ..held() }, 97 * DAY - 1, Some(14)),
+            ("three days", Held { refresh_expires_at: ends, ..held() }, 97 * DAY, Some(3)),
+            ("over", Held { refresh_expires_at: ends, ..held() }, 101 * DAY, Some(3)),
+            ("in trouble", Held { refresh_expires_at: ends, trouble, ..held() }, 97 * DAY, Some(3)),
+            ("no end", held(), 97 * DAY, None),
+            ("nothing that ends", Held { refresh_expires_at: ends, refresh: None, ..held() }, 97 * DAY, None),
+        ] {
+            let facts = facts(Holding::Tokens(Box::new(held)));
+            assert_eq!(facts.ending(&at(now)).map(|ending| ending.within_days), within, "{name}");
+            let reason = facts.status(&at(now)).reason;
+            let is_said = reason.contains("link again before, `p2pid peer request instance2`") && reason.contains("1970-04-11");
+            assert_eq!(is_said, within.is_some(), "{name}: {reason}");
+            let own = Facts { ob_app: Some(ObApp { grant: Grant::Password, ..records::app() }), ..facts };
+            assert_eq!(own.ending(&at(now)), None, "{name}: it asks anew");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::net::path::Upstream;
 use crate::observe::metrics::PeerMetrics;
 use crate::outbound::attempt::{Trouble, TroubleKind};
 use crate::outbound::exchange::Client;
-use crate::outbound::link::{Facts, State};
+use crate::outbound::link::{Ending, Facts, State};
 use crate::outbound::plan::{self, Jitter};
 use crate::outbound::turn::{self, Next, Pause, Situation};
 use crate::secret::SecretString;
@@ -105,6 +105,8 @@ pub(super) struct Actor {
     /// Who waits for the flight under way.
     aboard: Vec<oneshot::Sender<Result<(), NotRefreshed>>>,
     state: State,
+    /// Notice was given that the link ends within so many days.
+    noticed: Option<u64>,
 }
 
 impl Actor {
@@ -134,6 +136,7 @@ impl Actor {
             asked: Vec::new(),
             aboard: Vec::new(),
             state,
+            noticed: None,
         };
         actor.measure(&now);
         actor
@@ -326,7 +329,27 @@ impl Actor {
             (true, false) if status.state == State::Linked => tracing::info!(tenant, peer, reason = status.reason, "a link is well again"),
             _ => tracing::info!(tenant, peer, state = status.state.as_str(), reason = status.reason, "a link's state changed"),
         }
+        self.notice_end(&facts, &now);
         self.measure(&now);
+    }
+
+    /// Says once for each threshold that the peer will end the link, with who can allow a new one.
+    fn notice_end(&mut self, facts: &Facts, now: &Moment) {
+        let ending = facts.ending(now);
+        if let Some(Ending { at, within_days }) = ending
+            && self.noticed.is_none_or(|noticed| within_days < noticed)
+        {
+            let linked_as = facts.held().and_then(|held| held.linked_as.as_deref()).unwrap_or("somebody the peer did not name");
+            tracing::warn!(
+                tenant = facts.peer.tenant,
+                peer = facts.peer.name,
+                linked_as,
+                ends_at = %at,
+                next = %format_args!("p2pid peer request {}", facts.peer.name),
+                "the peer ends a link within {within_days} days; link again before"
+            );
+        }
+        self.noticed = ending.map(|ending| ending.within_days);
     }
 
     fn measure(&self, now: &Moment) {
