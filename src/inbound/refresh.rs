@@ -58,12 +58,10 @@ pub struct Token {
 pub struct Current {
     /// Counts the refresh tokens of the grant.
     pub generation: u32,
-    /// When it was minted: when the window was opened.
+    /// When it was minted, which opened the window, or under `none` last kept; its idle life counts from then.
     pub since: Moment,
     /// Whether it or an access token that came with it was ever presented.
     pub is_used: bool,
-    /// From when its idle life counts.
-    pub renewed_at: Timestamp,
 }
 
 /// The answer that a replaced refresh token got first; kept sealed under that token itself.
@@ -173,7 +171,8 @@ pub enum Changes {
         /// The answer from now on.
         repeat: Repeat,
     },
-    /// `none`: a new access token under the same refresh token, whose idle life begins anew.
+    /// `none`: a new access token under the same refresh token, whose idle life begins anew. Its predecessor, should it have one from before
+    /// `none`, is retired as by rule 1, so that no window of it is moved.
     Renew(NewAccess),
     /// The grant ends.
     End(EndReason),
@@ -211,7 +210,7 @@ pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment)
     if facts.grant.app != request.client {
         return refused(Changes::Nothing, Refusal::OtherClient, Some(Event::RefreshTokenOfAnotherClient));
     }
-    if let Err(refusal) = check_life(facts, policy, now.wall) {
+    if let Err(refusal) = check_life(facts, policy, now) {
         return refused(Changes::Nothing, refusal, None);
     }
     let presented = &facts.presented;
@@ -241,11 +240,12 @@ pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment)
 
 /// Whether the grant is active, which is checked before the rules, changes nothing and counts as no use. What is asked is not: a thief
 /// is not spared for asking too much.
-fn check_life(facts: &Facts, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
-    if !facts.grant.is_active(now) {
+fn check_life(facts: &Facts, policy: &Policy, now: Moment) -> Result<(), Refusal> {
+    if !facts.grant.is_active(now.wall) {
         return Err(Refusal::GrantEnded);
     }
-    if now.since(facts.current.renewed_at) >= policy.refresh_ttl {
+    // Idle life is an age, as a window is: a wall clock that jumps ahead must not end every link.
+    if now.age_of(&facts.current.since) >= policy.refresh_ttl {
         return Err(Refusal::Idle);
     }
     Ok(())

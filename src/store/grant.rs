@@ -9,8 +9,12 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Ended, Grant};
 
-/// How long a grant that is over is still shown, and its tokens still known.
+/// How long a grant that was ended is still shown, and its tokens still known.
 const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How much longer than its idle life a grant is kept that nobody ended. What has run out is deleted by wall time, and idle life is an age:
+/// a wall clock that is a year ahead for a while must not delete what is still used.
+const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at)
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7)";
@@ -45,7 +49,7 @@ pub struct ShownGrant {
 
 /// Adds a grant; without use it is kept for `idle`.
 pub fn insert(transaction: &Transaction<'_>, grant: &Grant, idle: Duration) -> Result<(), Fault> {
-    let purge_at = grant.created_at.plus(idle).plus(SHOWN_AFTER_END);
+    let purge_at = grant.created_at.plus(idle).plus(KEPT_AFTER_IDLE);
     let row = params![grant.id, grant.app, grant.user, grant.scope, grant.created_at, grant.expires_at, purge_at];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
@@ -60,7 +64,7 @@ pub fn end(transaction: &Transaction<'_>, id: Id, reason: EndReason) -> Result<b
 
 /// Keeps a grant that was renewed now for another `idle`; written once a day at most.
 pub fn lives_on(transaction: &Transaction<'_>, id: Id, idle: Duration) -> Result<(), Fault> {
-    let purge_at = transaction.now().wall.plus(idle).plus(SHOWN_AFTER_END);
+    let purge_at = transaction.now().wall.plus(idle).plus(KEPT_AFTER_IDLE);
     let a_day_less = purge_at.minus(Duration::from_secs(24 * 60 * 60));
     transaction.prepare_cached(LIVES_ON)?.execute(params![id, purge_at, a_day_less])?;
     Ok(())

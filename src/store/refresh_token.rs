@@ -17,7 +17,7 @@ use crate::secret::{Digest, ExposeSecret, SecretString};
 const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta),
         t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
-        c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, c.renewed_at, u.login
+        c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login
     FROM refresh_token t
     JOIN grant g ON g.id = t.grant
     JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
@@ -37,7 +37,8 @@ const MOVE: &str = "UPDATE refresh_token
     SET state = ?3, since_wall = ?4, since_boot = ?5, since_boot_id = ?6, repeat_sealed = NULL
     WHERE grant = ?1 AND state = ?2";
 const REPEAT: &str = "UPDATE refresh_token SET repeat_sealed = ?2 WHERE digest = ?1";
-const RENEWED: &str = "UPDATE refresh_token SET renewed_at = ?2, used = 1 WHERE digest = ?1";
+const RENEWED: &str = "UPDATE refresh_token SET since_wall = ?2, since_boot = ?3, since_boot_id = ?4, renewed_at = ?2, used = 1
+    WHERE digest = ?1";
 const USED: &str = "UPDATE refresh_token SET used = 1 WHERE grant = ?1 AND state = 'current' AND generation = ?2 AND used = 0";
 const WITH_REPEAT: &str = "SELECT t.digest, c.since_wall, c.since_boot, c.since_boot_id
     FROM refresh_token t JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
@@ -54,9 +55,9 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
             remints: row.get(14)?,
             presented_from: row.get(15)?,
         };
-        let current = Current { generation: row.get(17)?, since: moment(row, 18)?, is_used: row.get(21)?, renewed_at: row.get(22)? };
+        let current = Current { generation: row.get(17)?, since: moment(row, 18)?, is_used: row.get(21)? };
         let facts = Facts { grant: grant::read(row, 0)?, presented: token, current, repeat: None };
-        Ok((facts, row.get::<_, Option<Vec<u8>>>(16)?, row.get(23)?))
+        Ok((facts, row.get::<_, Option<Vec<u8>>>(16)?, row.get(22)?))
     });
     let Some((mut facts, sealed, login)) = found.optional()? else { return Ok(None) };
     if let Some(sealed) = sealed {
@@ -96,7 +97,10 @@ pub fn apply(
         Changes::Nothing => Ok(()),
         Changes::End(reason) => grant::end(transaction, id, *reason).map(drop),
         Changes::Renew(access) => {
-            transaction.prepare_cached(RENEWED)?.execute(params![digest, transaction.now().wall])?;
+            let [wall, boot, boot_id] = moment_columns(&transaction.now());
+            let retire = params![id, State::Previous, State::Retired, wall, boot, boot_id];
+            transaction.prepare_cached(MOVE)?.execute(retire)?;
+            transaction.prepare_cached(RENEWED)?.execute(params![digest, wall, boot, boot_id])?;
             access_token::insert(transaction, id, access)?;
             grant::lives_on(transaction, id, idle)
         }

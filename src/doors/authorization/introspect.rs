@@ -111,19 +111,19 @@ fn look_at_refresh_token(
     tokens: &Tokens,
 ) -> Result<Option<Active>, Fault> {
     let Some((facts, login)) = refresh_token::find(transaction, seals, token)? else { return Ok(None) };
-    let policy = policy(tokens, app);
+    let (policy, now) = (policy(tokens, app), transaction.now());
     let nothing = || SecretString::from(String::new());
     let fresh = Fresh { access: nothing(), refresh: nothing() };
     // Asked for the scope that the first answer had, as its repetition would be.
     let scope = facts.repeat.as_ref().map(|repeat| &repeat.scope);
     let question = refresh::Request { client: app.id, token, scope, from: None, fresh: &fresh };
-    if refresh::judge(&facts, &question, &policy, transaction.now()).answer.is_err() {
+    if refresh::judge(&facts, &question, &policy, now).answer.is_err() {
         return Ok(None);
     }
     if facts.presented.state == refresh::State::Current {
         refresh_token::arrived(transaction, facts.grant.id, facts.presented.generation)?;
     }
-    let idle_end = facts.current.renewed_at.plus(policy.refresh_ttl);
+    let idle_end = now.wall.plus(policy.refresh_ttl.saturating_sub(now.age_of(&facts.current.since)));
     let end = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
     Ok(Some(Active::until(end, &facts.grant.scope, app.client_id.clone(), login, issuer)))
 }

@@ -93,8 +93,9 @@ struct Asked {
 
 /// POST /oauth/token
 pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let tokens = instance.config().tokens.clone();
     // What is judged later than this might be answered after its own window has closed.
-    let longest = LONGEST.min(instance.config().tokens.retry_window / 2);
+    let longest = LONGEST.min(tokens.retry_window / 2);
     let (client, read) = ClientRequest::read(&instance, request, longest).await;
     let judged = async {
         let (form, presented) = read?;
@@ -105,7 +106,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
             seals: instance.store.seals().clone(),
             presented,
             request,
-            tokens: instance.config().tokens.clone(),
+            tokens,
             fresh: Fresh { access: mint(Kind::Access, random), refresh: mint(Kind::Refresh, random) },
             grant_id: Id::new(now, random),
             from: client.from.map(|address| address.to_string()),

@@ -54,14 +54,14 @@ fn replaced(state: State, minted: u64, is_used: bool) -> Facts {
     Facts {
         grant: grant(),
         presented: Token { generation: 1, state, since: at(minted), remints: 0, presented_from: Some("192.0.2.1".into()) },
-        current: Current { generation: 2, since: at(minted), is_used, renewed_at: at(minted).wall },
+        current: Current { generation: 2, since: at(minted), is_used },
         repeat: (state == State::Previous).then(|| repeat(minted)),
     }
 }
 
 fn current(minted: u64) -> Facts {
     let token = Token { generation: 1, state: State::Current, since: at(minted), remints: 0, presented_from: None };
-    let current = Current { generation: 1, since: at(minted), is_used: true, renewed_at: at(minted).wall };
+    let current = Current { generation: 1, since: at(minted), is_used: true };
     Facts { grant: grant(), presented: token, current, repeat: None }
 }
 
@@ -248,6 +248,11 @@ fn r10_idle_and_absolute_life_end_a_grant_and_rotation_extends_only_the_idle_one
     assert!(matches!(idle.changes, Changes::Nothing));
     assert_eq!(idle.answer.map(|_| ()), Err(Refusal::Idle));
 
+    // It is an age: the wall clock alone ends nothing and lengthens nothing.
+    let stepped = |wall: u64, boot: u64| Moment { wall: at(wall).wall, ..at(boot) };
+    assert!(judged(&current(0), None, "192.0.2.1", &safe, stepped(1_000_000, 99)).answer.is_ok());
+    assert_eq!(judged(&current(50), None, "192.0.2.1", &safe, stepped(0, 150)).answer.map(|_| ()), Err(Refusal::Idle));
+
     let mut facts = current(0);
     facts.grant.expires_at = Some(at(50).wall);
     let judgement = judged(&facts, None, "192.0.2.1", &safe, at(49));
@@ -362,12 +367,7 @@ impl World {
                 ..grant()
             },
             presented: Token { generation, state: presented.state, since: moment(presented.since), remints: 0, presented_from: None },
-            current: Current {
-                generation: self.current(),
-                since: moment(current.since),
-                is_used: current.is_used,
-                renewed_at: moment(current.since).wall,
-            },
+            current: Current { generation: self.current(), since: moment(current.since), is_used: current.is_used },
             repeat: (presented.state == State::Previous).then(|| Repeat {
                 refresh: SecretString::from(self.current().to_string()),
                 ..repeat(u64::from(current.since) * WINDOW.as_secs())

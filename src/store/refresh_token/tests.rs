@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Clock;
 use crate::inbound::grant::{Fresh, Policy};
 use crate::inbound::refresh::{Answer, Refusal, Request, judge};
 use crate::oauth::rotation::Rotation;
@@ -159,6 +160,24 @@ async fn k1_no_token_stands_in_the_database_in_clear() {
             let secret = secret.expose_secret().as_bytes();
             assert!(!bytes.windows(20).any(|window| window == &secret[5..25]), "{}", path.display());
         }
+    }
+}
+
+#[tokio::test]
+async fn r10_a_wall_clock_that_is_a_year_ahead_for_a_while_ends_and_deletes_no_grant() {
+    for rotation in [Rotation::RetrySafe, Rotation::None] {
+        let (mut world, pair) = World::new(rotation).await;
+        let mut token = world.refresh(&pair.refresh).await.expect("tokens").refresh;
+        let year = 365 * 24 * HOUR;
+        world.clock.change(|now| now.wall = now.wall.plus(year));
+        world.store.purge(world.clock.now().wall).await.expect("purged");
+        token = world.refresh(&token).await.expect("the link holds").refresh;
+        world.clock.change(|now| now.wall = now.wall.minus(year));
+        world.restart().await;
+        world.clock.pass(world.policy.refresh_ttl - HOUR);
+        token = world.refresh(&token).await.expect("the link holds").refresh;
+        world.clock.pass(world.policy.refresh_ttl);
+        assert_eq!(world.refresh(&token).await.map(|_| ()), Err(Refusal::Idle), "{rotation:?}");
     }
 }
 
