@@ -11,6 +11,7 @@ pub mod form;
 pub mod gateway;
 pub mod link;
 pub mod local_browser;
+mod nothing_here;
 pub mod relay;
 #[cfg(test)]
 mod wire;

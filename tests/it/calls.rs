@@ -110,6 +110,26 @@ async fn calls_that_maintenance_holds_back_say_when_it_ends() {
     assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
 }
 
+#[tokio::test]
+async fn our_own_paths_where_nothing_is_say_so_to_browsers_and_programs() {
+    let (world, _) = World::linked().await;
+    for (method, path, status, code) in [
+        ("GET", "/link", 404, "no_route"),
+        ("GET", "/link/", 404, "no_route"),
+        ("POST", "/oauth/par", 404, "no_route"),
+        ("GET", "/.well-known/oauth-authorization-server/p2pi", 404, "no_route"),
+        ("DELETE", "/login", 405, "method_not_allowed"),
+    ] {
+        let page = world.alpha.is_asked(method, path, &[("Accept", "text/html,*/*;q=0.8")], "").await;
+        assert_eq!(page.status(), status, "{method} {path}");
+        assert!(page.text().contains("<html") && page.header("content-security-policy").is_some(), "{method} {path}: {}", page.text());
+        let problem = world.alpha.is_asked(method, path, &[], "").await;
+        assert_eq!((problem.status(), problem.header("p2pi-error")), (status, Some(code)), "{method} {path}");
+        assert_eq!(problem.header("content-type"), Some("application/problem+json"), "{method} {path}");
+        assert_eq!(problem.header("allow").is_some(), status == 405, "{method} {path}");
+    }
+}
+
 /// Sends a request at the relay, with its Host filled in.
 async fn asks(world: &World, request: &str) -> Wire {
     let mut wire = Wire::plain(world.alpha.settings.local).await;

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
 use crate::config::Config;
+use crate::doors::nothing_here;
 use crate::inbound::ib_app::GrantType;
 use crate::instance::Instance;
 use crate::oauth::{client_auth, pkce};
@@ -60,13 +60,13 @@ pub(super) async fn protected_resource(State(instance): State<Arc<Instance>>) ->
 }
 
 /// The same behind the well-known part, for a public_url with that path.
-pub(super) async fn authorization_server_at(state: State<Arc<Instance>>, Path(path): Path<String>) -> Response {
-    if is_our_path(&state.config(), &path) { authorization_server(state).await } else { StatusCode::NOT_FOUND.into_response() }
+pub(super) async fn authorization_server_at(state: State<Arc<Instance>>, Path(path): Path<String>, request: Request) -> Response {
+    if is_our_path(&state.config(), &path) { authorization_server(state).await } else { nothing_here::not_found(state, request).await }
 }
 
 /// The same behind the well-known part, for a public_url with that path.
-pub(super) async fn protected_resource_at(state: State<Arc<Instance>>, Path(path): Path<String>) -> Response {
-    if is_our_path(&state.config(), &path) { protected_resource(state).await } else { StatusCode::NOT_FOUND.into_response() }
+pub(super) async fn protected_resource_at(state: State<Arc<Instance>>, Path(path): Path<String>, request: Request) -> Response {
+    if is_our_path(&state.config(), &path) { protected_resource(state).await } else { nothing_here::not_found(state, request).await }
 }
 
 fn is_our_path(config: &Config, path: &str) -> bool {
