@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2pid::clock::Clock;
 use serde_json::json;
 
 use crate::world::World;
@@ -100,7 +101,8 @@ async fn a_peer_that_gives_the_same_tokens_again_or_less_than_asked_stays_linked
 #[tokio::test]
 async fn calls_that_maintenance_holds_back_say_when_it_ends() {
     let (world, _) = World::linked().await;
-    for (until, retry_after) in [("10m", "600"), ("2h", "3600")] {
+    for (minutes, retry_after) in [(10, "600"), (120, "3600")] {
+        let until = world.clock.now().wall.plus(Duration::from_secs(minutes * 60)).to_string();
         world.alpha.acts("peer", "beta", "maintenance", json!({ "until": until })).await;
         let answer = world.alpha.calls(&world.beta, "/orders").await;
         let told = (answer.status(), answer.header("p2pi-error"), answer.header("retry-after"));
