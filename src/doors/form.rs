@@ -1,5 +1,7 @@
 //! Forms that come in: by content type, size and encoding, before anybody looks at what they say.
 
+use std::time::Duration;
+
 use axum::extract::Request;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -9,6 +11,10 @@ use zeroize::Zeroize;
 
 use super::call::announced_length;
 use crate::oauth::parameters::{Malformed, Parameters};
+
+/// How much of a refused body is read away at most, and for how long.
+const DISCARDED: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a request carries no form that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +49,9 @@ pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), 
     if !is_form(&parts.headers) {
         return Err(NoForm::ContentType);
     }
-    // What announces itself as too long is not waited for.
+    // What announces itself as too long is not waited for, beyond what lets an honest client finish sending and read the refusal.
     if announced_length(&parts.headers).is_some_and(|length| length > most as u64) {
+        discard(body).await;
         return Err(NoForm::TooLarge);
     }
     let body = Limited::new(body, most)
@@ -56,6 +63,21 @@ pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), 
     let form = Parameters::read(&bytes);
     bytes.zeroize();
     Ok((parts, form?))
+}
+
+/// Reads away what comes soon of a body that is refused: a connection that is closed under a sender takes the answer with it.
+async fn discard(mut body: axum::body::Body) {
+    let mut left = DISCARDED;
+    let work = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer is the same.
+    let _ = tokio::time::timeout(PATIENCE, work).await;
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
