@@ -1,8 +1,12 @@
 //! Why things are as they are: for those who operate p2pid, review it or change it.
 //!
+//! - [`checklist`]: each rule of OAuth that is kept, its source, and the key that its tests are named by
 //! - [`defaults`]: every default of the configuration, with its reason
 //! - [`operations`]: what the daemon does at start, reload, stop, crash and restore, and what to watch
 //! - [`refresh`]: the refresh rules on both sides of a link, and why no cheaper rule will do
+
+#[doc = include_str!("checklist.md")]
+pub mod checklist {}
 
 #[doc = include_str!("defaults.md")]
 pub mod defaults {}

@@ -147,19 +147,27 @@ fn no_note_of_the_builders_is_left_on_the_wall() {
 }
 
 #[test]
-fn every_line_of_the_oauth_checklist_that_is_built_has_a_test() {
-    const LINES: &[(&str, std::ops::RangeInclusive<u32>)] =
-        &[("a", 1..=15), ("t", 1..=7), ("t", 10..=12), ("r", 1..=10), ("v", 1..=3), ("i", 1..=3), ("g", 1..=5), ("c", 1..=9), ("d", 1..=2)];
-    const MORE: &[&str] = &["k1", "k3", "k5", "k6", "k7"];
-    let files = sources().into_iter().chain(files_in("tests", "rs"));
-    let names: String = files
-        .flat_map(|file| file.text.lines().filter(|line| line.contains("fn ")).map(|line| format!("{line}\n")).collect::<Vec<_>>())
-        .collect();
-    let keys = LINES.iter().flat_map(|(letter, numbers)| numbers.clone().map(move |number| format!("{letter}{number}")));
+fn every_line_of_the_oauth_checklist_has_a_test_and_every_key_a_line() {
+    let list = fs::read_to_string(root().join("src/manual/checklist.md")).expect("the checklist");
+    let lines: BTreeSet<String> =
+        list.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next().map(str::to_lowercase)).collect();
+    let lines: BTreeSet<&str> = lines.iter().map(String::as_str).filter(|key| is_checklist_key(key)).collect();
+    let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
     // A test may stand for several lines: `v1_v2_…`.
-    let is_tested = |key: &String| names.contains(&format!("fn {key}_")) || names.contains(&format!("_{key}_"));
-    let missing: Vec<String> = keys.chain(MORE.iter().map(ToString::to_string)).filter(|key| !is_tested(key)).collect();
-    assert!(missing.is_empty(), "no test is named after {missing:?}");
+    let keys = |name: &'static str| move |line: &str| line.trim_start().strip_prefix(name).map(str::to_owned);
+    let names = files.iter().flat_map(|file| file.text.lines().filter_map(|line| keys("fn ")(line).or(keys("async fn ")(line))));
+    let tested: BTreeSet<String> =
+        names.flat_map(|name| name.split('_').take_while(|part| is_checklist_key(part)).map(str::to_owned).collect::<Vec<_>>()).collect();
+    let tested: BTreeSet<&str> = tested.iter().map(String::as_str).collect();
+    assert!(lines.len() > 50, "{lines:?}");
+    assert_eq!(lines.difference(&tested).collect::<Vec<_>>(), Vec::<&&str>::new(), "lines without a test");
+    assert_eq!(tested.difference(&lines).collect::<Vec<_>>(), Vec::<&&str>::new(), "keys that the list does not have");
+}
+
+/// A letter and a number.
+fn is_checklist_key(text: &str) -> bool {
+    let mut characters = text.chars();
+    characters.next().is_some_and(|first| first.is_ascii_lowercase()) && text.len() > 1 && characters.all(|digit| digit.is_ascii_digit())
 }
 
 #[test]
