@@ -213,7 +213,7 @@ impl Relay {
         let (mut head, body) = request.into_parts();
         headers::strip_request(&mut head.headers);
         head.headers.insert(REQUEST_ID, request_id.clone());
-        let target = link.target();
+        let target = Arc::clone(&credential.target);
         let slash = PathAndQuery::from_static("/");
         let uri = target.upstream.uri(&rest, head.uri.path_and_query().unwrap_or(&slash))?;
         let mut outgoing = Outgoing { target: &target, method: head.method, uri, headers: head.headers, terms };
@@ -273,6 +273,7 @@ where
         Some(refused) => match link.refused(credential.generation, config.limits.refresh_wait).await {
             Ok(renewed) if renewed.generation != credential.generation => {
                 drop(first);
+                outgoing.check_place(&renewed)?;
                 attempt(outgoing, upload.as_ref(), &renewed).await?
             }
             // Nothing else can be presented; who knows no tokens of ours may have meant something else anyway.
@@ -305,6 +306,7 @@ async fn switched(
                 return Ok(passed_on(response, &outgoing.terms, pass));
             }
             drop(response);
+            outgoing.check_place(&renewed)?;
             asked.send(client, outgoing.request(RequestBody::Empty, &renewed), &outgoing.terms, pass).await.map_err(failed)?
         }
         answer => answer,
@@ -351,6 +353,14 @@ where
 }
 
 impl Outgoing<'_> {
+    /// Refuses to take another credential where the first went, when that is not where it belongs: the peer moved meanwhile.
+    fn check_place(&self, other: &Credential) -> Result<(), Refusal> {
+        if other.target.upstream == self.target.upstream {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::RetryCall, "the peer's address was changed while the call was under way; send the call again"))
+    }
+
     fn request(&self, body: RequestBody, credential: &Credential) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

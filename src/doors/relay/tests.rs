@@ -140,6 +140,22 @@ impl World {
         store.write(judge).await.expect("written");
     }
 
+    /// Lets the peer `two` be at another place, which gave another token.
+    async fn moves_to(&self, place: SocketAddr) {
+        let (seals, epoch) = (self.store.seals().clone(), self.store.epoch());
+        let judge = move |transaction: &Transaction<'_>| {
+            let mut record = store::peer::by_id(transaction, &seals, PEER)?.expect("it is there");
+            let mut held = held_token::of_peer(transaction, &seals, epoch, PEER)?.expect("it is linked");
+            record.base_url = Some(format!("http://{place}/p2pi").parse().expect("a URL"));
+            held.access = "t2".into();
+            store::peer::update(transaction, &seals, &record)?;
+            store::peer::raise_generation(transaction, PEER, record.generation)?;
+            held_token::put(transaction, &seals, epoch, PEER, &held)
+        };
+        self.store.write(judge).await.expect("written");
+        self.links.changed(PEER).await;
+    }
+
     /// A whole request with the caller's key.
     async fn asks(&self, method: &str, path: &str, rest: &str) -> Answer {
         self.sends(method, path, &format!("authorization: Bearer {}\r\n{rest}", self.key)).await
@@ -302,6 +318,38 @@ async fn c9_the_peer_gets_its_token_and_nothing_of_the_callers() {
     );
     assert_eq!(headers["p2pi-request-id"], "order-7");
     assert!(!headers.contains_key("p2pi-client") && !format!("{headers:?}").contains(&world.key));
+}
+
+#[tokio::test]
+async fn c9_a_credential_stays_with_its_place_when_the_peer_moves_during_a_call() {
+    let (arrived, mut at_the_old_place) = tokio::sync::mpsc::channel(1);
+    let (go_on, told) = tokio::sync::mpsc::channel::<()>(1);
+    let told = Arc::new(tokio::sync::Mutex::new(told));
+    let old_place = scripted(move |mut stream, _| {
+        let (arrived, told) = (arrived.clone(), Arc::clone(&told));
+        async move {
+            let _ = arrived.send(()).await;
+            told.lock().await.recv().await;
+            let refusal = "HTTP/1.1 401 Unauthorized\r\np2pi-error: invalid_token\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(refusal.as_bytes()).await;
+        }
+    })
+    .await;
+    let new_place = Peer::that(Refuses::AsGateway).await;
+    let world = Arc::new(World::linked_to(old_place, "").await);
+    let call = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.gets("/two/orders").await })
+    };
+    at_the_old_place.recv().await.expect("the call arrives");
+    world.moves_to(new_place.address).await;
+    go_on.send(()).await.expect("the old place listens");
+    assert_eq!(call.await.expect("no panic").error(), (503, Some("retry_call")));
+    assert_eq!(new_place.calls().len(), 0, "a call that was meant for the old place");
+    assert!(at_the_old_place.try_recv().is_err(), "the new token at the old place");
+    assert_eq!(world.gets("/two/orders").await.status(), 200);
+    let tokens: Vec<_> = new_place.calls().iter().map(|(_, _, headers)| headers["authorization"].clone()).collect();
+    assert_eq!(tokens, ["Bearer t2"]);
 }
 
 #[tokio::test]

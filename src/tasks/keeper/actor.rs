@@ -204,7 +204,7 @@ impl Actor {
         let shown = self.link.shown();
         if shown.pause.is_some() {
             // Calls may wait for this attempt.
-            self.link.show(Shown::new(Arc::clone(&facts), shown.failed_attempts, None));
+            self.link.show(Shown::new(Arc::clone(&facts), target(&facts, &self.clients), shown.failed_attempts, None));
         }
         // Apart from this task: a flight is finished even if the actor is not there any more.
         let flight = self.flights.spawn(flight::fly(plane, facts));
@@ -276,7 +276,8 @@ impl Actor {
             }
             Command::Reconnect { clients, server } => {
                 (self.clients, self.server) = (clients, server);
-                self.retarget();
+                let shown = self.link.shown();
+                self.show(Arc::clone(&shown.facts), shown.failed_attempts, shown.pause);
             }
         }
     }
@@ -301,19 +302,15 @@ impl Actor {
                     self.metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
                 }
                 self.show(Arc::new(facts), old.failed_attempts, pause);
-                self.retarget();
             }
             Ok(None) => self.link.end(),
             Err(error) => tracing::error!(reason = %error, "a link could not be read again"),
         }
     }
 
-    fn retarget(&self) {
-        self.link.retarget(target(&self.link.facts(), &self.clients));
-    }
-
     fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
-        self.link.show(Shown::new(facts, failed_attempts, pause));
+        let target = target(&facts, &self.clients);
+        self.link.show(Shown::new(facts, target, failed_attempts, pause));
         self.notice();
     }
 

@@ -27,7 +27,6 @@ use crate::outbound::turn::Pause;
 pub struct Link {
     id: Id,
     instance: Arc<Instance>,
-    target: ArcSwap<Target>,
     shown: ArcSwap<Shown>,
     /// The newest generation that the peer refused with a 401.
     refused: AtomicU64,
@@ -57,9 +56,11 @@ pub struct Target {
     pub maintenance_until: Option<Timestamp>,
 }
 
-/// What a call carries.
+/// What a call carries, and where to: looked at as one, so that nothing meant for one place goes to another while a peer moves.
 #[derive(Clone, Debug)]
 pub struct Credential {
+    /// Where it may be sent.
+    pub target: Arc<Target>,
     /// The value of `Authorization`, marked as secret.
     pub authorization: HeaderValue,
     /// Which token it is: [`Link::refused`] takes it back.
@@ -97,6 +98,8 @@ pub enum LinkRefusal {
 pub(super) struct Shown {
     /// What the rows say.
     pub(super) facts: Arc<Facts>,
+    /// Where calls go.
+    target: Arc<Target>,
     /// What calls carry.
     carried: Option<Carried>,
     /// How many attempts have failed since the start: who waits learns from it that one did meanwhile.
@@ -114,8 +117,8 @@ struct Carried {
 }
 
 impl Shown {
-    /// What is to be shown of `facts`.
-    pub(super) fn new(facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) -> Self {
+    /// What is to be shown of `facts`; `target` is theirs.
+    pub(super) fn new(facts: Arc<Facts>, target: Target, failed_attempts: u64, pause: Option<Pause>) -> Self {
         let generation = facts.peer.generation;
         let carried = match (&facts.peer.auth, &facts.holding) {
             (Auth::Basic(user), _) => {
@@ -127,16 +130,15 @@ impl Shown {
             }
             _ => None,
         };
-        Self { facts, carried, failed_attempts, pause }
+        Self { facts, target: Arc::new(target), carried, failed_attempts, pause }
     }
 }
 
 impl Link {
-    pub(super) fn new(id: Id, instance: Arc<Instance>, target: Target, shown: Shown) -> Self {
+    pub(super) fn new(id: Id, instance: Arc<Instance>, shown: Shown) -> Self {
         Self {
             id,
             instance,
-            target: ArcSwap::from_pointee(target),
             shown: ArcSwap::from_pointee(shown),
             refused: AtomicU64::new(0),
             heeded: Mutex::default(),
@@ -154,7 +156,7 @@ impl Link {
 
     /// Where its calls go.
     pub fn target(&self) -> Arc<Target> {
-        self.target.load_full()
+        Arc::clone(&self.shown.load().target)
     }
 
     /// What is known of it now.
@@ -175,7 +177,8 @@ impl Link {
         {
             return None;
         }
-        Some(Credential { authorization: carried.authorization.clone(), generation: carried.generation })
+        let (target, authorization) = (Arc::clone(&shown.target), carried.authorization.clone());
+        Some(Credential { target, authorization, generation: carried.generation })
     }
 
     /// What a call carries; when the token has run out, waits for the one refresh, at most `wait`.
@@ -254,11 +257,6 @@ impl Link {
     /// What is shown now.
     pub(super) fn shown(&self) -> Arc<Shown> {
         self.shown.load_full()
-    }
-
-    /// Sends calls elsewhere from here on.
-    pub(super) fn retarget(&self, target: Target) {
-        self.target.store(Arc::new(target));
     }
 
     /// Ends what rests on the link.

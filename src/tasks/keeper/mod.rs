@@ -299,7 +299,7 @@ impl Links {
         let (clients, server) = (all.of(&facts.peer.trust), all.of(&facts.server_trust()));
         let (id, target) = (facts.peer.id, actor::target(&facts, &clients));
         let metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
-        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), target, Shown::new(Arc::new(facts), 0, None)));
+        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), Shown::new(Arc::new(facts), target, 0, None)));
         let (commands, received) = mpsc::channel(WAITING);
         let start = Start {
             link: Arc::clone(&link),
