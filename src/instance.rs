@@ -51,6 +51,7 @@ impl Instance {
         let tokens = Arc::new(TokenTable::new(store.clone(), Arc::clone(&clock)));
         Self {
             config: ArcSwap::new(config),
+            metrics: Arc::new(Metrics::new().of_store(store.clone())),
             store,
             tokens,
             clock,
@@ -58,7 +59,6 @@ impl Instance {
             passwords: Passwords::new(),
             failures: Throttle::new(),
             callers: Callers::default(),
-            metrics: Arc::default(),
             started_at,
         }
     }

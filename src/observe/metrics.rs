@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -12,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::calls::Calls;
 use crate::clock::Timestamp;
+use crate::store::Store;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -105,6 +107,13 @@ impl Metrics {
         metrics
     }
 
+    /// With what `store` counts itself.
+    #[must_use]
+    pub fn of_store(mut self, store: Store) -> Self {
+        self.registry.register_collector(Box::new(StoreCounters(store)));
+        self
+    }
+
     /// The series of one peer, which start at 0 and are gone with [`Metrics::forget_peer`].
     pub fn peer(&self, tenant: &str, name: &str) -> PeerMetrics {
         self.forget_series("");
@@ -167,6 +176,23 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Read when somebody asks.
+#[derive(Debug)]
+struct StoreCounters(Store);
+
+impl Collector for StoreCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, value) in [
+            ("p2pid_store_commits", "Commits of the database since the start; each is one sync to disk", self.0.commits()),
+            ("p2pid_store_statements", "SQL statements since the start", self.0.statements()),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,29 @@ async fn a_large_body_streams_there_and_back() {
 }
 
 #[tokio::test]
+async fn a_thousand_fresh_calls_ask_neither_database_anything() {
+    let (world, _) = World::linked().await;
+    let statements = async || {
+        let mut counts = Vec::new();
+        for node in [&world.alpha, &world.beta] {
+            let metrics = node.console("/metrics").await.text();
+            let count = metrics.lines().find_map(|line| line.strip_prefix("p2pid_store_statements_total ")).map(str::to_owned);
+            counts.push(count.unwrap_or_else(|| panic!("no count in {metrics}")));
+        }
+        counts
+    };
+    // The first presentation of a token is written before the call goes on.
+    assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
+    let before = statements().await;
+    let mut wire = Wire::plain(world.alpha.settings.local).await;
+    let request = format!("GET /beta/orders HTTP/1.1\r\nHost: {}\r\n\r\n", world.alpha.settings.local);
+    for _ in 0..1_000 {
+        assert_eq!(wire.asks(request.clone()).await.status(), 200);
+    }
+    assert_eq!(statements().await, before);
+}
+
+#[tokio::test]
 async fn events_arrive_while_the_stream_is_open_and_end_with_the_grant() {
     let (world, _) = World::linked().await;
     let mut wire = asks(&world, "GET /beta/events HTTP/1.1\r\nHost: {}\r\n\r\n").await;
