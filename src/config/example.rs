@@ -110,7 +110,7 @@ fn list(items: &[String]) -> String {
 
 const ROUTE: &str = r#"[[route]]
 path = "/p2pi"
-# What follows `path` is appended to it.
+# What follows `path` is appended to it. http, https, or h2c: HTTP/2 without TLS, as gRPC servers speak it.
 upstream = @UPSTREAM@
 # All of them are needed; each is described in [scopes].
 scopes = ["p2pi"]

@@ -170,11 +170,11 @@ impl PublicUrl {
     }
 }
 
-/// Where a route goes.
+/// Where a route goes; `h2c` is HTTP/2 without TLS.
 pub(super) fn upstream(node: &Node) -> Result<Url, Refusal> {
-    const EXPECTED: &str = "the http or https URL of an application, such as \"http://127.0.0.1:8080\"";
+    const EXPECTED: &str = "the http, https or h2c URL of an application, such as \"http://127.0.0.1:8080\"";
     let text = text(node).ok_or(Refusal::expected(EXPECTED))?;
-    let url = web_url(text, EXPECTED)?;
+    let url = url_of(text, &["http", "https", "h2c"], EXPECTED)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Refusal::found(quoted(text), "a URL without query and fragment"));
     }
@@ -182,8 +182,12 @@ pub(super) fn upstream(node: &Node) -> Result<Url, Refusal> {
 }
 
 fn web_url(text: &str, expected: &'static str) -> Result<Url, Refusal> {
+    url_of(text, &["http", "https"], expected)
+}
+
+fn url_of(text: &str, schemes: &[&str], expected: &'static str) -> Result<Url, Refusal> {
     let url = Url::parse(text).map_err(|error| Refusal::found(format!("{} ({error})", without_user(text)), expected))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+    if !schemes.contains(&url.scheme()) || url.host_str().is_none_or(str::is_empty) {
         return Err(Refusal::found(without_user(text), expected));
     }
     if !url.username().is_empty() || url.password().is_some() {

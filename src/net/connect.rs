@@ -25,6 +25,10 @@ use super::trust::{self, Trust};
 /// How long after TCP's first silence the kernel asks whether the other host is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// The scheme of an upstream that speaks HTTP/2 without TLS, as gRPC servers do (prior knowledge, RFC 9113 §3.3). It is ours alone: on the
+/// wire such a request says `http`.
+pub(super) const H2C: &str = "h2c";
+
 /// Scheme, host and port of a URL: what a connection leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
@@ -33,15 +37,25 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Of an absolute `http` or `https` URL.
+    /// Of an absolute `http`, `https` or [`H2C`] URL.
     pub(super) fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme().filter(|scheme| **scheme == Scheme::HTTP || **scheme == Scheme::HTTPS)?;
+        let scheme = uri.scheme().filter(|scheme| **scheme == Scheme::HTTP || **scheme == Scheme::HTTPS || scheme.as_str() == H2C)?;
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
         Some(Self { scheme: scheme.clone(), authority: authority.clone() })
     }
 
     pub(super) fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
+    }
+
+    /// Whether HTTP/2 is spoken without having been agreed on.
+    pub(super) fn is_h2c(&self) -> bool {
+        self.scheme.as_str() == H2C
+    }
+
+    /// The scheme that requests carry.
+    pub(super) fn wire_scheme(&self) -> Scheme {
+        if self.is_https() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// The host without the brackets of an IPv6 address.

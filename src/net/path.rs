@@ -14,6 +14,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
 use url::Url;
 
+use super::connect::H2C;
+
 /// A path that has one meaning: absolute, without dot segments, backslashes, control bytes and broken escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path<'a> {
@@ -113,11 +115,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The place that `url` names; `None` when it is not an HTTP URL.
+    /// The place that `url` names; `None` when it is no `http`, `https` or `h2c` URL.
     pub fn new(url: &Url) -> Option<Self> {
         let scheme = match url.scheme() {
             "http" => Scheme::HTTP,
             "https" => Scheme::HTTPS,
+            H2C => H2C.parse().ok()?,
             _ => return None,
         };
         let host = url.host_str()?;
@@ -125,7 +128,7 @@ impl Upstream {
             Some(port) => format!("{host}:{port}").parse(),
             None => host.parse(),
         };
-        let path = url.path().to_owned();
+        let path = if url.path().is_empty() { "/" } else { url.path() }.to_owned();
         let prefix = path.trim_end_matches('/').to_owned();
         Some(Self { scheme, authority: authority.ok()?, path, prefix })
     }

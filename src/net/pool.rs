@@ -181,7 +181,7 @@ impl Pool {
         }
         let stream = self.connector.connect(&host.origin, Offer::Both).await?;
         let born = Instant::now();
-        if !stream.speaks_http2() {
+        if !stream.speaks_http2() && !host.origin.is_h2c() {
             let sender = self.shake_http1(host, stream).await?;
             host.protocol.store(HTTP1, Ordering::Relaxed);
             return Ok(Opened::Alone(Alone { sender, born }));
@@ -266,8 +266,12 @@ impl Host {
     fn new(origin: Origin) -> Result<Self, SendError> {
         let name = HeaderValue::from_str(origin.authority.as_str())
             .map_err(|_| SendError::BadUrl(format!("{origin}: found a host name that no header can carry")))?;
-        // Without TLS there is no ALPN: HTTP/1.1 it is.
-        let protocol = AtomicU8::new(if origin.is_https() { UNKNOWN } else { HTTP1 });
+        // Without TLS there is no ALPN: HTTP/1.1 it is, unless the URL says otherwise.
+        let protocol = AtomicU8::new(match () {
+            () if origin.is_https() => UNKNOWN,
+            () if origin.is_h2c() => HTTP2,
+            () => HTTP1,
+        });
         Ok(Self { origin, name, protocol, idle: Mutex::default(), shared: ArcSwap::default(), flight: Mutex::default() })
     }
 
@@ -457,11 +461,12 @@ fn to_origin_form(uri: &mut Uri) {
 
 /// With scheme and authority, as HTTP/2 sends it.
 fn to_absolute_form(uri: &mut Uri, origin: &Origin) {
-    if uri.authority().is_some() {
+    let scheme = origin.wire_scheme();
+    if uri.authority().is_some() && uri.scheme() == Some(&scheme) {
         return;
     }
     let mut parts = std::mem::take(uri).into_parts();
-    (parts.scheme, parts.authority) = (Some(origin.scheme.clone()), Some(origin.authority.clone()));
+    (parts.scheme, parts.authority) = (Some(scheme), Some(origin.authority.clone()));
     *uri = Uri::from_parts(parts).expect("scheme, authority and path make a URI");
 }
 

@@ -8,6 +8,7 @@ mod cli;
 mod config_keys;
 mod crash;
 mod demo;
+mod grpc;
 mod init;
 mod keeper;
 mod linking;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::world::node::Node;
 
 /// Says `toml` to a running node, which takes it without a restart.
-async fn says(node: &Node, toml: &str) {
+pub(crate) async fn says(node: &Node, toml: &str) {
     let restart_needed = reloads(node, toml).await;
     assert_eq!(restart_needed, json!([]), "{toml}");
 }
