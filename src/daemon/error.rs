@@ -30,6 +30,9 @@ pub enum StartError {
     /// The database was opened, but what is in it could not be read.
     #[error("the database cannot be read: {0}")]
     Records(#[from] StoreError),
+    /// The system gives no threads.
+    #[error("this system gives no threads: {0}")]
+    Threads(std::io::Error),
     /// An address cannot be listened on.
     #[error("{listener}: {source}")]
     Bind {
@@ -54,7 +57,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tls { .. } | Self::Trust(_) | Self::Group(_) => true,
-            Self::Store(_) | Self::Records(_) | Self::Bind { .. } => false,
+            Self::Store(_) | Self::Records(_) | Self::Threads(_) | Self::Bind { .. } => false,
         }
     }
 

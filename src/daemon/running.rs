@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::sockets::{self, Addresses};
 use crate::instance::Instance;
+use crate::net::cores::Cores;
 use crate::net::serve::Server;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::Reloader;
@@ -23,6 +24,7 @@ pub struct Running {
     /// What takes changes of its configuration.
     pub reloader: Arc<Reloader>,
     pub(super) server: Server,
+    pub(super) cores: Arc<Cores>,
     pub(super) ready: watch::Sender<bool>,
     pub(super) addresses: Addresses,
     /// What runs by itself; ends when it is dropped.
@@ -56,6 +58,7 @@ impl Running {
         self.server.drain(self.instance.config().limits.drain).await;
         self.links.stop().await;
         self.tasks.shutdown().await;
+        self.cores.stop().await;
         self.instance.store.close().await;
     }
 }

@@ -18,6 +18,7 @@ use crate::doors::relay::Relay;
 use crate::doors::{authorization, browser, console, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
+use crate::net::cores::Cores;
 use crate::net::serve::{Server, Serving};
 use crate::net::tls::ServerTls;
 use crate::net::trust::Trust;
@@ -49,7 +50,8 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let applications = Client::new(&Trust::system(&config.trust.ca)?, &config.limits);
     let gateway = Arc::new(Gateway::new(Arc::clone(&instance), applications));
 
-    let server = Server::new(&config.limits, &config.instance.name);
+    let cores = Arc::new(Cores::start().map_err(StartError::Threads)?);
+    let server = Server::new(&config.limits, &config.instance.name).on(Arc::clone(&cores));
     let made = vec![
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
@@ -72,12 +74,12 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let built_in = below_public_url(&instance, built_in);
     let addresses = sockets.addresses();
     for listener in sockets.public {
-        let serving = Serving { tls: public_tls.clone(), extended_connect: true, ..Serving::default() };
+        let serving = Serving { tls: public_tls.clone(), extended_connect: true, spread: true, ..Serving::default() };
         server.serve(listener, serving, gateway.service(built_in.clone()));
     }
     for listener in sockets.local {
         let relay = relay.service(port(&listener));
-        server.serve(listener, Serving { extended_connect: true, ..Serving::default() }, relay);
+        server.serve(listener, Serving { extended_connect: true, spread: true, ..Serving::default() }, relay);
     }
     for listener in sockets.console {
         let console = console::router(Arc::clone(&state), is_ready.clone(), port(&listener));
@@ -91,7 +93,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     tasks.spawn(Arc::clone(&reloader).watch());
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
-    Ok(Running { instance, links, reloader, server, ready, addresses, tasks })
+    Ok(Running { instance, links, reloader, server, cores, ready, addresses, tasks })
 }
 
 /// Our own paths, at the root and, for a public_url with a path, below it: a proxy may take the path away or leave it.

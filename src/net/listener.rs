@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::connection::Neighbour;
-use super::stream::Stream;
+use super::stream::Accepted;
 use crate::config::Listen;
 
 /// Connections that the kernel completes while we have not accepted them yet.
@@ -60,7 +60,7 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Neighbour)> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, Neighbour)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
@@ -69,13 +69,13 @@ impl Listener {
                 sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
                 sockopt::set_tcp_keepintvl(&stream, KEEPALIVE)?;
                 sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
-                Ok((Stream::Tcp(stream), Neighbour::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))))
+                Ok((Accepted::Tcp(stream.into_std()?), Neighbour::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let neighbour = Neighbour::Unix { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
-                Ok((Stream::Unix(stream), neighbour))
+                Ok((Accepted::Unix(stream.into_std()?), neighbour))
             }
         }
     }

@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod client;
 mod connect;
 pub mod connection;
+pub mod cores;
 mod deadline;
 pub mod forwarded;
 mod gather;

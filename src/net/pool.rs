@@ -3,7 +3,7 @@
 //! HTTP/1.1: a stack of idle connections per origin, the last used first. HTTP/2: few connections per origin, shared. A connection
 //! is given up early (others' servers close idle ones, and a request sent into such a closing is lost), and never lives so long
 //! that a changed address goes unnoticed. Which protocol an origin speaks is learnt from its first connection: until it is known,
-//! requests wait together for that one instead of opening one each.
+//! requests wait together for that one instead of opening one each. All of this is kept for each core apart ([`super::cores`]).
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::client::{SendError, chain};
 use super::connect::{Connector, Offer, Origin};
+use super::cores;
 use super::deadline::Deadlined;
 use super::gather::Gathering;
 use super::stream::Stream;
@@ -67,7 +68,8 @@ pub(super) struct Pool {
     connector: Connector,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    hosts: ArcSwap<HashMap<Origin, Arc<Host>>>,
+    /// By origin and core: a connection serves the thread that it was made on.
+    hosts: ArcSwap<HashMap<(usize, Origin), Arc<Host>>>,
     write_idle: Duration,
     born: Instant,
     swept: AtomicBool,
@@ -106,16 +108,17 @@ impl Pool {
     pub(super) fn host(&self, uri: &Uri) -> Result<Arc<Host>, SendError> {
         let origin = Origin::of(uri)
             .ok_or_else(|| SendError::BadUrl("found a URL without scheme or host, expected http:// or https:// and a host".to_owned()))?;
-        if let Some(host) = self.hosts.load().get(&origin) {
+        let place = (cores::current(), origin);
+        if let Some(host) = self.hosts.load().get(&place) {
             return Ok(Arc::clone(host));
         }
-        let host = Arc::new(Host::new(origin)?);
+        let host = Arc::new(Host::new(place.1.clone())?);
         self.hosts.rcu(|hosts| {
             let mut hosts = HashMap::clone(hosts);
-            hosts.entry(host.origin.clone()).or_insert_with(|| Arc::clone(&host));
+            hosts.entry(place.clone()).or_insert_with(|| Arc::clone(&host));
             hosts
         });
-        Ok(self.hosts.load().get(&host.origin).map_or(host, Arc::clone))
+        Ok(self.hosts.load().get(&place).map_or(host, Arc::clone))
     }
 
     /// A connection to `host` that takes a request now: an open one if there is one, else a new one.
@@ -221,7 +224,7 @@ impl Pool {
                 hosts
                     .iter()
                     .filter(|(_, host)| !host.is_forgettable())
-                    .map(|(origin, host)| (origin.clone(), Arc::clone(host)))
+                    .map(|(place, host)| (place.clone(), Arc::clone(host)))
                     .collect::<HashMap<_, _>>()
             });
         }

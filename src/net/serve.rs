@@ -30,12 +30,13 @@ use tower_service::Service;
 
 use super::body::{Answer, IncomingBody};
 use super::connection::{Connection, Register, Slot};
+use super::cores::Cores;
 use super::deadline::Deadlined;
 use super::gather::Gathering;
 use super::head;
 use super::listener::Listener;
 use super::problem::{Code, Problem};
-use super::stream::Stream;
+use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
 use crate::config::Limits;
 
@@ -67,6 +68,7 @@ pub struct Server {
     settings: Arc<ArcSwap<Settings>>,
     stop: CancellationToken,
     accepting: TaskTracker,
+    cores: Option<Arc<Cores>>,
 }
 
 /// How one listener serves.
@@ -78,6 +80,8 @@ pub struct Serving {
     pub extended_connect: bool,
     /// Connections are taken whatever `limits.connections` says: an operator gets in when nobody else does.
     pub always: bool,
+    /// Connections are spread over the cores, where the server has them.
+    pub spread: bool,
 }
 
 impl Server {
@@ -89,7 +93,14 @@ impl Server {
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             stop: CancellationToken::new(),
             accepting: TaskTracker::new(),
+            cores: None,
         }
+    }
+
+    /// The same, which serves connections on `cores` where a listener says so.
+    #[must_use]
+    pub fn on(self, cores: Arc<Cores>) -> Self {
+        Self { cores: Some(cores), ..self }
     }
 
     /// Uses other limits for connections from now on; open ones keep theirs.
@@ -129,7 +140,7 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let tls = serving.tls.filter(|_| !listener.is_unix());
+        let tls = serving.tls.clone().filter(|_| !listener.is_unix());
         let mut failing = false;
         let mut full = false;
         loop {
@@ -164,7 +175,11 @@ impl Server {
                 slot.connection().finish();
             }
             let task = Task { settings, slot, refused: over > 0, extended_connect: serving.extended_connect };
-            tokio::spawn(task.run(stream, tls.clone(), service.clone()));
+            let served = task.run(stream, tls.clone(), service.clone());
+            match self.cores.as_ref().filter(|_| serving.spread) {
+                Some(cores) => cores.spawn(served),
+                None => drop(tokio::spawn(served)),
+            }
         }
     }
 }
@@ -207,7 +222,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run<S, B>(self, stream: Stream, tls: Option<ServerTls>, service: S)
+    async fn run<S, B>(self, accepted: Accepted, tls: Option<ServerTls>, service: S)
     where
         S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send,
@@ -215,6 +230,10 @@ impl Task {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let connection = Arc::clone(self.slot.connection());
+        let stream = match accepted.attach() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::error!(neighbour = ?connection.neighbour(), %error, "a connection cannot be served"),
+        };
         let deadline = Instant::now() + self.settings.first_request;
         let opening = unless_finishing(&connection, tokio::time::timeout_at(deadline, open(stream, tls, &connection)));
         let (stream, ahead, speaks_http2) = match opening.await {

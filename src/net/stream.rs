@@ -18,6 +18,24 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// A connection that was just accepted, and belongs to no event loop.
+pub(super) enum Accepted {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Gives it to the event loop of this thread.
+    pub(super) fn attach(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
 impl Stream {
     /// Whether ALPN agreed on HTTP/2.
     pub(super) fn speaks_http2(&self) -> bool {

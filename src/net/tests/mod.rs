@@ -74,7 +74,7 @@ impl Site {
         let server = Server::new(limits, "instance1");
         let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address")), None).expect("a free port");
         let Listen::Tcp(address) = listener.address() else { unreachable!("TCP was asked for") };
-        server.serve(listener, Serving { tls, extended_connect: true, always: false }, router);
+        server.serve(listener, Serving { tls, extended_connect: true, ..Serving::default() }, router);
         Self { server, address }
     }
 
