@@ -102,7 +102,7 @@ impl Client {
                 Err(Unanswered::Unsent(unsent, _)) => {
                     may_have_left.store(false, Ordering::Relaxed);
                     request = *unsent;
-                    lease = self.pool.fresh(&host).await?;
+                    lease = Box::pin(self.pool.fresh(&host)).await?;
                 }
             }
         }

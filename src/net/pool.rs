@@ -123,19 +123,24 @@ impl Pool {
 
     /// A connection to `host` that takes a request now: an open one if there is one, else a new one.
     pub(super) async fn lease(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
+        match host.open_connection(self, Instant::now()) {
+            Some(lease) => Ok(lease),
+            // Rare, and large: a handshake is kept apart from the calls that need none.
+            None => Box::pin(self.lease_new(host)).await,
+        }
+    }
+
+    async fn lease_new(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
         for _ in 0..2 {
-            if let Some(lease) = host.open_connection(self, Instant::now()) {
-                return Ok(lease);
-            }
             if host.protocol.load(Ordering::Relaxed) == HTTP1 {
                 break;
             }
             self.common_flight(host).await?;
+            if let Some(lease) = host.open_connection(self, Instant::now()) {
+                return Ok(lease);
+            }
         }
-        match host.open_connection(self, Instant::now()) {
-            Some(lease) => Ok(lease),
-            None => self.fresh(host).await,
-        }
+        self.fresh(host).await
     }
 
     /// A new connection to `host`.

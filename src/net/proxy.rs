@@ -85,9 +85,9 @@ pub struct Sending {
 }
 
 /// The head of an answer that is on its way, but a 101: we passed no `Upgrade` on, so nobody was asked. `sending` is that of the
-/// request's body, if it has one.
+/// request's body, if it has one. The caller pins the answer: moved in here, it would be there twice in every call's memory.
 pub async fn head(
-    answer: impl Future<Output = Result<Response<ResponseBody>, SendError>>,
+    answer: impl Future<Output = Result<Response<ResponseBody>, SendError>> + Unpin,
     sending: Option<&Sending>,
     terms: &Terms,
 ) -> Result<Response<ResponseBody>, Failure> {
@@ -97,11 +97,10 @@ pub async fn head(
 
 /// Waits for `answer` as long as the terms allow: the request's body may take its time, as long as it moves.
 pub(super) async fn first_byte(
-    answer: impl Future<Output = Result<Response<ResponseBody>, SendError>>,
+    mut answer: impl Future<Output = Result<Response<ResponseBody>, SendError>> + Unpin,
     sending: Option<&Sending>,
     terms: &Terms,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let mut answer = std::pin::pin!(answer);
     let mut deadline = Instant::now() + terms.first_byte;
     let mut frames = 0;
     loop {
@@ -280,6 +279,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::pin::pin;
 
     use futures_util::stream::{self, Stream, StreamExt};
     use http_body_util::{BodyExt, StreamBody};
@@ -345,7 +345,7 @@ mod tests {
     async fn the_first_byte_is_due_after_the_request_s_last() {
         let (patient, _life) = terms(u64::MAX, 1_000);
         let never_answered = std::future::pending::<Result<Response<ResponseBody>, SendError>>;
-        assert!(matches!(first_byte(never_answered(), None, &patient).await, Err(Failure::Timeout(_))));
+        assert!(matches!(first_byte(pin!(never_answered()), None, &patient).await, Err(Failure::Timeout(_))));
 
         // An upload that moves puts it off, and one that stands does not: this one moves whenever the answer is looked for, ten times.
         let sending = Sending::default();
@@ -381,8 +381,8 @@ mod tests {
         let (short, _life) = terms(5, 1_000);
         let broken = || async { Err(SendError::Broken("reset".to_owned())) };
         let sending = Sending::default();
-        assert!(matches!(first_byte(broken(), Some(&sending), &short).await, Err(Failure::Unreachable(_))));
+        assert!(matches!(first_byte(pin!(broken()), Some(&sending), &short).await, Err(Failure::Unreachable(_))));
         sending.ended.set(Err(Broken::TooLarge)).expect("it was open");
-        assert!(matches!(first_byte(broken(), Some(&sending), &short).await, Err(Failure::BodyTooLarge(5))));
+        assert!(matches!(first_byte(pin!(broken()), Some(&sending), &short).await, Err(Failure::BodyTooLarge(5))));
     }
 }

@@ -251,7 +251,8 @@ impl Task {
         let (refused, extended_connect) = (self.refused, self.extended_connect);
         let hyper_service = {
             let (connection, settings) = (Arc::clone(&connection), Arc::clone(&self.settings));
-            service_fn(move |request| answer(request, service.clone(), Arc::clone(&connection), Arc::clone(&settings), refused))
+            // Boxed: hyper and tokio move it several times, and an idle connection keeps room for one.
+            service_fn(move |request| Box::pin(answer(request, service.clone(), Arc::clone(&connection), Arc::clone(&settings), refused)))
         };
         // From here on the byte stream alone keeps the connection's place: an upgrade may carry it away.
         let settings = Arc::clone(&self.settings);

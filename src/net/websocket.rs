@@ -1,6 +1,7 @@
 //! WebSockets through gateway and relay: asked for over HTTP/1.1 (RFC 6455) or HTTP/2 (RFC 8441), passed on over HTTP/1.1.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl Asked {
         terms: &Terms,
         kept: K,
     ) -> Result<Answer<K>, Failure> {
-        let mut response = first_byte(client.send_upgrade(request), None, terms).await?;
+        let mut response = first_byte(pin!(client.send_upgrade(request)), None, terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             // Over HTTP/2 a success *is* the WebSocket.
             let is_misleading = self.key.is_some() && response.status().is_success();

@@ -11,6 +11,7 @@ pub(super) mod tests;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -147,7 +148,8 @@ impl Gateway {
     async fn live_token(&self, token: &str, routes: &Routes) -> Result<Arc<LiveToken>, Refusal> {
         let live = match self.instance.tokens.cached(token) {
             Some(live) => Some(live),
-            None => self.instance.tokens.present(token).await.map_err(store_failed)?,
+            // What few calls need is put aside, so that it makes no call's memory larger.
+            None => Box::pin(self.instance.tokens.present(token)).await.map_err(store_failed)?,
         };
         live.ok_or_else(|| invalid_token("the access token is unknown, expired or revoked", routes))
     }
@@ -168,7 +170,7 @@ impl Gateway {
         let client = self.client.load_full();
         if let Some(asked) = asked {
             asked.mark(outgoing.headers_mut());
-            return match asked.send(&client, outgoing, &terms, ()).await.map_err(failed)? {
+            return match Box::pin(asked.send(&client, outgoing, &terms, ())).await.map_err(failed)? {
                 Answer::Refused(response, ..) => Ok(passed_on(response, &terms)),
                 Answer::Granted(mut head) => {
                     headers::strip_application_answer(&mut head.headers);
@@ -181,7 +183,8 @@ impl Gateway {
             *outgoing.body_mut() = RequestBody::stream(passage);
             sending
         });
-        let response = proxy::head(client.send(outgoing), sending.as_deref(), &terms).await.map_err(failed)?;
+        let answer = pin!(client.send(outgoing));
+        let response = proxy::head(answer, sending.as_deref(), &terms).await.map_err(failed)?;
         Ok(passed_on(response, &terms))
     }
 }

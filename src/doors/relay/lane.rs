@@ -34,7 +34,7 @@ impl Lane {
     pub(super) async fn enter(self: &Arc<Self>, width: Width) -> Option<Pass> {
         match self.try_enter(width.calls) {
             Some(pass) => Some(pass),
-            None => self.queue(width).await,
+            None => Box::pin(self.queue(width)).await,
         }
     }
 

@@ -10,6 +10,7 @@ pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -219,7 +220,8 @@ impl Relay {
         let mut outgoing = Outgoing { target: &target, method: head.method, uri, headers: head.headers, terms };
         if let Some(asked) = asked {
             asked.mark(&mut outgoing.headers);
-            return switched(&outgoing, asked, link, credential, pass, config).await;
+            // What few calls need is put aside, here and below, so that it makes no call's memory larger.
+            return Box::pin(switched(&outgoing, asked, link, credential, pass, config)).await;
         }
         let upload = proxy::upload(body, &outgoing.terms).map(|(passage, sending)| {
             let is_long = call::announced_length(&outgoing.headers).is_some_and(|length| length > tape::MOST as u64);
@@ -274,7 +276,7 @@ where
             Ok(renewed) if renewed.generation != credential.generation => {
                 drop(first);
                 outgoing.check_place(&renewed)?;
-                attempt(outgoing, upload.as_ref(), &renewed).await?
+                Box::pin(attempt(outgoing, upload.as_ref(), &renewed)).await?
             }
             // Nothing else can be presented; who knows no tokens of ours may have meant something else anyway.
             Ok(_) => first,
@@ -329,13 +331,13 @@ where
     let (client, terms) = (&outgoing.target.client, &outgoing.terms);
     let Some(upload) = upload else {
         let request = outgoing.request(RequestBody::Empty, credential);
-        return proxy::head(client.send(request), None, terms).await.map_err(failed);
+        return proxy::head(pin!(client.send(request)), None, terms).await.map_err(failed);
     };
     let mut body = upload.tape.from_the_beginning().ok_or_else(retry_call)?;
     let sending = Some(upload.sending.as_ref());
     if !upload.is_long {
         let request = outgoing.request(RequestBody::stream(body), credential);
-        return proxy::head(client.send(request), sending, terms).await.map_err(failed);
+        return proxy::head(pin!(client.send(request)), sending, terms).await.map_err(failed);
     }
     // Too long to be remembered: it is sent when the peer wants it, which is after the peer has looked at the token. Only HTTP/1.1 clients
     // learn of a `100 Continue`, so the call gets a connection of its own.
@@ -349,7 +351,7 @@ where
             let _ = wanted.send(());
         }
     });
-    proxy::head(client.send_upgrade(request), sending, terms).await.map_err(failed)
+    proxy::head(Box::pin(client.send_upgrade(request)), sending, terms).await.map_err(failed)
 }
 
 impl Outgoing<'_> {

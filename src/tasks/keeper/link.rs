@@ -185,7 +185,7 @@ impl Link {
     pub async fn credential(&self, wait: Duration) -> Result<Credential, LinkRefusal> {
         match self.credential_now() {
             Some(credential) => Ok(credential),
-            None => self.awaited(wait).await,
+            None => Box::pin(self.awaited(wait)).await,
         }
     }
 
