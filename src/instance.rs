@@ -7,6 +7,7 @@ pub mod throttle;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -40,6 +41,8 @@ pub struct Instance {
     pub callers: Callers,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Requests at our own endpoints, which are served to their end.
+    pub under_way: TaskTracker,
     /// When the daemon was started.
     pub started_at: Moment,
 }
@@ -59,6 +62,7 @@ impl Instance {
             passwords: Passwords::new(),
             failures: Throttle::new(),
             callers: Callers::default(),
+            under_way: TaskTracker::new(),
             started_at,
         }
     }

@@ -55,7 +55,11 @@ impl Running {
     /// Takes no more connections, lets what is under way finish for `[limits] drain`, then closes the store.
     pub async fn stop(mut self) {
         self.ready.send_replace(false);
-        self.server.drain(self.instance.config().limits.drain).await;
+        let drain = self.instance.config().limits.drain;
+        self.server.drain(drain).await;
+        // Those whose connection was cut, or closed by the other side, are finished all the same.
+        self.instance.under_way.close();
+        let _ = tokio::time::timeout(drain, self.instance.under_way.wait()).await;
         self.links.stop().await;
         self.tasks.shutdown().await;
         self.cores.stop().await;

@@ -15,7 +15,7 @@ use crate::doors::admin::access::{Allowed, Group};
 use crate::doors::admin::{self, AdminState};
 use crate::doors::gateway::Gateway;
 use crate::doors::relay::Relay;
-use crate::doors::{authorization, browser, console, link};
+use crate::doors::{authorization, browser, console, finish, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::cores::Cores;
@@ -26,7 +26,7 @@ use crate::random::Random;
 use crate::store::Store;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::Reloader;
-use crate::tasks::{purge, tokens};
+use crate::tasks::{purge, tokens, unsure};
 
 /// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
 const KEY_CREDENTIAL: &str = "p2pid-key";
@@ -67,11 +67,12 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         relay: Arc::clone(&relay),
         reloader: Arc::clone(&reloader),
         listeners: sockets.listening(&config),
+        changes: tokio::sync::Mutex::default(),
     });
     let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
     let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);
     let built_in = authorization::router(&instance).merge(pages).merge(admin::public_router(Arc::clone(&state)));
-    let built_in = below_public_url(&instance, built_in);
+    let built_in = finish::to_the_end(below_public_url(&instance, built_in), &instance.under_way);
     let addresses = sockets.addresses();
     for listener in sockets.public {
         let serving = Serving { tls: public_tls.clone(), extended_connect: true, spread: true, ..Serving::default() };
@@ -82,14 +83,16 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         server.serve(listener, Serving { extended_connect: true, spread: true, ..Serving::default() }, relay);
     }
     for listener in sockets.console {
-        let console = console::router(Arc::clone(&state), is_ready.clone(), port(&listener));
+        let console = finish::to_the_end(console::router(Arc::clone(&state), is_ready.clone(), port(&listener)), &instance.under_way);
         let serving = Serving { tls: console_tls.clone(), ..Serving::default() };
         server.serve(listener, serving, console);
     }
-    server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin::socket_router(state, allowed));
+    let admin = finish::to_the_end(admin::socket_router(state, allowed), &instance.under_way);
+    server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin);
     let mut tasks = JoinSet::new();
     tasks.spawn(purge::run(Arc::clone(&instance)));
     tasks.spawn(tokens::run(Arc::clone(&instance)));
+    tasks.spawn(unsure::run(Arc::clone(&instance), Arc::clone(&links)));
     tasks.spawn(Arc::clone(&reloader).watch());
     ready.send_replace(true);
     tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");

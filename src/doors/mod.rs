@@ -7,6 +7,7 @@ mod call;
 #[cfg(test)]
 mod chain_tests;
 pub mod console;
+pub mod finish;
 pub mod form;
 pub mod gateway;
 pub mod link;

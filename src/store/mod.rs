@@ -70,6 +70,7 @@ struct Inner {
     writer: writer::Queue,
     readers: reader::Queue,
     lost: watch::Receiver<Option<String>>,
+    reopenings: watch::Receiver<()>,
 }
 
 /// The transaction that a judge works in: a connection inside a savepoint, which only the writer begins and ends.
@@ -209,6 +210,12 @@ impl Store {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// Changes whenever the outcome of a commit was unknown and the database has been opened again since: what is in memory of it may be
+    /// older than what it holds.
+    pub fn reopenings(&self) -> watch::Receiver<()> {
+        self.inner.reopenings.clone()
     }
 
     /// Commits what is waiting, closes the database and gives up the lock on `state_dir`. What comes later is [`StoreError::Unavailable`].

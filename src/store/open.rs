@@ -219,7 +219,7 @@ pub(super) fn open(state_dir: &Path, credential: Option<&Path>, clock: Arc<dyn C
     let connections = reader::Connections::new();
     let no_thread = |error| OpenError::Io(state_dir.to_owned(), error);
     let readers = reader::Queue::start(path.clone(), connections.clone(), &counters).map_err(no_thread)?;
-    let (writer, lost) =
+    let writer::Started { queue: writer, lost, reopenings } =
         writer::Queue::start(connection, path, lock, connections, Arc::clone(&clock), Arc::clone(&counters)).map_err(no_thread)?;
     let (state_dir, credential) = (state_dir.to_owned(), credential.map(Path::to_owned));
     Ok(Store {
@@ -233,6 +233,7 @@ pub(super) fn open(state_dir: &Path, credential: Option<&Path>, clock: Arc<dyn C
             writer,
             readers,
             lost,
+            reopenings,
         }),
     })
 }

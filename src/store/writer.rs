@@ -37,6 +37,15 @@ pub(super) struct Queue {
     ended: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
 
+/// A writer that serves.
+pub(super) struct Started {
+    pub(super) queue: Queue,
+    /// Why the database can no longer be trusted.
+    pub(super) lost: watch::Receiver<Option<String>>,
+    /// Changes whenever the database was opened again, after a commit of which it was unknown whether it holds.
+    pub(super) reopenings: watch::Receiver<()>,
+}
+
 enum Message {
     Item(Box<dyn Item>),
     Close,
@@ -91,13 +100,14 @@ impl Queue {
         readers: Connections,
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
-    ) -> std::io::Result<(Self, watch::Receiver<Option<String>>)> {
+    ) -> std::io::Result<Started> {
         let (sender, queue) = sync_channel(WAITING);
         let (lost, is_lost) = watch::channel(None);
+        let (reopened, reopenings) = watch::channel(());
         let (end, has_ended) = oneshot::channel();
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             counters.adopt_thread();
-            let writer = Writer { connection, path, readers, clock, unknown: 0, copied: 0 };
+            let writer = Writer { connection, path, readers, clock, unknown: 0, reopened, copied: 0 };
             // Judges' panics are caught one by one; one of the writer's own is the end of it.
             let served = catch_unwind(AssertUnwindSafe(|| writer.serve(&queue)));
             if let Err(reason) = served.unwrap_or_else(|_| Err("the writer panicked".to_owned())) {
@@ -108,7 +118,8 @@ impl Queue {
             drop(lock);
             let _ = end.send(());
         })?;
-        Ok((Self { sender, ended: tokio::sync::Mutex::new(Some(has_ended)) }, is_lost))
+        let queue = Self { sender, ended: tokio::sync::Mutex::new(Some(has_ended)) };
+        Ok(Started { queue, lost: is_lost, reopenings })
     }
 
     pub(super) async fn put<T, F>(&self, judge: F, deadline: Option<(Moment, Duration)>) -> Result<T, StoreError>
@@ -142,6 +153,8 @@ struct Writer {
     clock: Arc<dyn Clock>,
     /// Commits in a row whose outcome is unknown.
     unknown: u32,
+    /// Told when the outcome of a commit was unknown, once the database says what it holds.
+    reopened: watch::Sender<()>,
     /// How many of the log's pages were there when it was last copied back.
     copied: i64,
 }
@@ -295,6 +308,7 @@ impl Writer {
         drop(std::mem::replace(&mut self.connection, nothing));
         self.connection =
             connection::connect(&self.path, Use::Write).map_err(|error| format!("the database cannot be opened again: {error}"))?;
+        self.reopened.send_replace(());
         Ok(())
     }
 

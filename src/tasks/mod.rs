@@ -4,3 +4,4 @@ pub mod keeper;
 pub mod purge;
 pub mod reload;
 pub mod tokens;
+pub mod unsure;

@@ -215,6 +215,8 @@ fn judge_refresh(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, requ
     let presented = refresh_token::Presented { token: &request.token, grant: id, from: asked.from.as_deref() };
     refresh_token::apply(transaction, &asked.seals, presented, &judgement.changes, &asked.fresh.refresh, policy.refresh_ttl)?;
     let revokes = match &judgement.changes {
+        // Said again: of what ended the grant it may have been unknown whether it had been stored.
+        refresh::Changes::Nothing if matches!(judgement.answer, Err(refresh::Refusal::GrantEnded)) => Revokes::Grant(id),
         refresh::Changes::End(_) => Revokes::Grant(id),
         refresh::Changes::Mint(mint) if mint.ends_earlier_access => Revokes::Before(id, mint.access.generation),
         refresh::Changes::Mint(_) | refresh::Changes::Nothing | refresh::Changes::ReplaceAccess { .. } | refresh::Changes::Renew(_) => {
