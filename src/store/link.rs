@@ -7,6 +7,8 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::outbound::handshake::Stage;
 use crate::outbound::link::{Facts, Holding, OpenRequest, RequestEnd};
+use crate::outbound::metadata::Metadata;
+use crate::outbound::ob_app::{ObApp, Server};
 use crate::outbound::peer::Auth;
 use crate::outbound::ticket::Fate;
 
@@ -18,6 +20,9 @@ pub fn facts(connection: &Connection, seals: &Seals, epoch: i64, id: Id) -> Resu
         Auth::Basic(_) | Auth::None => None,
     };
     let (metadata, unlinked) = peer::metadata_and_unlinked(connection, id)?;
+    // What another issuer said of itself, before the OB app was moved, says nothing of this one: a secret would go there.
+    let is_of_another = |metadata: &Metadata, app: &ObApp| matches!(&app.server, Server::Issuer(issuer) if *issuer != metadata.issuer);
+    let metadata = metadata.filter(|metadata| !ob_app.as_ref().is_some_and(|app| is_of_another(metadata, app)));
     let holding = match (held_token::of_peer(connection, seals, epoch, id)?, held_token::broken(connection, id)?) {
         (Some(held), _) => Holding::Tokens(Box::new(held)),
         (None, Some(broken)) => Holding::Broken(broken),
@@ -47,4 +52,32 @@ fn request(connection: &Connection, seals: &Seals, epoch: i64, peer: Id) -> Resu
         Some((_, Stage::Failed { at, why })) => ended(at, format!("the last attempt to link failed {at}: {why}")),
         Some((_, Stage::Linked { .. } | Stage::Replaced)) | None => (None, None),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::metadata;
+    use crate::store::{Transaction, sample, temporary};
+
+    #[tokio::test]
+    async fn c2_what_one_issuer_said_of_itself_says_nothing_of_another() {
+        let (_directory, store) = temporary();
+        let (seals, epoch) = (store.seals().clone(), store.epoch());
+        let judge = move |transaction: &Transaction<'_>| {
+            let linked = sample::linked_peer(transaction, &seals, epoch, "https://two.example", "t1")?;
+            let document = br#"{"issuer":"https://old.example","token_endpoint":"https://old.example/token"}"#;
+            let said = metadata::judge("https://old.example", document).expect("metadata");
+            peer::set_metadata(transaction, linked.id, Some(&said))?;
+            let mut known = Vec::new();
+            for issuer in ["https://old.example", "https://new.example"] {
+                let app = ob_app::by_id(transaction, &seals, Id::from_bytes([1; 16]))?.expect("it is there");
+                ob_app::update(transaction, &seals, &ObApp { server: Server::Issuer(issuer.to_owned()), ..app })?;
+                let facts = facts(transaction, &seals, epoch, linked.id)?.expect("it is there");
+                known.push(facts.metadata.is_some());
+            }
+            Ok(known)
+        };
+        assert_eq!(store.write(judge).await.expect("written"), [true, false]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::hostile::{Endpoint, Hostile};
+use super::world::hostile::{Endpoint, Fault, Hostile};
 use super::world::message::Message;
 use super::world::scene::Scene;
 use super::world::settings::request;
@@ -198,4 +198,25 @@ async fn c10_only_who_rules_the_instance_names_private_addresses() {
     tenant_admin.is_refused(&scene, "PATCH", "ob-apps/two", "ob-app", json!({ "issuer": elsewhere.url(), "client_secret": "x" })).await;
     elsewhere.was_not_called();
     scene.alpha.changes("peer", "inner", password).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_at_once_neither_undoes_the_other() {
+    let scene = Scene::new().await;
+    let authority = std::fs::read_to_string(scene.two.authority()).expect("the peer's certificate");
+    let asked_before = scene.two.heard(Endpoint::Metadata).len();
+    // The first looks at the peer before it is written, and the peer takes its time.
+    scene.two.next(Endpoint::Metadata, Fault::Held);
+    let first = scene.alpha.changes("peer", "two", json!({ "ca": authority }));
+    let second = async {
+        scene.two.hears(asked_before + 1, Endpoint::Metadata).await;
+        let change = scene.alpha.changes("peer", "two", json!({ "base_url": format!("{}/below", scene.two.url()) }));
+        let let_go = async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            scene.two.release();
+        };
+        futures_util::future::join(change, let_go).await
+    };
+    futures_util::future::join(first, second).await;
+    assert_eq!(scene.peer().await["base_url"], format!("{}/below", scene.two.url()));
 }

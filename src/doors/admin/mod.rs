@@ -60,6 +60,9 @@ pub struct AdminState {
     pub reloader: Arc<Reloader>,
     /// Where the daemon listens.
     pub listeners: Vec<Listening>,
+    /// Taken by changes of peers and OB apps, from reading the record until the new one is shown. What is asked of the network in between
+    /// takes seconds, and the later of two would write back what the earlier had replaced.
+    pub changes: tokio::sync::Mutex<()>,
 }
 
 /// The API as the admin socket serves it, to the processes that may.

@@ -284,6 +284,7 @@ async fn update(
 }
 
 async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
+    let _alone = state.changes.lock().await;
     let app = settings.apply(state, caller, find(state, tenant, name).await?)?;
     must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);

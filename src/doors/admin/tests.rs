@@ -46,7 +46,8 @@ impl Api {
         let links = Links::start(Arc::clone(&instance)).await.expect("no peers");
         let relay = Relay::start(Arc::clone(&instance), Arc::clone(&links)).await.expect("no callers");
         let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, Vec::new()));
-        let state = Arc::new(AdminState { instance, links, relay: Arc::new(relay), reloader, listeners: Vec::new() });
+        let state =
+            Arc::new(AdminState { instance, links, relay: Arc::new(relay), reloader, listeners: Vec::new(), changes: Default::default() });
         Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
     }
 

@@ -17,14 +17,10 @@ use crate::doors::wire::{Answer, loopback, read_until, scripted, sends};
 use crate::net::listener::Listener;
 use crate::net::serve::{Server, Serving};
 use crate::oauth::token::{Kind, mint};
-use crate::outbound::attempt::Intent;
 use crate::outbound::caller::Caller;
-use crate::outbound::link::Held;
-use crate::outbound::ob_app::{Grant, ObApp, Server as EndpointsOf};
-use crate::outbound::peer::{Auth, Peer as Record, PeerTrust};
-use crate::outbound::plan::Validity;
+use crate::outbound::peer::Peer as Record;
 use crate::secret::Digest;
-use crate::store::{self, Store, Transaction, held_token, ob_app};
+use crate::store::{self, Store, Transaction, held_token, sample};
 use crate::system::{SystemClock, SystemRandom};
 use crate::tasks::keeper::GivenUp;
 
@@ -78,54 +74,9 @@ impl World {
         let now = clock.now();
         let (seals, epoch) = (store.seals().clone(), store.epoch());
         let judge = move |transaction: &Transaction<'_>| {
-            let app = ObApp {
-                id: Id::from_bytes([1; 16]),
-                tenant: "default".to_owned(),
-                name: "two".to_owned(),
-                client_id: "one".to_owned(),
-                client_secret: Some("secret".into()),
-                grant: Grant::AuthorizationCode,
-                scope: "a".parse().expect("a scope"),
-                server: EndpointsOf::Endpoints {
-                    authorize_url: None,
-                    token_url: format!("http://{peer}/oauth/token").parse().expect("a URL"),
-                },
-                ca: None,
-                guarded: false,
-                created_at: now.wall,
-            };
-            ob_app::insert(transaction, &seals, &app)?;
-            for (id, name) in [(PEER, "two"), (OTHER, "unlinked")] {
-                let record = Record {
-                    id,
-                    tenant: "default".to_owned(),
-                    name: name.to_owned(),
-                    url: format!("http://{peer}").parse().expect("a URL"),
-                    base_url: Some(format!("http://{peer}/p2pi").parse().expect("a URL")),
-                    auth: Auth::OAuth { ob_app: app.id, user: None },
-                    trust: PeerTrust::default(),
-                    guarded: false,
-                    maintenance: None,
-                    created_at: now.wall,
-                    generation: 1,
-                };
-                store::peer::insert(transaction, &seals, &record)?;
-            }
-            let held = Held {
-                access: token.clone().into(),
-                validity: Validity { requested: now, life: Duration::from_secs(3_600) },
-                issued_at: now.wall,
-                refresh: Some("r1".into()),
-                refresh_expires_at: None,
-                scope: "a".parse().expect("a scope"),
-                linked_as: None,
-                linked_at: now.wall,
-                intent: Intent::default(),
-                trouble: None,
-                well_since: now.wall,
-                restored: false,
-            };
-            held_token::put(transaction, &seals, epoch, PEER, &held)?;
+            let linked = sample::linked_peer(transaction, &seals, epoch, &format!("http://{peer}"), &token)?;
+            let unlinked = Record { id: OTHER, name: "unlinked".to_owned(), ..linked };
+            store::peer::insert(transaction, &seals, &unlinked)?;
             let caller = Caller {
                 id: Id::from_bytes([9; 16]),
                 tenant: "default".to_owned(),

@@ -1,9 +1,9 @@
-//! Records for the tests of this room: a person, an IB app, a grant with its first pair; and a clock to move.
+//! Records for tests: a person, an IB app, a grant with its first pair; a peer that is linked; and a clock to move.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Fault, Store, Transaction, access_token, grant, ib_app, refresh_token, user};
+use super::{Fault, Seals, Store, Transaction, access_token, grant, held_token, ib_app, ob_app, peer, refresh_token, user};
 use crate::clock::{BootId, Clock, Moment, Timestamp};
 use crate::id::Id;
 use crate::inbound::grant::{Fresh, Grant, NewAccess};
@@ -11,6 +11,11 @@ use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::user::User;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::token::{Kind, mint};
+use crate::outbound::attempt::Intent;
+use crate::outbound::link::Held;
+use crate::outbound::ob_app::{Grant as ObGrant, ObApp, Server};
+use crate::outbound::peer::{Auth, Peer, PeerTrust};
+use crate::outbound::plan::Validity;
 use crate::secret::{Digest, ExposeSecret};
 use crate::system::SystemRandom;
 
@@ -101,4 +106,54 @@ pub(crate) async fn linked(store: &Store) -> Fresh {
     };
     store.write(judge).await.expect("written");
     pair
+}
+
+/// The peer `two` at `place`, linked by an OB app of the same name whose token endpoint is there. Its tokens are `access` and `r1`.
+pub(crate) fn linked_peer(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, place: &str, access: &str) -> Result<Peer, Fault> {
+    let now = transaction.now();
+    let url = |path: &str| format!("{place}{path}").parse().expect("a URL");
+    let app = ObApp {
+        id: Id::from_bytes([1; 16]),
+        tenant: "default".to_owned(),
+        name: "two".to_owned(),
+        client_id: "one".to_owned(),
+        client_secret: Some("secret".into()),
+        grant: ObGrant::AuthorizationCode,
+        scope: "a".parse().expect("a scope"),
+        server: Server::Endpoints { authorize_url: None, token_url: url("/oauth/token") },
+        ca: None,
+        guarded: false,
+        created_at: now.wall,
+    };
+    let record = Peer {
+        id: Id::from_bytes([2; 16]),
+        tenant: "default".to_owned(),
+        name: "two".to_owned(),
+        url: url(""),
+        base_url: Some(url("/p2pi")),
+        auth: Auth::OAuth { ob_app: app.id, user: None },
+        trust: PeerTrust::default(),
+        guarded: false,
+        maintenance: None,
+        created_at: now.wall,
+        generation: 1,
+    };
+    let held = Held {
+        access: access.into(),
+        validity: Validity { requested: now, life: HOUR },
+        issued_at: now.wall,
+        refresh: Some("r1".into()),
+        refresh_expires_at: None,
+        scope: "a".parse().expect("a scope"),
+        linked_as: None,
+        linked_at: now.wall,
+        intent: Intent::default(),
+        trouble: None,
+        well_since: now.wall,
+        restored: false,
+    };
+    ob_app::insert(transaction, seals, &app)?;
+    peer::insert(transaction, seals, &record)?;
+    held_token::put(transaction, seals, epoch, record.id, &held)?;
+    Ok(record)
 }

@@ -14,6 +14,7 @@ use super::link::{Link, Shown, Target};
 use super::skew::Skews;
 use super::wire;
 use crate::clock::Moment;
+use crate::id::Id;
 use crate::instance::Instance;
 use crate::net::path::Upstream;
 use crate::observe::metrics::PeerMetrics;
@@ -23,10 +24,13 @@ use crate::outbound::link::{Ending, Facts, State};
 use crate::outbound::plan::{self, Jitter};
 use crate::outbound::turn::{self, Next, Pause, Situation};
 use crate::secret::SecretString;
-use crate::store;
+use crate::store::{self, StoreError};
 
 /// The clock is looked at this often at least: a suspended machine and a stepped clock are noticed by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The shortest and the longest wait before rows that could not be read are read again.
+const READ_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// What an actor is told.
 #[derive(Debug)]
@@ -107,6 +111,8 @@ pub(super) struct Actor {
     state: State,
     /// Notice was given that the link ends within so many days.
     noticed: Option<u64>,
+    /// The rows were read while a flight was under way: what it brings may be older than what is shown.
+    reread_in_flight: bool,
 }
 
 impl Actor {
@@ -137,6 +143,7 @@ impl Actor {
             aboard: Vec::new(),
             state,
             noticed: None,
+            reread_in_flight: false,
         };
         actor.measure(&now);
         actor
@@ -158,7 +165,12 @@ impl Actor {
                     Some(command) => self.obey(command).await,
                     None => break,
                 },
-                landing = landed(&mut self.flight) => self.land(landing),
+                landing = landed(&mut self.flight) => {
+                    self.land(landing);
+                    if std::mem::take(&mut self.reread_in_flight) {
+                        self.reread().await;
+                    }
+                }
                 () = link.needed(), if self.flight.is_none() && !self.is_needed => self.is_needed = true,
                 () = clock.sleep(wait) => self.notice(),
                 () = self.stopping.cancelled() => break,
@@ -217,7 +229,7 @@ impl Actor {
         }));
     }
 
-    fn land(&mut self, landing: Landing) {
+    pub(super) fn land(&mut self, landing: Landing) {
         self.flight = None;
         let now = self.now();
         self.settled = now;
@@ -225,7 +237,9 @@ impl Actor {
             self.skews.note(self.link.id(), skew);
         }
         let old = self.link.shown();
-        let mut facts = landing.facts.map_or_else(|| Arc::clone(&old.facts), Arc::new);
+        // What an operator did after the flight had settled may be shown already.
+        let news = landing.facts.filter(|facts| facts.peer.generation >= old.facts.peer.generation);
+        let mut facts = news.map_or_else(|| Arc::clone(&old.facts), Arc::new);
         let mut failed_attempts = old.failed_attempts;
         let mut pause = None;
         let answer = match landing.outcome {
@@ -264,7 +278,7 @@ impl Actor {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    pub(super) async fn obey(&mut self, command: Command) {
         match command {
             Command::Reread(done) => {
                 self.reread().await;
@@ -282,29 +296,40 @@ impl Actor {
         }
     }
 
-    /// Takes over what the rows say.
+    /// Takes over what the rows say. While they cannot be read nothing is carried: it may have been given up, or be for another place.
     async fn reread(&mut self) {
-        let (id, seals, epoch) = (self.link.id(), self.instance.store.seals().clone(), self.instance.store.epoch());
-        match self.instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, id)).await {
-            Ok(Some(facts)) => {
-                let old = self.link.shown();
-                let is_same_link = old.facts.peer.generation == facts.peer.generation;
-                self.is_changed |= is_changed(&old.facts, &facts);
-                let pause = old.pause.filter(|_| is_same_link);
-                if !is_same_link {
-                    self.failures = 0;
+        self.reread_in_flight |= self.flight.is_some();
+        let mut wait = READ_AGAIN.0;
+        let facts = loop {
+            match facts_of(&self.instance, self.link.id()).await {
+                Ok(facts) => break facts,
+                Err(error) => {
+                    tracing::error!(peer = self.link.facts().peer.name, reason = %error, "a link cannot be read again; no call is made over it until it is");
+                    self.link.show(self.link.shown().without_credential());
+                    tokio::select! {
+                        () = self.instance.clock.sleep(wait) => wait = (wait * 2).min(READ_AGAIN.1),
+                        () = self.stopping.cancelled() => return,
+                    }
                 }
-                if old.facts.held().is_some() && facts.held().is_none() {
-                    self.link.end();
-                }
-                if old.facts.peer.name != facts.peer.name {
-                    self.instance.metrics.forget_peer(&old.facts.peer.tenant, &old.facts.peer.name);
-                    self.metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
-                }
-                self.show(Arc::new(facts), old.failed_attempts, pause);
             }
-            Ok(None) => self.link.end(),
-            Err(error) => tracing::error!(reason = %error, "a link could not be read again"),
+        };
+        let Some(facts) = facts else { return self.link.end() };
+        let old = self.link.shown();
+        let is_same_link = old.facts.peer.generation == facts.peer.generation;
+        self.is_changed |= is_changed(&old.facts, &facts);
+        let pause = old.pause.filter(|_| is_same_link);
+        if !is_same_link {
+            self.failures = 0;
+        }
+        let is_given_up = old.facts.held().is_some() && facts.held().is_none();
+        if old.facts.peer.name != facts.peer.name {
+            self.instance.metrics.forget_peer(&old.facts.peer.tenant, &old.facts.peer.name);
+            self.metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
+        }
+        self.show(Arc::new(facts), old.failed_attempts, pause);
+        if is_given_up {
+            // After it is shown: who finds the credential that is given up rests on the life that ends.
+            self.link.end();
         }
     }
 
@@ -390,6 +415,11 @@ pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
         client: clients.guarded_if(facts.peer.guarded).clone(),
         maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),
     }
+}
+
+async fn facts_of(instance: &Instance, peer: Id) -> Result<Option<Facts>, StoreError> {
+    let (seals, epoch) = (instance.store.seals().clone(), instance.store.epoch());
+    instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, peer)).await
 }
 
 /// Whether an operator changed what an attempt depends on.

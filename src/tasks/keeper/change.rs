@@ -50,6 +50,10 @@ pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &
     let Some(facts) = store::link::facts(transaction, seals, epoch, new.peer)? else { return Ok(Installed::Superseded) };
     let linked = Stage::Linked { at: now, linked_as: new.granted.subject.clone() };
     if !handshake::advance(transaction, new.handshake, handshake::EXCHANGING, &linked)? {
+        if super::flight::holds(transaction, seals, epoch, new.peer, &new.granted)? {
+            // An attempt to store it before, of which it was not known what became, had been stored.
+            return Ok(Installed::Linked(Box::new(facts)));
+        }
         super::flight::give_back(transaction, instance, &facts, &new.granted, now)?;
         return Ok(Installed::Superseded);
     }

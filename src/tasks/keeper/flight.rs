@@ -23,7 +23,8 @@ use crate::outbound::peer::Auth;
 use crate::outbound::plan::{self, Jitter, Validity};
 use crate::outbound::revocation::{self, Hint};
 use crate::outbound::vouching::{self, Vouching};
-use crate::store::{self, Fault, StoreError, Transaction, held_token, outbox, peer};
+use crate::secret::{ExposeSecret, SecretString};
+use crate::store::{self, Fault, Seals, StoreError, Transaction, held_token, outbox, peer};
 
 /// The shortest and the longest wait before tokens that the store did not take are offered to it again.
 const STORE_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -274,7 +275,7 @@ async fn settle(
     }
 }
 
-fn settle_in(
+pub(super) fn settle_in(
     transaction: &Transaction<'_>,
     instance: &Instance,
     facts: &Facts,
@@ -286,13 +287,18 @@ fn settle_in(
     let (id, now) = (facts.peer.id, transaction.now());
     let seals = instance.store.seals();
     let epoch = instance.store.epoch();
-    if let Some(metadata) = found {
+    if let Some(metadata) = found
+        && peer::generation(transaction, id)? == Some(facts.peer.generation)
+    {
         peer::set_metadata(transaction, id, Some(metadata))?;
     }
     let outcome = match verdict {
         Verdict::Store(granted) => {
             if peer::raise_generation(transaction, id, facts.peer.generation)? {
                 held_token::put(transaction, seals, epoch, id, &renewed(facts, granted, requested.unwrap_or(now), now.wall))?;
+                Outcome::Renewed
+            } else if holds(transaction, seals, epoch, id, granted)? {
+                // An attempt to store them before, of which it was not known what became, had been stored.
                 Outcome::Renewed
             } else {
                 give_back(transaction, instance, facts, granted, now.wall)?;
@@ -336,6 +342,20 @@ fn renewed(facts: &Facts, granted: &Granted, requested: Moment, now: Timestamp) 
         well_since: old.filter(|old| old.trouble.is_none()).map_or(now, |old| old.well_since),
         restored: false,
     }
+}
+
+/// Whether what was granted is what is held.
+pub(super) fn holds(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, peer: Id, granted: &Granted) -> Result<bool, Fault> {
+    let held = held_token::of_peer(transaction, seals, epoch, peer)?;
+    let is_same = |one: &SecretString, other: &SecretString| one.expose_secret() == other.expose_secret();
+    Ok(held.is_some_and(|held| {
+        let is_same_refresh = match (&held.refresh, &granted.refresh) {
+            (Some(held), Some(granted)) => is_same(held, granted),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        is_same_refresh && is_same(&held.access, &granted.access)
+    }))
 }
 
 /// Sends back tokens that nobody holds: they are revoked at the peer.

@@ -132,6 +132,12 @@ impl Shown {
         };
         Self { facts, target: Arc::new(target), carried, failed_attempts, pause }
     }
+
+    /// The same, but that no call carries anything.
+    pub(super) fn without_credential(&self) -> Self {
+        let (facts, target) = (Arc::clone(&self.facts), Arc::clone(&self.target));
+        Self { facts, target, carried: None, failed_attempts: self.failed_attempts, pause: self.pause }
+    }
 }
 
 impl Link {

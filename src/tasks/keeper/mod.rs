@@ -12,6 +12,8 @@ mod flight;
 mod link;
 mod outbox;
 mod skew;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::HashMap;
@@ -169,6 +171,10 @@ impl Links {
         if let Some(facts) = self.instance.store.read(move |connection| store::link::facts(connection, &seals, epoch, id)).await? {
             self.begin(facts, Duration::ZERO);
             self.reindex();
+            // One who deleted it meanwhile found nothing to stop.
+            if self.instance.store.read(move |connection| peer::generation(connection, id)).await?.is_none() {
+                self.removed(id);
+            }
         }
         Ok(())
     }

@@ -189,6 +189,7 @@ async fn rename(
         let expected = "a letter or digit, then up to 62 more of those and '.', '_', '-'";
         return Err(AdminError::bad_attribute("name", format!("{new_name:?}"), expected));
     }
+    let _alone = state.changes.lock().await;
     let link = find(&state, &tenant, &name)?;
     let (seals, id, wanted) = (state.instance.store.seals().clone(), link.id(), new_name.clone());
     let is_free = state
@@ -229,6 +230,7 @@ async fn maintenance(
         "off" => None,
         text => Some(Maintenance { since: now, until: time_to_come(text, now)? }),
     };
+    let _alone = state.changes.lock().await;
     let link = find(&state, &tenant, &name)?;
     let (seals, id) = (state.instance.store.seals().clone(), link.id());
     state

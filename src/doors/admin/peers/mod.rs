@@ -337,6 +337,7 @@ enum Changed {
 }
 
 async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
+    let _alone = state.changes.lock().await;
     let facts = link.facts();
     let wanted = apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
     let mut finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
