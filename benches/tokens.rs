@@ -1,27 +1,41 @@
-//! How many durable token writes a second: what one-row commits allow, what the store's group commit makes of them, and how many whole
-//! refreshes that is (the client's secret checked, the token judged, its successor pair and the sealed answer written).
+//! Tokens: how many a second are issued durably over the wire, beside what one-row commits allow, and how many are checked.
 //!
-//! `cargo bench --bench tokens [-- SECONDS [DIRECTORY]]`. The directory should be on the disk that matters (default: the target directory's).
+//! `cargo bench --bench tokens [-- SECONDS [DIRECTORY]]`. The directory should be on the disk that matters (default: the target
+//! directory's). A real daemon is asked over HTTPS by [`CLIENTS`] clients, each on a connection of its own, which share the machine with
+//! it; what it commits is read from its metrics, and each commit is one sync. Ratios within one run say more than the numbers.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
+use http::{HeaderValue, Method, Request, header};
 use p2pid::clock::{Clock, Timestamp};
+use p2pid::config::{self, Limits};
 use p2pid::id::Id;
-use p2pid::inbound::grant::{Fresh, Grant, NewAccess, Policy};
+use p2pid::inbound::authorize::{self, Destination};
+use p2pid::inbound::consent::{Authorization, Stage};
+use p2pid::inbound::grant::{Fresh, Grant, NewAccess};
 use p2pid::inbound::ib_app::{GrantType, IbApp};
-use p2pid::inbound::refresh::{Request, judge};
-use p2pid::oauth::client_auth::{self, Credentials, Method};
-use p2pid::oauth::rotation::Rotation;
+use p2pid::inbound::permit::{RouteRule, permit};
+use p2pid::inbound::user::User;
+use p2pid::net::client::Client;
+use p2pid::net::trust::Trust;
+use p2pid::oauth::pkce::Challenge;
+use p2pid::oauth::redirect_uri::RedirectUri;
 use p2pid::oauth::scope::Scope;
 use p2pid::oauth::token::{Kind, mint};
+use p2pid::outbound::exchange;
 use p2pid::random::{self, Random};
 use p2pid::secret::{Digest, ExposeSecret, SecretString};
-use p2pid::store::{Fault, Store, Transaction, access_token, grant, ib_app, refresh_token};
+use p2pid::store::token_table::TokenTable;
+use p2pid::store::{Fault, Store, Transaction, access_token, authorization, grant, ib_app, refresh_token, user};
 use p2pid::system::{SystemClock, SystemRandom};
 use rusqlite::Connection;
+
+const CLIENTS: usize = 32;
 
 /// A table as tokens have one: found by digest, belonging to a grant, running out.
 const TABLE: &str =
@@ -30,21 +44,20 @@ const TABLE: &str =
     CREATE INDEX bench_token_purge ON bench_token (purge_at);";
 const INSERT: &str = "INSERT INTO bench_token (digest, owner, issued_at, purge_at) VALUES (?1, ?2, ?3, ?4)";
 
-const CLIENT: &str = "bench";
-const HOUR: Duration = Duration::from_secs(3_600);
-const POLICY: Policy = Policy {
-    access_ttl: HOUR,
-    refresh_ttl: Duration::from_secs(90 * 24 * 3_600),
-    grant_ttl: None,
-    rotation: Rotation::RetrySafe,
-    retry_window: Duration::from_secs(60),
-};
+/// Codes that are there to be redeemed, for each second of measuring.
+const CODES_PER_SECOND: usize = 12_000;
 
-type Failure = Box<dyn std::error::Error>;
+const CLIENT: &str = "bench";
+const CALLBACK: &str = "https://bench.example/oauth/callback";
+const VERIFIER: &str = "verifier-of-the-benchmark-0123456789-abcdefgh";
+const HOUR: Duration = Duration::from_secs(3_600);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What one kind of writing came to.
 struct Measured {
-    writes: u64,
+    done: u64,
     commits: u64,
     took: Duration,
     latencies: Histogram<u64>,
@@ -53,30 +66,40 @@ struct Measured {
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds an option of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
-    let seconds = arguments.next().map_or(Ok(2), |text| text.parse())?;
+    let seconds: u64 = arguments.next().map_or(Ok(3), |text| text.parse())?;
     let base = arguments.next().map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    std::fs::create_dir_all(&base)?;
     let span = Duration::from_secs(seconds);
-
-    report("one-row commits, plain SQLite", &one_row_commits(&base, span)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    for writers in [1, 32, 256, 1024] {
-        let measured = runtime.block_on(group_commit(&base, span, writers))?;
-        report(&format!("group commit, {writers} writers"), &measured);
-    }
-    for clients in [1, 32, 256, 1024] {
-        let measured = runtime.block_on(refreshes(&base, span, clients))?;
-        report(&format!("refreshes, {clients} clients"), &measured);
-    }
+
+    let single = one_row_commits(&base, span)?;
+    report("rows, a commit each, plain SQLite", &single, &single);
+    report(&format!("rows, group commit, {CLIENTS} writers"), &runtime.block_on(group_commit(&base, span))?, &single);
+    let codes = usize::try_from(seconds)? * CODES_PER_SECOND;
+    let daemon = runtime.block_on(Daemon::with(&base, codes))?;
+    let refreshed = runtime.block_on(daemon.measure(span, (0..CLIENTS).map(|client| Work::Refresh(daemon.refresh[client].clone()))))?;
+    report(&format!("refreshes over HTTPS, {CLIENTS} clients"), &refreshed, &single);
+    let shares = daemon.codes.chunks(codes.div_ceil(CLIENTS)).map(|share| Work::Redeem(share.to_vec()));
+    let redeemed = runtime.block_on(daemon.measure(span, shares))?;
+    report(&format!("codes over HTTPS, {CLIENTS} clients"), &redeemed, &single);
+    drop(daemon);
+    runtime.block_on(checks(&base, span))?;
     Ok(())
 }
 
+#[expect(clippy::cast_precision_loss, reason = "rates are approximate")]
+fn report(name: &str, measured: &Measured, single: &Measured) {
+    let rate = |measured: &Measured| measured.done as f64 / measured.took.as_secs_f64();
+    let Measured { done, commits, latencies, .. } = measured;
+    let [middle, late] = [0.5, 0.99].map(|quantile| latencies.value_at_quantile(quantile));
+    let (rate, beside) = (rate(measured), rate(measured) / rate(single));
+    let per_thousand = *commits as f64 * 1000.0 / *done as f64;
+    say(&format!("{name:36} {rate:8.0}/s  {beside:5.2} × one-row  {per_thousand:7.1} syncs/1000  p50 {middle:6} µs  p99 {late:6} µs"));
+}
+
 #[expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
-fn report(name: &str, measured: &Measured) {
-    let Measured { writes, commits, took, latencies } = measured;
-    #[expect(clippy::cast_precision_loss, reason = "rates are approximate")]
-    let (rate, per_thousand) = (*writes as f64 / took.as_secs_f64(), *commits as f64 * 1000.0 / *writes as f64);
-    let [middle, late, last] = [0.5, 0.99, 1.0].map(|quantile| latencies.value_at_quantile(quantile));
-    println!("{name:32} {rate:9.0} writes/s {per_thousand:7.1} commits/1000 writes   p50 {middle:6} µs  p99 {late:6} µs  max {last:6} µs");
+fn say(line: &str) {
+    println!("{line}");
 }
 
 /// What any program gets that commits each row: the same settings, one thread, one transaction per row.
@@ -88,23 +111,22 @@ fn one_row_commits(base: &Path, span: Duration) -> Result<Measured, Failure> {
     connection.pragma_update(None, "secure_delete", true)?;
     connection.execute_batch(TABLE)?;
     let mut latencies = Histogram::new(3)?;
-    let (begin, mut writes) = (Instant::now(), 0);
+    let (begin, mut done) = (Instant::now(), 0);
     while begin.elapsed() < span {
         let one = Instant::now();
         connection.prepare_cached(INSERT)?.execute(row(&SystemRandom))?;
         latencies.record(micros(one))?;
-        writes += 1;
+        done += 1;
     }
-    Ok(Measured { writes, commits: writes, took: begin.elapsed(), latencies })
+    Ok(Measured { done, commits: done, took: begin.elapsed(), latencies })
 }
 
-async fn group_commit(base: &Path, span: Duration, writers: usize) -> Result<Measured, Failure> {
+async fn group_commit(base: &Path, span: Duration) -> Result<Measured, Failure> {
     let directory = tempfile::tempdir_in(base)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let store = Store::open(directory.path(), None, clock)?;
+    let store = Store::open(directory.path(), None, Arc::new(SystemClock::new()))?;
     store.write(|transaction| Ok(transaction.execute_batch(TABLE)?)).await?;
     let (commits, begin) = (store.commits(), Instant::now());
-    let tasks: Vec<_> = (0..writers)
+    let tasks: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
@@ -123,56 +145,207 @@ async fn group_commit(base: &Path, span: Duration, writers: usize) -> Result<Mea
     for task in tasks {
         latencies.add(task.await?)?;
     }
-    let took = begin.elapsed();
-    let measured = Measured { writes: latencies.len(), commits: store.commits() - commits, took, latencies };
+    let measured = Measured { done: latencies.len(), commits: store.commits() - commits, took: begin.elapsed(), latencies };
     store.close().await;
     Ok(measured)
 }
 
-/// Each client has a link of its own and refreshes it without pause.
-async fn refreshes(base: &Path, span: Duration, clients: u16) -> Result<Measured, Failure> {
-    let directory = tempfile::tempdir_in(base)?;
-    let store = Store::open(directory.path(), None, Arc::new(SystemClock::new()))?;
-    let secret = mint(Kind::ClientSecret, &SystemRandom);
-    let app = client().id;
-    store.write(|transaction| ib_app::insert(transaction, &client())).await?;
-    let hashed = ib_app::new_secret(store.seals(), Id::from_bytes([2; 16]), app, &secret, Timestamp::from_millis(0));
-    store.write(move |transaction| ib_app::replace_secrets(transaction, app, std::slice::from_ref(&hashed))).await?;
-    let mut first = Vec::new();
-    for _ in 0..clients {
-        first.push(link(&store, app).await?);
-    }
-    let (commits, begin) = (store.commits(), Instant::now());
-    let refreshing = first.into_iter().map(|token| {
-        let (store, secret) = (store.clone(), secret.clone());
-        tokio::spawn(async move {
-            let (mut token, mut latencies) = (token, Histogram::<u64>::new(3).expect("three digits"));
-            while begin.elapsed() < span {
-                let one = Instant::now();
-                token = refresh(&store, &secret, token).await;
-                latencies.record(micros(one)).expect("a resizing histogram");
+/// A running daemon with a client, a grant for each of [`CLIENTS`] and codes for more.
+struct Daemon {
+    process: Child,
+    folder: tempfile::TempDir,
+    limits: Limits,
+    public: String,
+    metrics: String,
+    basic: HeaderValue,
+    refresh: Vec<SecretString>,
+    codes: Vec<SecretString>,
+}
+
+/// What one client does all the time.
+enum Work {
+    /// Refreshes, from this token on.
+    Refresh(SecretString),
+    /// Redeems these codes.
+    Redeem(Vec<SecretString>),
+}
+
+impl Daemon {
+    async fn with(base: &Path, codes: usize) -> Result<Self, Failure> {
+        let folder = tempfile::tempdir_in(base)?;
+        let program = env!("CARGO_BIN_EXE_p2pid");
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let public = format!("https://localhost:{port}");
+        let place = folder.path().to_str().ok_or("the directory's name is no text")?;
+        let made = Command::new(program).args(["init", "bench", "--public-url", &public, "--dir", place]).output()?;
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).into_owned().into());
+        }
+        let file = folder.path().join("bench.toml");
+        let config = config::load(&file).map_err(|problems| problems.to_string())?.config;
+        let store = Store::open(&config.instance.state_dir, None, Arc::new(SystemClock::new()))?;
+        let (secret, refresh, codes) = filled(&store, codes).await?;
+        store.close().await;
+        let log = std::fs::File::create(folder.path().join("log"))?;
+        let process = Command::new(program).arg("-c").arg(&file).arg("run").stdout(Stdio::null()).stderr(log).spawn()?;
+        let metrics = format!("http://{}/metrics", config.console.listen.first().ok_or("no console")?);
+        let basic = exchange::basic(CLIENT, secret.expose_secret());
+        let daemon = Self { process, folder, limits: config.limits, public, metrics, basic, refresh, codes };
+        for _ in 0..500 {
+            if daemon.commits().await.is_ok() {
+                return Ok(daemon);
             }
-            latencies
-        })
-    });
-    let mut latencies = Histogram::new(3)?;
-    for task in refreshing.collect::<Vec<_>>() {
-        latencies.add(task.await?)?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(std::fs::read_to_string(daemon.folder.path().join("log"))?.into())
     }
-    let took = begin.elapsed();
-    let measured = Measured { writes: latencies.len(), commits: store.commits() - commits, took, latencies };
-    store.close().await;
-    Ok(measured)
+
+    /// A client that knows the daemon's certificate, with connections of its own.
+    fn client(&self) -> Result<Client, Failure> {
+        let certificate = self.folder.path().join("bench/tls/cert.pem");
+        Ok(Client::new(&Trust::only(&std::fs::read(&certificate)?, "cert.pem")?, &self.limits))
+    }
+
+    /// What it has committed since its start.
+    async fn commits(&self) -> Result<u64, Failure> {
+        let answer = self.client()?.fetch(Request::get(&self.metrics).body(Bytes::new())?, DEADLINE, 1 << 20).await?;
+        let text = std::str::from_utf8(answer.body())?;
+        let count = text.lines().find_map(|line| line.strip_prefix("p2pid_store_commits_total "));
+        Ok(count.ok_or("the metrics do not count commits")?.parse()?)
+    }
+
+    async fn measure(&self, span: Duration, works: impl Iterator<Item = Work>) -> Result<Measured, Failure> {
+        let mut clients = Vec::new();
+        for work in works {
+            let client = self.client()?;
+            // The connection is there before the clock runs.
+            client
+                .fetch(
+                    Request::get(format!("{}/.well-known/oauth-authorization-server", self.public)).body(Bytes::new())?,
+                    DEADLINE,
+                    1 << 20,
+                )
+                .await?;
+            clients.push((client, work));
+        }
+        let (commits, begin) = (self.commits().await?, Instant::now());
+        let working = clients.into_iter().map(|(client, work)| {
+            let (url, basic) = (format!("{}/oauth/token", self.public), self.basic.clone());
+            tokio::spawn(keep_on(Endpoint { client, url, basic }, work, begin + span))
+        });
+        let mut latencies = Histogram::new(3)?;
+        for client in working.collect::<Vec<_>>() {
+            latencies.add(client.await??)?;
+        }
+        let took = begin.elapsed();
+        Ok(Measured { done: latencies.len(), commits: self.commits().await? - commits, took, latencies })
+    }
 }
 
-/// The client of all links.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The token endpoint, as one client asks it.
+struct Endpoint {
+    client: Client,
+    url: String,
+    basic: HeaderValue,
+}
+
+impl Endpoint {
+    /// The refresh token of the answer.
+    async fn ask(&self, form: String) -> Result<SecretString, Failure> {
+        let request = Request::post(&self.url)
+            .header(header::AUTHORIZATION, self.basic.clone())
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Bytes::from(form))?;
+        let answer = self.client.fetch(request, DEADLINE, 64 << 10).await?;
+        let body: serde_json::Value = serde_json::from_slice(answer.body())?;
+        let token = body["refresh_token"].as_str().ok_or_else(|| format!("{}: {body}", answer.status()))?;
+        Ok(token.into())
+    }
+}
+
+async fn keep_on(endpoint: Endpoint, work: Work, end: Instant) -> Result<Histogram<u64>, Failure> {
+    let mut latencies = Histogram::new(3)?;
+    let mut measure = async |form: String| -> Result<Option<SecretString>, Failure> {
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        let one = Instant::now();
+        let token = endpoint.ask(form).await?;
+        latencies.record(micros(one))?;
+        Ok(Some(token))
+    };
+    match work {
+        Work::Refresh(first) => {
+            let mut token = Some(first);
+            while let Some(current) = token {
+                token = measure(format!("grant_type=refresh_token&refresh_token={}", current.expose_secret())).await?;
+            }
+        }
+        Work::Redeem(codes) => {
+            let callback: String = form_urlencoded::byte_serialize(CALLBACK.as_bytes()).collect();
+            for code in codes {
+                let code = code.expose_secret();
+                let form = format!("grant_type=authorization_code&code={code}&redirect_uri={callback}&code_verifier={VERIFIER}");
+                if measure(form).await?.is_none() {
+                    return Ok(latencies);
+                }
+            }
+            return Err("the codes were used up; measure for a shorter time".into());
+        }
+    }
+    Ok(latencies)
+}
+
+/// Writes a person, a client, its grants, and codes that were allowed; gives the secrets.
+async fn filled(store: &Store, codes: usize) -> Result<(SecretString, Vec<SecretString>, Vec<SecretString>), Failure> {
+    let secret = mint(Kind::ClientSecret, &SystemRandom);
+    let hashed = ib_app::new_secret(store.seals(), Id::from_bytes([2; 16]), client().id, &secret, Timestamp::from_millis(0));
+    let records = move |transaction: &Transaction<'_>| {
+        user::insert(transaction, &person())?;
+        ib_app::insert(transaction, &client())?;
+        ib_app::replace_secrets(transaction, client().id, std::slice::from_ref(&hashed))
+    };
+    store.write(records).await?;
+    let mut refresh = Vec::new();
+    for _ in 0..CLIENTS {
+        refresh.push(linked(store).await?.refresh);
+    }
+    let codes: Vec<SecretString> = (0..codes).map(|_| mint(Kind::Code, &SystemRandom)).collect();
+    for some in codes.chunks(4_000) {
+        let (digests, seals) = (some.iter().map(|code| Digest::of(code.expose_secret())).collect::<Vec<_>>(), store.seals().clone());
+        let judge = move |transaction: &Transaction<'_>| {
+            let until = transaction.now().wall.plus(HOUR);
+            digests.iter().try_for_each(|code| {
+                let asked = question(until);
+                authorization::insert(transaction, &seals, &asked, until)?;
+                authorization::move_to(transaction, asked.id, &Stage::Allowed { code: *code, until })
+            })
+        };
+        store.write(judge).await?;
+    }
+    Ok((secret, refresh, codes))
+}
+
+fn person() -> User {
+    let (id, created_at) = (Id::from_bytes([3; 16]), Timestamp::from_millis(0));
+    User { id, login: "bench".to_owned(), password: None, is_admin: true, permissions: Default::default(), api_key: None, created_at }
+}
+
+/// The client of all grants.
 fn client() -> IbApp {
     IbApp {
         id: Id::from_bytes([1; 16]),
         tenant: "default".to_owned(),
         name: "bench".to_owned(),
         client_id: CLIENT.to_owned(),
-        redirect_uris: Vec::new(),
+        redirect_uris: vec![RedirectUri::register(CALLBACK).expect("registrable")],
         grants: GrantType::ALL.into(),
         scope: Scope::default(),
         access_ttl: None,
@@ -182,41 +355,63 @@ fn client() -> IbApp {
     }
 }
 
-fn pair() -> Fresh {
-    Fresh { access: mint(Kind::Access, &SystemRandom), refresh: mint(Kind::Refresh, &SystemRandom) }
+/// What somebody is asked, in a session of its own.
+fn question(until: Timestamp) -> Authorization {
+    let destination = Destination { redirect_uri: CALLBACK.to_owned(), state: None };
+    Authorization {
+        id: Id::from_bytes(random::bytes(&SystemRandom)),
+        app: client().id,
+        user: person().id,
+        session: Digest::from_bytes(random::bytes(&SystemRandom)),
+        request: authorize::Request { destination, scope: Scope::default(), challenge: Challenge::of(VERIFIER) },
+        stage: Stage::Pending { until },
+    }
 }
 
-/// A new link; its refresh token.
-async fn link(store: &Store, app: Id) -> Result<SecretString, Failure> {
-    let first = pair();
-    let token = first.refresh.clone();
-    let id = Id::from_bytes(random::bytes(&SystemRandom));
+/// A new grant with its first pair.
+async fn linked(store: &Store) -> Result<Fresh, Failure> {
+    let first = Fresh { access: mint(Kind::Access, &SystemRandom), refresh: mint(Kind::Refresh, &SystemRandom) };
+    let (pair, id, app) = (first.clone(), Id::from_bytes(random::bytes(&SystemRandom)), client().id);
     let judge = move |transaction: &Transaction<'_>| {
         let now = transaction.now().wall;
-        let made = Grant { id, app, user: None, scope: Scope::default(), created_at: now, expires_at: None, ended: None };
+        let made = Grant { id, app, user: Some(person().id), scope: Scope::default(), created_at: now, expires_at: None, ended: None };
         grant::insert(transaction, &made, HOUR)?;
-        refresh_token::insert(transaction, id, Digest::of(first.refresh.expose_secret()), 1, true)?;
-        access_token::insert(transaction, id, &NewAccess::of(&first, None, 1, Scope::default(), HOUR, now))
+        refresh_token::insert(transaction, id, Digest::of(pair.refresh.expose_secret()), 1, true)?;
+        access_token::insert(transaction, id, &NewAccess::of(&pair, None, 1, Scope::default(), HOUR, now))
     };
     store.write(judge).await?;
-    Ok(token)
+    Ok(first)
 }
 
-/// One refresh, as the token endpoint does it; the next refresh token.
-async fn refresh(store: &Store, secret: &SecretString, token: SecretString) -> SecretString {
-    let (seals, fresh) = (store.seals().clone(), pair());
-    let readings = vec![Credentials { client_id: CLIENT.to_owned(), secret: secret.clone() }];
-    let presented = client_auth::Presented { readings, method: Method::Basic };
-    let judge = move |transaction: &Transaction<'_>| {
-        let client = ib_app::authenticate(transaction, &seals, &presented)?.expect("the secret is right");
-        let (facts, _) = refresh_token::find(transaction, &seals, &token)?.expect("the token is ours");
-        let request = Request { client: client.id, token: &token, scope: None, from: Some("192.0.2.1"), fresh: &fresh };
-        let judgement = judge(&facts, &request, &POLICY, transaction.now());
-        let presented = refresh_token::Presented { token: &token, grant: facts.grant.id, from: Some("192.0.2.1") };
-        refresh_token::apply(transaction, &seals, presented, &judgement.changes, &fresh.refresh, POLICY.refresh_ttl)?;
-        Ok(judgement.answer)
-    };
-    store.write(judge).await.expect("written").expect("granted").refresh
+/// Checks of access tokens on one core, as the gateway makes them: a good one that was presented before, and one whose checksum is wrong.
+#[expect(clippy::cast_precision_loss, reason = "rates are approximate")]
+async fn checks(base: &Path, span: Duration) -> Result<(), Failure> {
+    let directory = tempfile::tempdir_in(base)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let store = Store::open(directory.path(), None, Arc::clone(&clock))?;
+    filled(&store, 0).await?;
+    let token = linked(&store).await?.access;
+    let table = TokenTable::new(store.clone(), Arc::clone(&clock));
+    table.present(token.expose_secret()).await?.ok_or("the token is good")?;
+    let rule = RouteRule { scopes: &Scope::default(), methods: None, tenant: "default" };
+    let garbage = format!("{}x", &token.expose_secret()[..token.expose_secret().len() - 1]);
+    for (name, token, is_good) in
+        [("checks of a known token", token.expose_secret(), true), ("refusals of garbage", garbage.as_str(), false)]
+    {
+        let (begin, mut done) = (Instant::now(), 0_u64);
+        while begin.elapsed() < span {
+            for _ in 0..1_000 {
+                let live = table.cached(std::hint::black_box(token));
+                let is_permitted = live.is_some_and(|live| permit(&live, rule, &Method::GET, clock.now().wall).is_ok());
+                assert_eq!(is_permitted, is_good);
+            }
+            done += 1_000;
+        }
+        let rate = done as f64 / begin.elapsed().as_secs_f64();
+        say(&format!("{name:36} {rate:8.0}/s on one core, {:.2} µs each", 1e6 / rate));
+    }
+    store.close().await;
+    Ok(())
 }
 
 fn insert(transaction: &Transaction<'_>, row: &(Digest, Id, i64, i64)) -> Result<(), Fault> {
