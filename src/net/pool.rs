@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as SharedFuture};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -412,12 +413,18 @@ impl Lease {
             Kind::Alone(alone) => {
                 *request.version_mut() = Version::HTTP_11;
                 request.headers_mut().insert(header::HOST, self.host.name.clone());
+                // hyper takes a GET or HEAD of unknown length for one without a body, and would drop what the caller sent.
+                if request.body().size_hint().exact().is_none() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+                    request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
                 to_origin_form(request.uri_mut());
                 alone.sender.try_send_request(request).await
             }
             Kind::Shared { sender, .. } => {
                 *request.version_mut() = Version::HTTP_2;
                 request.headers_mut().remove(header::HOST);
+                // It may have been meant for a connection of the other version.
+                request.headers_mut().remove(header::TRANSFER_ENCODING);
                 to_absolute_form(request.uri_mut(), &self.host.origin);
                 sender.try_send_request(request).await
             }

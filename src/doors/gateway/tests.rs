@@ -350,6 +350,33 @@ async fn bodies_and_trailers_pass_over_both_versions_of_http() {
 }
 
 #[tokio::test]
+async fn g5_a_body_without_a_length_reaches_the_application_whatever_the_method() {
+    let (world, application) = World::before_application("").await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "QUERY"] {
+        let chunked = format!(
+            "{method} /p2pi HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+             3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            world.token
+        );
+        let answer = world.sends(&chunked).await;
+        assert_eq!((answer.status(), answer.header("content-length")), (200, Some("5")), "{method}: {}", answer.0);
+
+        let frames = [Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from_static(b"fghi")))];
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}/p2pi", world.address))
+            .header("authorization", format!("Bearer {}", world.token))
+            .body(StreamBody::new(futures_util::stream::iter(frames)))
+            .expect("a request");
+        let response = world.over_http2().await.send_request(request).await.expect("an answer");
+        assert_eq!((response.status(), response.headers()["content-length"].as_bytes()), (StatusCode::OK, &b"4"[..]), "{method}");
+    }
+    let before = application.requests();
+    assert_eq!(world.gets("/p2pi", "").await.status(), 200);
+    assert!(application.requests() == before + 1 && !application.last().1.contains_key("transfer-encoding"), "there is no body");
+}
+
+#[tokio::test]
 async fn g5_a_body_beyond_the_limit_is_413_whether_it_says_so_or_not() {
     let (world, _application) = World::before_application("[limits]\nbody_bytes = 8").await;
     let head = format!("POST /p2pi HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n", world.token);

@@ -318,6 +318,19 @@ async fn a_refused_token_is_renewed_once_and_the_call_made_again() {
 }
 
 #[tokio::test]
+async fn a_body_without_a_length_reaches_the_peer_whatever_the_method() {
+    // With a token that is refused at first, so that the body is also sent from what is remembered of it.
+    for refuses in [Refuses::Never, Refuses::AsGateway] {
+        let peer = Peer::that(refuses).await;
+        for method in ["GET", "HEAD", "DELETE"] {
+            let world = World::linked_to(peer.address, "").await;
+            let answer = world.asks(method, "/two/x", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").await;
+            assert_eq!((answer.status(), answer.header("content-length")), (200, Some("5")), "{method}: {}", answer.0);
+        }
+    }
+}
+
+#[tokio::test]
 async fn many_calls_with_a_refused_token_share_one_refresh() {
     let peer = Peer::that(Refuses::AsGateway).await;
     let world = Arc::new(World::linked_to(peer.address, "").await);
