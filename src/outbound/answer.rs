@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oauth2::basic::{BasicErrorResponseType, BasicTokenType};
 use oauth2::{AccessToken, RefreshToken, Scope as OAuthScope, StandardErrorResponse};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::plan;
@@ -25,6 +25,13 @@ pub enum Answer {
         code: String,
         /// `error_description`, cut.
         description: String,
+    },
+    /// An access token that is of no use to us, with a refresh token that is: the one presented may be spent, and this its successor.
+    Unusable {
+        /// What is wrong with the access token.
+        what: String,
+        /// The new refresh token.
+        refresh: SecretString,
     },
     /// Something that no token endpoint says: a redirect, a firewall's page, a missing path.
     Unexpected(String),
@@ -58,7 +65,7 @@ impl Answer {
         Some(match self {
             Self::Granted(_) => return None,
             Self::Refused { code, .. } => code,
-            Self::Unexpected(_) | Self::Inconclusive { doubt: Doubt::Unreadable, .. } => "bad_answer",
+            Self::Unusable { .. } | Self::Unexpected(_) | Self::Inconclusive { doubt: Doubt::Unreadable, .. } => "bad_answer",
             Self::Inconclusive { doubt: Doubt::NoAnswer, .. } => "timeout",
             Self::Inconclusive { doubt: Doubt::ServerError, .. } => "server_error",
             Self::NotSent(_) => "unreachable",
@@ -86,6 +93,8 @@ pub struct Granted {
 /// The members of a successful answer (RFC 6749 §5.1), of whatever type.
 #[derive(Deserialize, Serialize)]
 pub(super) struct LenientTokenResponse {
+    /// Empty where there is none: what stands beside it may still count.
+    #[serde(default = "no_token", deserialize_with = "token_if_text")]
     access_token: AccessToken,
     #[serde(default)]
     token_type: Value,
@@ -140,21 +149,31 @@ impl LenientTokenResponse {
             what: format!("the peer answered 200 with {what}"),
             retry_after: None,
         };
-        if !is_presentable(self.access_token.secret()) {
-            return unusable("an access_token that no header can carry");
-        }
-        let kind = self.token_type.as_str().unwrap_or_default();
-        if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
-            return Answer::Unexpected(format!("a token of type {}, expected Bearer", printable(kind)));
-        }
         let refresh = self.refresh_token.as_str().filter(|token| !token.is_empty());
         if refresh.is_some_and(|token| token.chars().any(char::is_control)) {
             return unusable("a refresh_token with control characters");
         }
+        let refresh = refresh.map(SecretString::from);
+        let access = self.access_token.secret();
+        if !is_presentable(access) {
+            let what = if access.is_empty() { "no access_token" } else { "an access_token that no header can carry" };
+            return match refresh {
+                Some(refresh) => Answer::Unusable { what: what.to_owned(), refresh },
+                None => unusable(what),
+            };
+        }
+        let kind = self.token_type.as_str().unwrap_or_default();
+        if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
+            let what = format!("a token of type {}, expected Bearer", printable(kind));
+            return match refresh {
+                Some(refresh) => Answer::Unusable { what, refresh },
+                None => Answer::Unexpected(what),
+            };
+        }
         Answer::Granted(Box::new(Granted {
-            access: self.access_token.secret().as_str().into(),
+            access: access.as_str().into(),
             life: plan::life(seconds(&self.expires_in)),
-            refresh: refresh.map(SecretString::from),
+            refresh,
             refresh_life: seconds(&self.refresh_token_expires_in)
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .filter(|seconds| *seconds > 0)
@@ -163,6 +182,17 @@ impl LenientTokenResponse {
             subject: self.p2pi_subject.as_str().map(printable).filter(|subject| !subject.is_empty()),
         }))
     }
+}
+
+fn no_token() -> AccessToken {
+    AccessToken::new(String::new())
+}
+
+fn token_if_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(token) => AccessToken::new(token),
+        _ => no_token(),
+    })
 }
 
 /// The OAuth error of an answer, made fit to be shown.
@@ -280,5 +310,19 @@ mod tests {
         }
         let response: LenientTokenResponse = serde_json::from_value(json!({"access_token": "a", "token_type": "mac"})).expect("valid");
         assert!(matches!(response.into_answer(), Answer::Unexpected(_)));
+    }
+
+    #[test]
+    fn c6_a_refresh_token_beside_an_access_token_of_no_use_is_kept() {
+        for document in [
+            json!({"access_token": "a", "token_type": "DPoP", "refresh_token": "new"}),
+            json!({"access_token": "a b", "refresh_token": "new"}),
+            json!({"access_token": 7, "refresh_token": "new"}),
+            json!({"refresh_token": "new"}),
+        ] {
+            let response: LenientTokenResponse = serde_json::from_value(document.clone()).expect("valid");
+            let answer = response.into_answer();
+            assert!(matches!(&answer, Answer::Unusable { refresh, .. } if refresh.expose_secret() == "new"), "{document}: {answer:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::answer::{self, Answer, Granted};
 use super::ob_app::Grant;
 use super::plan::{self, Jitter};
+use crate::secret::SecretString;
 
 /// What was written down before sending, while no conclusive answer is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,15 @@ impl Intent {
 pub enum Verdict {
     /// Store the tokens and end the intent.
     Store(Box<Granted>),
+    /// Store the refresh token, which has a new intent, and try again: there is no new access token.
+    Keep {
+        /// What is presented from now on.
+        refresh: SecretString,
+        /// In how long.
+        wait: Duration,
+        /// Why, in words.
+        trouble: Trouble,
+    },
     /// Keep everything and try again.
     Again {
         /// In how long.
@@ -147,6 +157,13 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
             };
             again(plan::ASK_AGAIN, intent, TroubleKind::Refused, reason)
         }
+        Answer::Unusable { what, refresh } => {
+            let reason = format!(
+                "the peer's token endpoint answered with {what}; its new refresh token is kept, and it is asked again every 5 min, or by \
+                 `p2pid peer refresh {peer}`"
+            );
+            Verdict::Keep { refresh, wait: plan::ASK_AGAIN, trouble: Trouble { kind: TroubleKind::Refused, reason } }
+        }
         Answer::Unexpected(what) => {
             let reason =
                 format!("the peer's token endpoint answered {what}; it is asked again every 5 min, or by `p2pid peer refresh {peer}`");
@@ -158,6 +175,7 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::ExposeSecret;
 
     fn attempt(attempts: u32, refused: bool, grant: Grant) -> Attempt<'static> {
         let jitter = Jitter::of(&crate::id::Id::from_bytes([0; 16]));
@@ -215,6 +233,15 @@ mod tests {
             assert_eq!((wait, trouble.kind), (plan::ASK_AGAIN, TroubleKind::Refused));
             assert!(trouble.reason.contains(fix), "{}", trouble.reason);
         }
+    }
+
+    #[test]
+    fn c6_a_refresh_token_is_stored_though_there_is_no_access_token_to_use() {
+        let answer = Answer::Unusable { what: "a token of type DPoP, expected Bearer".to_owned(), refresh: "new".into() };
+        let verdict = judge(&attempt(2, true, Grant::AuthorizationCode), answer);
+        let Verdict::Keep { refresh, wait, trouble } = verdict else { panic!("{verdict:?}") };
+        assert_eq!((refresh.expose_secret(), wait, trouble.kind), ("new", plan::ASK_AGAIN, TroubleKind::Refused));
+        assert!(trouble.reason.contains("type DPoP") && trouble.reason.contains("`p2pid peer refresh instance2`"), "{}", trouble.reason);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const SELECT: &str =
     "SELECT epoch, access_sealed, refresh_sealed, requested_wall, requested_boot, requested_boot_id, life, refresh_expires_at, scope,
     linked_as, linked_at, well_since, attempts, refused, trouble, trouble_reason, trouble_since FROM held_token WHERE peer = ?1";
 const SET_INTENT: &str = "UPDATE held_token SET attempts = ?2, refused = ?3 WHERE peer = ?1";
+const SET_REFRESH: &str = "UPDATE held_token SET refresh_sealed = ?2, attempts = 0, refused = 0 WHERE peer = ?1";
 const SET_TROUBLE: &str = "UPDATE held_token SET trouble = ?2, trouble_reason = ?3, trouble_since = ?4 WHERE peer = ?1";
 const VOUCH: &str = "UPDATE held_token SET epoch = ?2 WHERE peer = ?1";
 const BREAK: &str = "INSERT OR REPLACE INTO broken_link (peer, since, why) VALUES (?1, ?2, ?3)";
@@ -76,6 +77,13 @@ pub fn set_broken(transaction: &Transaction<'_>, peer: Id, broken: &Broken) -> R
 /// Writes the intent of an attempt down, or what has become of it.
 pub fn set_intent(transaction: &Transaction<'_>, peer: Id, intent: Intent) -> Result<(), Fault> {
     transaction.prepare_cached(SET_INTENT)?.execute(params![peer, intent.attempts, intent.refused])?;
+    Ok(())
+}
+
+/// Keeps a new refresh token beside the access token that is there; nobody has presented it yet.
+pub fn set_refresh(transaction: &Transaction<'_>, seals: &Seals, peer: Id, refresh: &SecretString) -> Result<(), Fault> {
+    let sealed = seals.seal(place(&peer, "refresh_sealed"), refresh.expose_secret().as_bytes());
+    transaction.prepare_cached(SET_REFRESH)?.execute(params![peer, sealed])?;
     Ok(())
 }
 

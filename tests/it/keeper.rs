@@ -108,25 +108,40 @@ async fn c7_other_refusals_degrade_keep_the_token_and_are_asked_again_every_five
         (Fault::FirewallPage, "403"),
         (Fault::Status(404), "404"),
         (Fault::Redirect("https://192.0.2.1/".to_owned()), "not followed"),
-        (Fault::TokenType("mac"), "Bearer"),
     ] {
         let told = format!("{fault:?}");
         let before = scene.refreshes().len();
-        if matches!(fault, Fault::TokenType(_)) {
-            scene.two.repeats_answers();
-        }
         scene.two.next(Endpoint::Token, fault.clone());
         scene.clock.advance(Duration::from_secs(3000));
         let peer = scene.passes_until(SECOND, "degraded").await;
         assert!(peer["reason"].as_str().is_some_and(|reason| reason.contains(fix)), "{told}: {peer}");
         assert_eq!(scene.calls().await.status(), 200, "{told}: calls go on while the token is good");
-        if matches!(fault, Fault::TokenType(_)) {
-            return;
-        }
         scene.clock.advance(Duration::from_secs(290));
         assert_eq!(scene.refreshes().len(), before + 1, "{told}: not before five minutes");
         scene.passes_until(SECOND, "linked").await;
         assert_eq!(scene.refreshes().len(), before + 2, "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_a_new_refresh_token_is_kept_though_the_access_token_beside_it_is_of_no_use() {
+    let mut scene = Scene::linked().await;
+    for (fault, why) in [(Fault::TokenType("DPoP"), "type DPoP"), (Fault::NoAccessToken, "no access_token")] {
+        let told = format!("{fault:?}");
+        scene.two.times(2, Endpoint::Token, fault);
+        scene.clock.advance(Duration::from_secs(3000));
+        let peer = scene.passes_until(SECOND, "degraded").await;
+        assert!(peer["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{told}: {peer}");
+        assert_eq!(scene.calls().await.status(), 200, "{told}: calls go on while the old access token is good");
+        let (given, before) = (scene.two.refresh_token(), scene.refreshes().len());
+        scene.passes_until_refreshes(SECOND, before + 1).await;
+        assert_eq!(scene.presented().last().cloned(), given, "{told}: the peer takes each once, so the new one is presented");
+        scene.alpha.stops().await;
+        let given = scene.two.refresh_token();
+        scene.alpha.starts().await;
+        let peer = scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+        assert_eq!(peer["state"], json!("linked"), "{told}: {peer}");
+        assert_eq!(scene.presented().last().cloned(), given, "{told}: it is kept durably");
     }
 }
 

@@ -154,7 +154,7 @@ impl LinkDoor {
                 };
                 Outcome::PeerRefused { peer: peer_name, error }
             }
-            Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
+            Answer::Unusable { what, .. } | Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
             Answer::Inconclusive { what, .. } | Answer::NotSent(what) => Outcome::Inconclusive { peer: peer_name, what },
         };
         self.fail(handshake, name, &outcome).await;

@@ -248,7 +248,7 @@ async fn settle(
     loop {
         let (facts, verdict, found) = (Arc::clone(facts), Arc::clone(&verdict), found.clone());
         let (instance, reason) = (Arc::clone(&plane.instance), reason.to_owned());
-        let is_grant = matches!(*verdict, Verdict::Store(_));
+        let (is_grant, has_tokens) = (matches!(*verdict, Verdict::Store(_)), matches!(*verdict, Verdict::Store(_) | Verdict::Keep { .. }));
         let settled = plane
             .instance
             .store
@@ -261,7 +261,7 @@ async fn settle(
                 }
                 return landing;
             }
-            Err(error) if is_grant && !plane.stopping.is_cancelled() => {
+            Err(error) if has_tokens && !plane.stopping.is_cancelled() => {
                 tracing::error!(reason = %error, "a peer's new tokens are not stored yet; they are kept in memory and offered again");
                 plane.instance.clock.sleep(wait).await;
                 wait = (wait * 2).min(STORE_AGAIN.1);
@@ -305,7 +305,17 @@ pub(super) fn settle_in(
                 Outcome::Superseded
             }
         }
+        Verdict::Keep { refresh, .. } if peer::generation(transaction, id)? != Some(facts.peer.generation) => {
+            give_token_back(transaction, instance, facts, refresh, Hint::Refresh, now.wall)?;
+            Outcome::Superseded
+        }
         _ if peer::generation(transaction, id)? != Some(facts.peer.generation) => Outcome::Superseded,
+        Verdict::Keep { refresh, wait, trouble } => {
+            let since = facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
+            held_token::set_refresh(transaction, seals, id, refresh)?;
+            held_token::set_trouble(transaction, id, trouble, since)?;
+            Outcome::Failed { wait: *wait, reason: reason.to_owned(), trouble: trouble.clone() }
+        }
         Verdict::Again { wait, intent, trouble } => {
             let since = facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
             held_token::set_intent(transaction, id, *intent)?;
@@ -366,11 +376,21 @@ pub(super) fn give_back(
     granted: &Granted,
     now: Timestamp,
 ) -> Result<(), Fault> {
+    match &granted.refresh {
+        Some(refresh) => give_token_back(transaction, instance, facts, refresh, Hint::Refresh, now),
+        None => give_token_back(transaction, instance, facts, &granted.access, Hint::Access, now),
+    }
+}
+
+fn give_token_back(
+    transaction: &Transaction<'_>,
+    instance: &Instance,
+    facts: &Facts,
+    token: &SecretString,
+    hint: Hint,
+    now: Timestamp,
+) -> Result<(), Fault> {
     let Some(app) = &facts.ob_app else { return Ok(()) };
-    let (token, hint) = match &granted.refresh {
-        Some(refresh) => (refresh, Hint::Refresh),
-        None => (&granted.access, Hint::Access),
-    };
     if let Some(revocation) = revocation::of_token(facts, app, token, hint) {
         let id = Id::new(now, instance.random.as_ref());
         outbox::insert(transaction, instance.store.seals(), id, &revocation, now)?;
