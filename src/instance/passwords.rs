@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::throttle::Trial;
+use crate::clock::Clock;
+use crate::config::Rate;
 use crate::inbound::password::{self, BadPassword, PasswordHash};
 use crate::random::Random;
 use crate::secret::{ExposeSecret, SecretString};
@@ -31,12 +34,27 @@ impl Passwords {
         Self { turns: Arc::new(Semaphore::new((cores / 2).max(1))), waiting: Arc::default() }
     }
 
-    /// Whether `password` is the one that `stored` was made of; `None` (nobody's) takes as long.
+    /// Whether `password` is the one that `stored` was made of; `None` (nobody's) takes as long. A check that has begun settles its `trial`
+    /// even when whoever asked has gone away: else those who hang up could keep the hashing busy without limit.
     ///
     /// # Errors
-    /// Too many wait already.
-    pub async fn verify(&self, stored: Option<PasswordHash>, password: SecretString) -> Result<bool, Busy> {
-        self.run(move || password::verify(stored.as_ref(), password.expose_secret())).await
+    /// Too many wait already; that is no failure.
+    pub async fn verify(
+        &self,
+        stored: Option<PasswordHash>,
+        password: SecretString,
+        trial: Trial,
+        rate: Rate,
+        clock: Arc<dyn Clock>,
+    ) -> Result<bool, Busy> {
+        let check = move || {
+            let is_right = password::verify(stored.as_ref(), password.expose_secret());
+            if !is_right {
+                trial.failed(rate, clock.as_ref());
+            }
+            is_right
+        };
+        self.run(check).await
     }
 
     /// The hash of a new password.
@@ -83,16 +101,47 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
     use super::*;
-    use crate::system::SystemRandom;
+    use crate::instance::throttle::{Attempt, Throttle};
+    use crate::system::{SystemClock, SystemRandom};
+
+    const RATE: Rate = Rate { count: 2, per: Duration::from_secs(600) };
+
+    fn somebody() -> Attempt {
+        Attempt::new("user", "ops", None)
+    }
+
+    /// What one guess at somebody's password comes to; `None` when it may not be made.
+    async fn guess(failures: &Throttle, hash: Option<PasswordHash>, password: &str) -> Option<Result<bool, Busy>> {
+        let clock = Arc::new(SystemClock::new());
+        let trial = failures.begin([somebody()], RATE, clock.as_ref()).await.ok()?;
+        Some(Passwords::new().verify(hash, password.into(), trial, RATE, clock).await)
+    }
 
     #[tokio::test]
-    async fn a_password_is_hashed_and_checked() {
-        let passwords = Passwords::new();
+    async fn a_password_is_hashed_and_checked_and_only_a_wrong_one_counts() {
+        let (passwords, failures) = (Passwords::new(), Throttle::new());
         let hash = passwords.hash("correct horse".into(), Arc::new(SystemRandom)).await.expect("a turn").expect("a password");
-        assert_eq!(passwords.verify(Some(hash.clone()), "correct horse".into()).await, Ok(true));
-        assert_eq!(passwords.verify(Some(hash), "wrong horse".into()).await, Ok(false));
-        assert_eq!(passwords.verify(None, "correct horse".into()).await, Ok(false));
+        for _ in 0..3 {
+            assert_eq!(guess(&failures, Some(hash.clone()), "correct horse").await, Some(Ok(true)));
+        }
+        assert_eq!(guess(&failures, Some(hash.clone()), "wrong horse").await, Some(Ok(false)));
+        assert_eq!(guess(&failures, None, "correct horse").await, Some(Ok(false)));
+        assert_eq!(guess(&failures, Some(hash), "correct horse").await, None, "two have failed");
+    }
+
+    #[tokio::test]
+    async fn a13_a_check_that_has_begun_counts_though_whoever_asked_hangs_up() {
+        let failures = Throttle::new();
+        for _ in 0..RATE.count {
+            // Asked once, the check has begun; then nobody waits for it any more.
+            let _ = guess(&failures, None, "a guess").now_or_never();
+        }
+        assert_eq!(guess(&failures, None, "a guess").await, None);
     }
 
     #[tokio::test]

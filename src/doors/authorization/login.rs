@@ -68,14 +68,14 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let named = login.to_owned();
     let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
     let hash = found.as_ref().and_then(|user| user.password.clone());
-    let Ok(is_right) = instance.passwords.verify(hash, SecretString::from(password)).await else {
+    let clock = Arc::clone(&instance.clock);
+    let Ok(is_right) = instance.passwords.verify(hash, SecretString::from(password), trial, rate, clock).await else {
         let problem = Some("Too many people log in at this moment. Try again.");
         return ask(&instance, visitor, next, login, StatusCode::SERVICE_UNAVAILABLE, problem).await;
     };
     let Some(user) = found.filter(|_| is_right) else {
         // What was typed is not logged: people type passwords into the wrong field.
         tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
-        trial.failed(rate, instance.clock.as_ref());
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
     let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };
