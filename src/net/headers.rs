@@ -214,7 +214,7 @@ fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
 
 /// Our own cookies out of `Cookie`.
 fn drop_own_cookies(headers: &mut HeaderMap) {
-    let has_own = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(|pair| is_own(pair.trim_ascii()));
+    let has_own = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(is_own);
     if !headers.get_all(header::COOKIE).iter().any(has_own) {
         return;
     }
@@ -231,19 +231,22 @@ fn drop_own_cookies(headers: &mut HeaderMap) {
 
 /// Cookies named like ours out of `Set-Cookie`.
 fn drop_own_set_cookies(headers: &mut HeaderMap) {
-    if !headers.get_all(header::SET_COOKIE).iter().any(|value| is_own(value.as_bytes().trim_ascii())) {
+    if !headers.get_all(header::SET_COOKIE).iter().any(|value| is_own(value.as_bytes())) {
         return;
     }
     let Entry::Occupied(cookies) = headers.entry(header::SET_COOKIE) else { return };
     let (name, values) = cookies.remove_entry_mult();
-    let values: Vec<HeaderValue> = values.filter(|value| !is_own(value.as_bytes().trim_ascii())).collect();
+    let values: Vec<HeaderValue> = values.filter(|value| !is_own(value.as_bytes())).collect();
     for value in values {
         headers.append(name.clone(), value);
     }
 }
 
-/// Browsers treat the `__Host-` prefix without regard to case.
+/// Browsers treat the `__Host-` prefix without regard to case, and a cookie without a name (`=value`) they send back as its value alone
+/// (RFC 6265bis §5.8.3), which then reads as name and value.
 fn is_own(cookie: &[u8]) -> bool {
+    let begin = cookie.iter().position(|byte| *byte != b'=' && !byte.is_ascii_whitespace()).unwrap_or(cookie.len());
+    let cookie = &cookie[begin..];
     let begins = |text: &[u8], prefix: &[u8]| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let name = if begins(cookie, b"__Host-") { &cookie[b"__Host-".len()..] } else { cookie };
     begins(name, COOKIE_PREFIX)
@@ -364,6 +367,20 @@ mod tests {
             ["cookie: a=b; __Host-p2pid-session-12345678=secret;c=d; p2pid-session-1=s", "cookie: __Host-p2pid-handshake-1-2=secret"];
         assert_eq!(left(strip_request, &sent), ["cookie: a=b; c=d"]);
         assert_eq!(left(strip_request, &["cookie: a=b;c=d"]), ["cookie: a=b;c=d"]);
+    }
+
+    #[test]
+    fn a_cookie_without_a_name_does_not_become_one_of_ours() {
+        // A browser sends the value of one back as it is: as a cookie of ours.
+        for value in ["=p2pid-session-1=s", "= p2pid-session-1=s", " = __Host-p2pid-session-1=s", "==P2PID-login-1=s", "=\t__host-p2pid-x"]
+        {
+            assert!(left(strip_application_answer, &[&format!("set-cookie: {value}; Path=/")]).is_empty(), "{value:?}");
+            assert!(left(strip_peer_answer, &[&format!("set-cookie: {value}; Path=/")]).is_empty(), "{value:?}");
+            assert_eq!(left(strip_request, &[&format!("cookie: a=b;{value}; c=d")]), ["cookie: a=b; c=d"], "{value:?}");
+        }
+        for kept in ["set-cookie: =mine", "set-cookie: a=p2pid-session-1=s", "set-cookie: not-p2pid-x=1"] {
+            assert_eq!(left(strip_application_answer, &[kept]), [kept]);
+        }
     }
 
     fn identity(app_name: &str) -> Identity {
