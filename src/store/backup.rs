@@ -3,9 +3,8 @@
 //! A backup is one SQLite file. It never holds the state key and names the keys that it needs. It is marked as a copy, so that the
 //! database which it becomes begins a new epoch, whoever put it in place and however.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::Backup;
@@ -121,9 +120,11 @@ pub fn backup(state_dir: &Path, to: &Path, now: Timestamp) -> Result<BackupRepor
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
     }
-    let beside = with_suffix(to, ".new");
-    let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
-    made.map_err(|error| BackupError::File(beside.clone(), error))?;
+    // Others may write to that directory: under a name that they cannot know they put no file or link of theirs, nor a journal's.
+    let mut chance = [0; 8];
+    aws_lc_rs::rand::fill(&mut chance).expect("the system's random generator does not fail");
+    let beside = with_suffix(to, &format!(".{:016x}.new", u64::from_be_bytes(chance)));
+    key_file::make_new(&beside).map_err(|error| BackupError::File(beside.clone(), error))?;
     let copied = copy(&from, &beside, now).map_err(|error| BackupError::Copy(from, error));
     let finished = copied.and_then(|keys| {
         let finish = || {
@@ -169,8 +170,7 @@ pub fn restore(state_dir: &Path, credential: Option<&Path>, from: &Path, now: Ti
     let result = (|| {
         // The copy is what is checked, so that what was checked is what is used.
         let mut source = File::open(from).map_err(failed(from))?;
-        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
-        let mut copy = made.map_err(failed(&beside))?;
+        let mut copy = key_file::make_anew(&beside).map_err(failed(&beside))?;
         io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all()).map_err(failed(&beside))?;
         let made_at = check(&beside, from, state_dir, credential)?;
         open::own_as(&beside, &owner).map_err(failed(&beside))?;
@@ -239,6 +239,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
     use super::*;
@@ -298,6 +299,41 @@ mod tests {
         fs::copy(directory.path().join("key"), elsewhere.path().join("key")).expect("the right key");
         assert_eq!(restore(elsewhere.path(), None, &file, NOW).expect("restored").replaced, None);
         assert_eq!(open(elsewhere.path()).expect("opened").epoch(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_put_where_a_file_is_written_is_neither_followed_nor_filled() {
+        let (directory, store) = temporary();
+        let (state_dir, shared) = (directory.path(), tempfile::tempdir().expect("a directory that others write to"));
+        let (precious, theirs) = (shared.path().join("precious"), shared.path().join("theirs.new"));
+        fs::write(&precious, "precious").expect("written");
+        let links_to_it = |path: &Path| std::os::unix::fs::symlink(&precious, path).expect("linked");
+        let is_precious = || assert_eq!(fs::read_to_string(&precious).expect("read"), "precious");
+
+        links_to_it(&shared.path().join("copy.new"));
+        fs::write(&theirs, "").expect("written");
+        for name in ["copy", "theirs"] {
+            backup(state_dir, &shared.path().join(name), NOW).expect("a backup");
+        }
+        is_precious();
+        assert_eq!(fs::read(&theirs).expect("read"), b"");
+        let mode = fs::metadata(shared.path().join("theirs")).expect("a backup").permissions().mode();
+        assert_eq!((mode & 0o777, fs::read_dir(shared.path()).expect("listed").count()), (0o600, 5), "and nothing else is left there");
+
+        store.close().await;
+        links_to_it(&with_suffix(&state_dir.join(connection::FILE), ".restoring"));
+        for name in ["key.new", "epoch.new"] {
+            links_to_it(&state_dir.join(name));
+        }
+        restore(state_dir, None, &shared.path().join("copy"), NOW).expect("restored");
+        open(state_dir).expect("opened").close().await;
+        key_file::replace(&state_dir.join("key"), &fs::read(state_dir.join("key")).expect("read")).expect("replaced");
+        is_precious();
+
+        fs::remove_file(state_dir.join(open::LOCK_FILE)).expect("removed");
+        links_to_it(&state_dir.join(open::LOCK_FILE));
+        assert!(matches!(Lock::take(state_dir), Err(OpenError::Io(..))), "the lock is no link");
+        is_precious();
     }
 
     #[tokio::test]

@@ -139,11 +139,24 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = make_anew(&beside)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
     sync_directory(path)
+}
+
+/// A file that was not there, for its owner only. What is there, a link included, is neither followed nor written to.
+pub(super) fn make_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The same in place of what a crash may have left there.
+pub(super) fn make_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => make_new(path),
+    }
 }
 
 /// Makes a rename or a new file in the directory of `path` durable.

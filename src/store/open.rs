@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rustix::fs::OFlags;
 
 use super::connection::{self, APPLICATION_ID, Counters, Use};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
@@ -22,7 +23,7 @@ const SQLITE_AT_LEAST: i32 = 3_051_003;
 /// A larger database is not checked page by page at each start, which would hold the start up.
 const CHECKED_AT_START: u64 = 16 << 20;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 const EPOCH_FILE: &str = "epoch";
 
 /// Why the store did not open. Nothing was changed but, at most, a directory made and a schema brought up to date.
@@ -359,9 +360,9 @@ pub(super) fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
 
 /// Gives `path` to the owner of what `like` describes, when that is somebody else and we may.
 pub(super) fn own_as(path: &Path, like: &fs::Metadata) -> io::Result<()> {
-    let is = fs::metadata(path)?;
+    let is = fs::symlink_metadata(path)?;
     if rustix::process::geteuid().is_root() && (is.uid(), is.gid()) != (like.uid(), like.gid()) {
-        std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))?;
+        std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
     }
     Ok(())
 }
@@ -384,8 +385,10 @@ impl Lock {
     pub(super) fn take(state_dir: &Path) -> Result<Self, OpenError> {
         let path = state_dir.join(LOCK_FILE);
         let failed = |error| OpenError::Io(path.clone(), error);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = file.map_err(failed)?;
+        // A link in its place could give root's power over another file to the directory's owner.
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let mut file = open.open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

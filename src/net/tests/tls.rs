@@ -42,7 +42,11 @@ fn the_development_certificate_is_private_kept_and_made_anew_when_needed() {
     assert_eq!(address.certificate().names, ["::1"]);
     assert_eq!(pin(&url("https://[::1]:7443"), end), address.certificate().pin, "kept");
     std::fs::write(folder.join("key.pem"), "damaged").expect("a file");
+    let elsewhere = folder.join("elsewhere");
+    std::fs::write(&elsewhere, "precious").expect("a file");
+    std::os::unix::fs::symlink(&elsewhere, folder.join("key.pem.new")).expect("a link");
     pin(&one, end);
+    assert_eq!(std::fs::read_to_string(&elsewhere).expect("read"), "precious", "a link that somebody put there is not followed");
 }
 
 #[test]
