@@ -16,6 +16,10 @@ use crate::oauth::parameters::{Malformed, Parameters};
 const DISCARDED: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The longest that a form or document of ours may take to arrive. Without it a byte now and then would hold a connection for ever: whoever
+/// waits for a body looks at the silence between two parts alone.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
+
 /// Why a request carries no form that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NoForm {
@@ -25,6 +29,9 @@ pub enum NoForm {
     /// Beyond `[limits] form_bytes`.
     #[error("the form is too large")]
     TooLarge,
+    /// The body took longer than [`LONGEST`].
+    #[error("the form took too long to arrive")]
+    TooSlow,
     /// The body did not arrive whole.
     #[error("the form did not arrive whole")]
     Broken,
@@ -38,6 +45,7 @@ impl NoForm {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::ContentType | Self::Broken | Self::Malformed(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -45,6 +53,10 @@ impl NoForm {
 
 /// The head of a request and its form of at most `most` bytes.
 pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), NoForm> {
+    read_within(request, most, LONGEST).await
+}
+
+async fn read_within(request: Request, most: usize, longest: Duration) -> Result<(Parts, Parameters), NoForm> {
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
         return Err(NoForm::ContentType);
@@ -54,9 +66,9 @@ pub async fn read(request: Request, most: usize) -> Result<(Parts, Parameters), 
         discard(body).await;
         return Err(NoForm::TooLarge);
     }
-    let body = Limited::new(body, most)
-        .collect()
+    let body = tokio::time::timeout(longest, Limited::new(body, most).collect())
         .await
+        .map_err(|_| NoForm::TooSlow)?
         .map_err(|error| if error.downcast_ref::<LengthLimitError>().is_some() { NoForm::TooLarge } else { NoForm::Broken })?;
     // Forms carry passwords, codes and tokens.
     let mut bytes = Vec::from(body.to_bytes());
@@ -108,6 +120,17 @@ mod tests {
         let request = http::Request::post("/").header(CONTENT_TYPE, "application/x-www-form-urlencoded").header("content-length", "17");
         let refused = read(request.body(body).expect("a request"), 16).await;
         assert!(matches!(refused, Err(NoForm::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn t1_a_form_that_comes_byte_by_byte_is_not_waited_for_without_end() {
+        let drops = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(b"a")), ()))
+        });
+        let request = http::Request::post("/").header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(Body::from_stream(drops));
+        let refused = read_within(request.expect("a request"), usize::MAX, Duration::from_millis(50)).await;
+        assert_eq!(refused.map(|_| ()).map_err(|error| error.status()), Err(StatusCode::REQUEST_TIMEOUT));
     }
 
     #[tokio::test]

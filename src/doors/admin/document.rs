@@ -1,6 +1,7 @@
 //! JSON:API documents: requests read strictly, answers written in one shape.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -11,6 +12,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value, json};
 
 use super::error::AdminError;
+use crate::doors::form;
 
 /// The media type of all answers, as elastic.io's API names it.
 pub const MEDIA_TYPE: &str = "application/json";
@@ -26,9 +28,20 @@ impl<S: Send + Sync> FromRequest<S> for Document {
     type Rejection = AdminError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, AdminError> {
+        Self::within(form::LONGEST, request, state).await
+    }
+}
+
+impl Document {
+    async fn within<S: Send + Sync>(longest: Duration, request: Request, state: &S) -> Result<Self, AdminError> {
         let media_type = request.headers().get(header::CONTENT_TYPE).map(media_type);
+        let too_slow = |_| {
+            AdminError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long to arrive")
+                .expected(format!("all of it within {}", humantime::format_duration(longest)))
+        };
         // What the router's body limit cuts, and a connection that breaks, arrive here as rejections.
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.into_response().status() {
+        let body = tokio::time::timeout(longest, Bytes::from_request(request, state)).await.map_err(too_slow)?;
+        let body = body.map_err(|rejection| match rejection.into_response().status() {
             StatusCode::PAYLOAD_TOO_LARGE => AdminError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the document is too large")
                 .expected("at most [limits] form_bytes"),
             _ => AdminError::new(StatusCode::BAD_REQUEST, "bad_request", "the body did not arrive whole"),
@@ -43,9 +56,7 @@ impl<S: Send + Sync> FromRequest<S> for Document {
         }
         Ok(Self(body))
     }
-}
 
-impl Document {
     /// The attributes as a `T`, a struct that need not deny unknown members itself: what is unknown, doubled or of a wrong type is
     /// refused (a struct with `#[serde(flatten)]` cannot be read this way: it hides its fields). `kind` is what `data.type` must say. No
     /// body means no attributes.
@@ -349,6 +360,20 @@ mod tests {
         let error = refusal(r#"{"data":{"type":"thing","attributes":{"name":"a","access_ttl":"hunter2, expected hunter2"}}}"#);
         assert_eq!((error.code, error.message.as_str(), error.expected.as_deref()), ("bad_attribute", "access_ttl is wrong", Some("u64")));
         assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_document_that_comes_byte_by_byte_is_not_waited_for_without_end() {
+        let drops = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b" ")), ()))
+        });
+        let request = Request::new(axum::body::Body::from_stream(drops));
+        let error = Document::within(Duration::from_millis(50), request, &()).await.expect_err("it has no end");
+        assert_eq!(
+            (error.code, error.status, error.expected.as_deref()),
+            ("too_slow", StatusCode::REQUEST_TIMEOUT, Some("all of it within 50ms"))
+        );
     }
 
     #[test]
