@@ -40,7 +40,7 @@ impl Lane {
 
     fn try_enter(self: &Arc<Self>, calls: usize) -> Option<Pass> {
         let take = |running| (running < calls).then_some(running + 1);
-        self.running.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).ok().map(|_| Pass(Arc::clone(self)))
+        self.running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok().map(|_| Pass(Arc::clone(self)))
     }
 
     async fn queue(self: &Arc<Self>, width: Width) -> Option<Pass> {
@@ -62,8 +62,10 @@ impl Lane {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Release);
-        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+        // Who leaves writes `running` and reads `waiting`, who comes writes `waiting` and reads `running`. In one order of all four, at least
+        // one of them sees the other; with less, on some processors, neither may, and the waiting one is never told.
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        if self.0.waiting.load(Ordering::SeqCst) > 0 {
             self.0.freed.notify_one();
         }
     }
