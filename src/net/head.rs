@@ -1,7 +1,7 @@
 //! How long a request's head is: counted in one way for HTTP/1.1 and HTTP/2, so that a call does not fail on one of two hops.
 //!
-//! The count is HTTP/2's (RFC 9113 §6.5.2): each field's name and value and 32 bytes; the path with its query; and the name of the host,
-//! which HTTP/2 writes as `:authority` and HTTP/1.1 as `Host`.
+//! The length is HTTP/2's (RFC 9113 §6.5.2): each field's name and value and 32 bytes; the path with its query; and the name of the host,
+//! which HTTP/2 writes as `:authority` and HTTP/1.1 as `Host`. It is one of the fields either way.
 
 use http::{Request, header};
 
@@ -16,9 +16,10 @@ pub(super) fn is_within<B>(request: &Request<B>, most: usize) -> bool {
     let field = |name: &str, value: usize| name.len() + value + PER_FIELD;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let host = request.uri().authority().filter(|_| !request.headers().contains_key(header::HOST));
+    let count = request.headers().len() + usize::from(host.is_some());
     let host = host.map_or(0, |authority| field(header::HOST.as_str(), authority.as_str().len()));
     let fields: usize = request.headers().iter().map(|(name, value)| field(name.as_str(), value.len())).sum();
-    request.headers().len() <= MOST_FIELDS && path + host + fields <= most
+    count <= MOST_FIELDS && path + host + fields <= most
 }
 
 #[cfg(test)]
