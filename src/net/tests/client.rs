@@ -1,11 +1,9 @@
 //! The client: whom it believes, what it reuses, and what its errors promise.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use axum::Router;
 use axum::response::Redirect;
 use axum::routing::{get, post};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -174,17 +172,24 @@ async fn a_kept_connection_that_was_closed_meanwhile_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_guarded_client_calls_no_private_address() {
-    let hits = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&hits);
-    let site = Site::plain(Router::new().route("/", get(move || async move { counted.fetch_add(1, Ordering::Relaxed).to_string() })));
-    let client = Client::guarded(&Trust::system(&[]).expect("roots"), &limits());
+async fn c10_a_guarded_client_calls_no_private_address_by_number_or_by_name() {
+    let (listener, client) = (TcpListener::bind("127.0.0.1:0").await.expect("a port"), anybody_but_private());
+    let port = listener.local_addr().expect("an address").port();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0x7f.1", "2130706433"] {
-        let request = Request::get(format!("http://{host}:{}/", site.address.port())).body(RequestBody::Empty).expect("a request");
-        let error = soon("a refusal", client.send(request)).await.expect_err(host);
-        assert!(matches!(error, SendError::Forbidden(_)), "{host}: {error:?}");
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://{host}:{port}/");
+            let request = Request::get(&url).body(RequestBody::Empty).expect("a request");
+            let error = soon("a refusal", client.send(request)).await.expect_err(&url);
+            assert!(matches!(error, SendError::Forbidden(_)), "{url}: {error:?}");
+            assert!(matches!(fetch(&client, &url).await, Err(FetchError::NotSent(_))), "{url}");
+        }
     }
-    assert_eq!(hits.load(Ordering::Relaxed), 0);
+    // A connection would wait there to be taken.
+    assert!(listener.accept().now_or_never().is_none(), "nobody connected");
+}
+
+fn anybody_but_private() -> Client {
+    Client::guarded(&Trust::system(&[]).expect("roots"), &limits())
 }
 
 #[tokio::test]
