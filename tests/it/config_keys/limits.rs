@@ -131,13 +131,17 @@ async fn first_byte_timeout() {
 #[tokio::test]
 async fn idle_timeout() {
     let (node, _peer) = calling().await;
+    let call = request("GET", "/nobody/x", &node.settings.local.to_string(), &[], "");
+    let mut old = Wire::plain(node.settings.local).await;
+    assert_eq!(old.asks(&call).await.status(), 404);
     says(&node, "[limits]\nidle_timeout = \"300ms\"").await;
     let mut wire = Wire::plain(node.settings.local).await;
-    let answer = wire.asks(request("GET", "/nobody/x", &node.settings.local.to_string(), &[], "")).await;
-    assert_eq!(answer.status(), 404);
+    assert_eq!(wire.asks(&call).await.status(), 404);
     let begun = Instant::now();
     wire.ends().await;
     assert!(begun.elapsed() < Duration::from_secs(55), "{:?}: the limit that holds without the key is 60 s", begun.elapsed());
+    // Silent for longer than the new limit allows.
+    assert_eq!(old.asks(&call).await.status(), 404, "a connection from before the change keeps its limit and goes on");
 }
 
 #[tokio::test]
