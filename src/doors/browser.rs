@@ -108,24 +108,29 @@ async fn signed_in(instance: &Instance, value: &str) -> Result<Option<SignedIn>,
     Ok(found)
 }
 
-/// Begins a session for `user` in place of what `headers` carry; the cookies to set.
-pub async fn begin_session(instance: &Instance, headers: &HeaderMap, user: crate::id::Id) -> Result<[HeaderValue; 2], StoreError> {
+/// Begins a session for `verified`, whose password was just found right, in place of what `headers` carry. Gives the cookies to set;
+/// `None` when the password was changed or the user deleted meanwhile.
+pub async fn begin_session(instance: &Instance, headers: &HeaderMap, verified: User) -> Result<Option<[HeaderValue; 2]>, StoreError> {
     let config = instance.config();
     let public_url = &config.instance.public_url;
     let old = cookie(headers, &session_cookie(public_url)).and_then(|value| digest_if(Kind::Session, value));
     let value = mint(Kind::Session, instance.random.as_ref());
     let (digest, epoch) = (Digest::of(value.expose_secret()), instance.store.epoch());
     let begin = move |transaction: &crate::store::Transaction<'_>| {
-        if let Some(old) = old {
+        let session = Session::new(digest, verified.id, epoch, transaction.now().wall);
+        let has_begun = session::begin(transaction, &session, &verified)?;
+        if let Some(old) = old.filter(|_| has_begun) {
             session::delete(transaction, old)?;
         }
-        session::insert(transaction, &Session::new(digest, user, epoch, transaction.now().wall))
+        Ok(has_begun)
     };
-    instance.store.write(begin).await?;
-    Ok([
-        set_cookie(public_url, &session_cookie(public_url), value.expose_secret(), None),
-        set_cookie(public_url, &login_cookie(public_url), "", Some(Duration::ZERO)),
-    ])
+    let has_begun = instance.store.write(begin).await?;
+    Ok(has_begun.then(|| {
+        [
+            set_cookie(public_url, &session_cookie(public_url), value.expose_secret(), None),
+            set_cookie(public_url, &login_cookie(public_url), "", Some(Duration::ZERO)),
+        ]
+    }))
 }
 
 /// Ends a session; the cookie to set.

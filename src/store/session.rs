@@ -2,10 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Fault, Transaction};
+use super::{Fault, Transaction, user};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::session::Session;
+use crate::inbound::user::User;
 use crate::secret::Digest;
 
 const INSERT: &str = "INSERT INTO session (digest, user, epoch, signed_in_at, purge_at) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -13,6 +14,16 @@ const BY_DIGEST: &str = "SELECT digest, user, epoch, signed_in_at, purge_at FROM
 const EXTEND: &str = "UPDATE session SET purge_at = ?2 WHERE digest = ?1 AND purge_at < ?2";
 const DELETE: &str = "DELETE FROM session WHERE digest = ?1";
 const DELETE_OF_USER: &str = "DELETE FROM session WHERE user = ?1";
+
+/// Begins a session of `verified`, the user as it was when its password was found right. False when the password has changed since, or the
+/// user is gone: hashing takes a while, and what ended the sessions meanwhile ended this one too.
+pub fn begin(transaction: &Transaction<'_>, session: &Session, verified: &User) -> Result<bool, Fault> {
+    if user::by_id(transaction, verified.id)?.is_none_or(|user| user.password != verified.password) {
+        return Ok(false);
+    }
+    insert(transaction, session)?;
+    Ok(true)
+}
 
 /// Adds a session.
 pub fn insert(transaction: &Transaction<'_>, session: &Session) -> Result<(), Fault> {
@@ -51,21 +62,58 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbound::user::User;
-    use crate::store::{Store, temporary, user};
+    use crate::inbound::password::PasswordHash;
+    use crate::store::{Store, temporary};
+
+    async fn person(store: &Store) -> User {
+        let person = User {
+            id: Id::from_bytes([1; 16]),
+            login: "a".to_owned(),
+            password: Some(PasswordHash::from_stored("old".to_owned())),
+            is_admin: false,
+            permissions: std::collections::BTreeMap::new(),
+            api_key: None,
+            created_at: Timestamp::from_millis(0),
+        };
+        let written = person.clone();
+        store.write(move |transaction| user::insert(transaction, &written)).await.expect("written");
+        person
+    }
+
+    async fn begins(store: &Store, verified: &User) -> Option<Session> {
+        let session = Session::new(Digest::of("cookie"), verified.id, store.epoch(), Timestamp::from_millis(1_000));
+        let (written, verified) = (session.clone(), verified.clone());
+        store.write(move |transaction| begin(transaction, &written, &verified)).await.expect("judged").then_some(session)
+    }
 
     async fn sample(store: &Store) -> Session {
-        let (id, created_at) = (Id::from_bytes([1; 16]), Timestamp::from_millis(0));
-        let permissions = std::collections::BTreeMap::new();
-        let person = User { id, login: "a".to_owned(), password: None, is_admin: false, permissions, api_key: None, created_at };
-        let session = Session::new(Digest::of("cookie"), id, store.epoch(), Timestamp::from_millis(1_000));
-        let written = session.clone();
-        let judge = move |transaction: &Transaction<'_>| {
-            user::insert(transaction, &person)?;
-            insert(transaction, &written)
+        begins(store, &person(store).await).await.expect("nothing has changed")
+    }
+
+    #[tokio::test]
+    async fn a13_no_session_begins_with_a_password_that_was_changed_while_it_was_checked() {
+        let (_directory, store) = temporary();
+        let verified = person(&store).await;
+        let changed = User { password: Some(PasswordHash::from_stored("new".to_owned())), ..verified.clone() };
+        let written = changed.clone();
+        let change = move |transaction: &Transaction<'_>| {
+            user::update(transaction, &written)?;
+            delete_of_user(transaction, written.id)
         };
-        store.write(judge).await.expect("written");
-        session
+        store.write(change).await.expect("written");
+        assert_eq!(begins(&store, &verified).await, None);
+        let digest = Digest::of("cookie");
+        assert_eq!(store.read(move |connection| by_digest(connection, digest)).await.expect("read"), None);
+        assert!(begins(&store, &changed).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a13_no_session_begins_for_a_user_who_was_deleted_while_the_password_was_checked() {
+        let (_directory, store) = temporary();
+        let verified = person(&store).await;
+        let id = verified.id;
+        store.write(move |transaction| user::delete(transaction, id)).await.expect("written");
+        assert_eq!(begins(&store, &verified).await, None);
     }
 
     #[tokio::test]

@@ -73,13 +73,20 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
         let problem = Some("Too many people log in at this moment. Try again.");
         return ask(&instance, visitor, next, login, StatusCode::SERVICE_UNAVAILABLE, problem).await;
     };
-    let Some(user) = found.filter(|_| is_right) else {
+    let begun = match found.filter(|_| is_right) {
+        Some(user) => {
+            let who = user.login.clone();
+            let Ok(begun) = browser::begin_session(&instance, &parts.headers, user).await else { return unavailable(&config) };
+            begun.map(|cookies| (who, cookies))
+        }
+        None => None,
+    };
+    let Some((who, cookies)) = begun else {
         // What was typed is not logged: people type passwords into the wrong field.
         tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
-    let Ok(cookies) = browser::begin_session(&instance, &parts.headers, user.id).await else { return unavailable(&config) };
-    tracing::info!(target: AUDIT, event = "login", who = user.login, address = from.map(display));
+    tracing::info!(target: AUDIT, event = "login", who, address = from.map(display));
     let mut response = see_other(&next.map_or_else(|| config.instance.public_url.join("/login"), |next| next_url(&config, next)));
     for cookie in cookies {
         response.headers_mut().append(SET_COOKIE, cookie);
