@@ -41,8 +41,8 @@ pub struct Judgement {
 pub enum Next {
     /// Send the code, once.
     Exchange(Exchange),
-    /// Somebody at the peer said no.
-    Declined,
+    /// Somebody at the peer said no, with what the peer said of it.
+    Declined(Option<String>),
     /// The peer answered with an error.
     PeerRefused(String),
     /// It does not count.
@@ -112,12 +112,15 @@ pub fn judge(handshake: Option<Handshake>, arrival: Arrival, now: Timestamp) -> 
         (Some(_), None) if handshake.sent.iss_promised => return failed(Refusal::OtherIssuer, "the answer names no issuer"),
         _ => {}
     }
+    let description = arrival.error_description.as_deref().map(answer::printable).unwrap_or_default();
     match (arrival.code, arrival.error) {
         (Some(_), Some(_)) => failed(Refusal::CodeAndError, "the answer holds both a code and an error"),
         (None, None) => failed(Refusal::NoCode, "the answer holds no code"),
-        (None, Some(error)) if error == "access_denied" => Judgement { stage: Some(Stage::Declined { at: now }), next: Next::Declined },
+        (None, Some(error)) if error == "access_denied" => {
+            let words = Some(description).filter(|words| !words.is_empty());
+            Judgement { stage: Some(Stage::Declined { at: now, words: words.clone() }), next: Next::Declined(words) }
+        }
         (None, Some(error)) => {
-            let description = arrival.error_description.as_deref().map(answer::printable).unwrap_or_default();
             let words = answer::refusal_in_words(&answer::printable(&error), &description);
             Judgement { stage: Some(Stage::Failed { at: now, why: format!("the peer answered {words}") }), next: Next::PeerRefused(words) }
         }
@@ -179,7 +182,7 @@ mod tests {
         for stage in [
             Stage::Exchanging { since: NOW },
             Stage::Linked { at: NOW, linked_as: None },
-            Stage::Declined { at: NOW },
+            Stage::Declined { at: NOW, words: None },
             Stage::Failed { at: NOW, why: String::new() },
         ] {
             assert_eq!(refusal(Handshake { stage, ..handshake() }, arrival()), (Refusal::Used, false));
@@ -231,7 +234,14 @@ mod tests {
             ..arrival()
         };
         let declined = judge(Some(handshake()), error("access_denied"), NOW);
-        assert!(matches!((declined.stage, declined.next), (Some(Stage::Declined { .. }), Next::Declined)));
+        let Next::Declined(Some(said)) = declined.next else { panic!("{declined:?}") };
+        assert!(matches!(declined.stage, Some(Stage::Declined { at: NOW, words: Some(words) }) if words == said && words == "sosorry"));
+        for silent in [None, Some("\n".to_owned())] {
+            let declined = judge(Some(handshake()), Arrival { error_description: silent, ..error("access_denied") }, NOW);
+            assert!(matches!((declined.stage, declined.next), (Some(Stage::Declined { words: None, .. }), Next::Declined(None))));
+        }
+        let long = Arrival { error_description: Some("x".repeat(5000)), ..error("access_denied") };
+        assert!(matches!(judge(Some(handshake()), long, NOW).next, Next::Declined(Some(words)) if words.len() == 200));
         let refused = judge(Some(handshake()), error("invalid_scope"), NOW);
         assert!(matches!(refused.next, Next::PeerRefused(words) if words == "invalid_scope (sosorry)"));
         assert!(matches!(refused.stage, Some(Stage::Failed { .. })));

@@ -75,6 +75,8 @@ pub enum Stage {
     Declined {
         /// When.
         at: Timestamp,
+        /// What the peer said of it; a p2pid peer names who declined.
+        words: Option<String>,
     },
     /// It came to nothing.
     Failed {

@@ -101,7 +101,7 @@ mod tests {
         let used = ticket(Fate::Used { handshake: id(3) });
         let pressed = handshake();
         let mut over = handshake();
-        over.stage = Stage::Declined { at: at(50) };
+        over.stage = Stage::Declined { at: at(50), words: None };
         let cases = [
             ("fresh", Some(ticket(Fate::Open)), None, false, 99, Ok(Press::Begin)),
             ("expired", Some(ticket(Fate::Open)), None, false, 100, Err(Dead::Expired)),

@@ -103,7 +103,7 @@ fn columns(stage: &Stage) -> (&'static str, Option<Timestamp>, Option<&str>) {
         Stage::Pressed { .. } => (PRESSED, None, None),
         Stage::Exchanging { since } => (EXCHANGING, Some(*since), None),
         Stage::Linked { at, linked_as } => ("linked", Some(*at), linked_as.as_deref()),
-        Stage::Declined { at } => ("declined", Some(*at), None),
+        Stage::Declined { at, words } => ("declined", Some(*at), words.as_deref()),
         Stage::Failed { at, why } => ("failed", Some(*at), Some(why)),
         Stage::Replaced => ("replaced", None, None),
     }
@@ -120,7 +120,7 @@ fn read(row: &Row<'_>, seals: &Seals, epoch: i64) -> Result<Handshake, Fault> {
         ("pressed", Some(sealed), _) => Stage::Pressed { verifier: seals.open_text(place(&id), &sealed)? },
         ("exchanging", _, Some(since)) => Stage::Exchanging { since },
         ("linked", _, Some(at)) => Stage::Linked { at, linked_as: detail },
-        ("declined", _, Some(at)) => Stage::Declined { at },
+        ("declined", _, Some(at)) => Stage::Declined { at, words: detail },
         ("failed", _, Some(at)) => Stage::Failed { at, why: detail.unwrap_or_default() },
         ("replaced", ..) => Stage::Replaced,
         _ => return Err(super::corrupt(TABLE, "stage")),

@@ -48,7 +48,10 @@ fn request(connection: &Connection, seals: &Seals, epoch: i64, peer: Id) -> Resu
     let ended = |at, what| (None, Some(RequestEnd { at, what }));
     Ok(match handshake.map(|handshake| (handshake.expires_at, handshake.stage)) {
         Some((expires_at, Stage::Pressed { .. } | Stage::Exchanging { .. })) => open(expires_at, true),
-        Some((_, Stage::Declined { at })) => ended(at, format!("somebody at the peer declined {at}")),
+        Some((_, Stage::Declined { at, words })) => {
+            let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+            ended(at, format!("somebody at the peer declined {at}{words}"))
+        }
         Some((_, Stage::Failed { at, why })) => ended(at, format!("the last attempt to link failed {at}: {why}")),
         Some((_, Stage::Linked { .. } | Stage::Replaced)) | None => (None, None),
     })

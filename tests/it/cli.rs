@@ -447,6 +447,7 @@ async fn waiting_for_a_link_that_is_declined_exits_1() {
     let ended = waiting.wait_with_output().await.expect("it ends");
     let error: Value = serde_json::from_slice(&ended.stderr).expect("one document");
     assert_eq!((ended.status.code(), &error["error"]["code"]), (Some(1), &json!("declined")));
+    assert!(error["error"]["message"].as_str().is_some_and(|told| told.contains("operator@two.example declined")), "{error}");
     // The URL has been printed when the wait ends, and stays good.
     let outcome = pair.one.tries(&["peer", "request", "two", "--wait", "--timeout", "100ms"], None).await;
     assert_eq!((outcome.status.code(), &outcome.problem()["error"]["code"]), (Some(1), &json!("timeout")));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::world::World;
 use super::world::hostile::{Endpoint, Fault, Hostile};
 use super::world::scene::Scene;
 
@@ -49,6 +50,20 @@ async fn each_end_of_a_handshake_has_its_page() {
     assert_eq!(ends(&mut scene).await, (400, "refused".to_owned()));
     assert_eq!(scene.alpha.state_of("two").await, "linked", "the old link goes on");
     assert_eq!(scene.calls().await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decline_says_who_and_when() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    let url = world.alpha.request_url("beta").await;
+    let page = world.operator.opens(&url).continues().logs_in().declines().await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(page.text().contains("operator@beta.example declined"), "{}", page.text());
+    let peer = world.alpha.shows("peer", "beta").await;
+    assert_eq!((&peer["state"], &peer["request"]["detail"]), (&json!("ready_to_link"), &json!("operator@beta.example declined")));
+    let (reason, at) = (peer["reason"].as_str().unwrap_or_default(), peer["since"].as_str().expect("a time"));
+    assert!(reason.contains(&format!("declined {at}: operator@beta.example declined")), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ impl LinkDoor {
         };
         let outcome = match next {
             Next::Refused(refusal) => Outcome::Refused(refusal),
-            Next::Declined => Outcome::Declined { peer: name },
+            Next::Declined(words) => Outcome::Declined { peer: name, words },
             Next::PeerRefused(error) => Outcome::PeerRefused { peer: name, error },
             Next::Exchange(exchange) => self.exchange(peer, handshake, &name, exchange).await,
         };

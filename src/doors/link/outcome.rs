@@ -14,7 +14,7 @@ pub(super) enum Outcome {
     /// The peer is linked.
     Linked { peer: String, linked_as: Option<String> },
     /// Somebody at the peer said no.
-    Declined { peer: String },
+    Declined { peer: String, words: Option<String> },
     /// The peer refused, with this error.
     PeerRefused { peer: String, error: String },
     /// The peer does not take the code.
@@ -51,11 +51,15 @@ impl Outcome {
                     "The link is renewed by itself. You can close this page.".to_owned(),
                 ],
             ),
-            Self::Declined { peer } => (
+            Self::Declined { peer, words } => (
                 StatusCode::OK,
                 "Declined",
                 vec![
-                    format!("Somebody at {peer} declined. Nothing was linked, and a link that existed before goes on."),
+                    match words {
+                        Some(words) => format!("Somebody at {peer} declined: {words}."),
+                        None => format!("Somebody at {peer} declined."),
+                    },
+                    "Nothing was linked, and a link that existed before goes on.".to_owned(),
                     format!("If that was a mistake: {}", ask_for(peer)),
                 ],
             ),

@@ -46,6 +46,7 @@ impl Request {
                 match &handshake.stage {
                     Stage::Failed { why, .. } => Some(why.clone()),
                     Stage::Linked { linked_as, .. } => linked_as.clone(),
+                    Stage::Declined { words, .. } => words.clone(),
                     _ => None,
                 },
             ),
