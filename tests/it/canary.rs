@@ -80,7 +80,7 @@ async fn link_with_mistakes(pair: &mut Pair, canaries: &mut Canaries) {
     }
     // The ticket, the code and the state once more: all are used.
     assert_eq!(pair.operator.opens(&url).await.status, 410);
-    assert_eq!(pair.operator.opens(callback.expect("a callback").as_str()).await.status, 400);
+    assert_eq!(pair.operator.opens(callback.expect("a callback").as_str()).await.status, 410);
 }
 
 /// The tokens of a client that a test can look into: exchanged, used, introspected, refreshed, replayed, revoked.

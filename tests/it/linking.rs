@@ -67,6 +67,33 @@ async fn a_decline_says_who_and_when() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c1_whoever_loads_the_last_page_again_is_told_that_the_request_is_used() {
+    let mut scene = Scene::new().await;
+    for (fault, status) in [
+        (None, 200),
+        (Some((Endpoint::Authorize, Fault::Denies("access_denied"))), 200),
+        (Some((Endpoint::Authorize, Fault::Denies("server_error"))), 502),
+        (Some((Endpoint::Token, Fault::Refuses(400, "invalid_grant"))), 400),
+    ] {
+        let told = format!("{fault:?}");
+        if let Some((endpoint, fault)) = fault {
+            scene.two.next(endpoint, fault);
+        }
+        let url = scene.alpha.request_url("two").await;
+        let page = scene.person.opens(&url).continues().await;
+        assert_eq!(page.status, status, "{told}: {}", page.text());
+        let (codes, state) = (scene.two.heard(Endpoint::Token).len(), scene.alpha.state_of("two").await);
+        let again = scene.person.opens(page.url.as_str()).await;
+        assert_eq!(again.status, 410, "{told}: {}", again.text());
+        assert!(again.text().contains("answered already") && again.text().contains("for a new one"), "{told}: {}", again.text());
+        assert_eq!((scene.two.heard(Endpoint::Token).len(), scene.alpha.state_of("two").await), (codes, state), "{told}");
+        let path = &page.url[url::Position::BeforePath..];
+        let elsewhere = scene.alpha.is_asked("GET", path, &[], "").await;
+        assert_eq!(elsewhere.status(), 400, "{told}: another browser is told nothing: {}", elsewhere.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c4_looking_consumes_nothing_and_a_request_is_used_once() {
     let mut scene = Scene::new().await;
     let url = scene.alpha.request_url("two").await;
@@ -80,8 +107,6 @@ async fn c4_looking_consumes_nothing_and_a_request_is_used_once() {
     let page = scene.person.opens(&url).continues().await;
     assert_eq!(page.status, 200, "{}", page.text());
     assert_eq!(scene.alpha.is_asked("GET", &path, &[], "").await.status(), 410);
-    let callback = page.url.to_string();
-    assert_eq!(scene.person.opens(&callback).await.status, 400, "its cookie is gone");
     let unknown = format!("/link/{}", "p2pt_".to_owned() + &"A".repeat(38));
     for path in [unknown.as_str(), "/link/x", "/link/..%2f"] {
         assert_eq!(scene.alpha.is_asked("GET", path, &[], "").await.status(), 404, "{path}");

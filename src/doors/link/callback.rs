@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Uri;
-use http::header::{HeaderMap, SET_COOKIE};
+use http::header::HeaderMap;
 
 use super::outcome::Outcome;
 use super::{LinkDoor, handshake_cookie};
@@ -51,10 +51,9 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
     let Some(state) = value("state").and_then(|state| token::digest_if(Kind::State, &state)) else {
         return Outcome::Refused(Refusal::UnknownState).page(&config);
     };
-    let cookie = handshake_cookie(public_url, &state);
     let arrival = Arrival {
         redirect_uri: public_url.join(path),
-        browser: browser::cookie(headers, &cookie).and_then(|value| token::digest_if(Kind::State, value)),
+        browser: browser::cookie(headers, &handshake_cookie(public_url, &state)).and_then(|value| token::digest_if(Kind::State, value)),
         code: value("code").map(SecretString::from),
         error: value("error"),
         error_description: value("error_description"),
@@ -62,12 +61,8 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
     };
     // Finished apart from the browser: somebody may close it while the code is under way.
     let finished = tokio::spawn(Arc::clone(&door).finish(state, arrival)).await;
-    let (outcome, is_over) = finished.unwrap_or((Outcome::NotStored, false));
-    let mut response = outcome.page(&config);
-    if is_over {
-        response.headers_mut().append(SET_COOKIE, browser::set_cookie(public_url, &cookie, "", Some(Duration::ZERO)));
-    }
-    response
+    // The cookie stays as long as the handshake would have lived: whoever loads the page again is told that it is over.
+    finished.unwrap_or(Outcome::NotStored).page(&config)
 }
 
 /// A handshake that an arrival has moved on.
@@ -80,12 +75,12 @@ struct Claimed {
 }
 
 impl LinkDoor {
-    /// Judges the arrival and does what follows; whether the handshake is over with it.
-    async fn finish(self: Arc<Self>, state: Digest, arrival: Arrival) -> (Outcome, bool) {
-        let Ok(claimed) = self.claim(state, arrival).await else { return (Outcome::NotStored, false) };
+    /// Judges the arrival and does what follows.
+    async fn finish(self: Arc<Self>, state: Digest, arrival: Arrival) -> Outcome {
+        let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotStored };
         let Claimed { peer, handshake, name, next, is_over } = match claimed {
             Ok(claimed) => claimed,
-            Err(refusal) => return (Outcome::Refused(refusal), false),
+            Err(refusal) => return Outcome::Refused(refusal),
         };
         let outcome = match next {
             Next::Refused(refusal) => Outcome::Refused(refusal),
@@ -96,7 +91,7 @@ impl LinkDoor {
         if is_over {
             self.links.changed(peer).await;
         }
-        (outcome, is_over)
+        outcome
     }
 
     /// Finds the handshake of a state, and moves it on as the arrival says; two at once cannot both.

@@ -139,7 +139,10 @@ fn refused_page(refusal: Refusal, ask_again: String) -> (StatusCode, &'static st
         Refusal::CodeAndError => (StatusCode::BAD_REQUEST, "Not an answer", "This answer says both yes and no."),
         Refusal::NoCode => (StatusCode::BAD_REQUEST, "No code", "This answer holds no code that could be one."),
         Refusal::Expired => (StatusCode::GONE, "Expired", "This request ran out before the answer came."),
-        Refusal::Used => (StatusCode::GONE, "Used", "This request was answered already. What came of it stays as it is."),
+        Refusal::Used => {
+            let what = "This request was answered already. What came of it stays as it is.";
+            return (StatusCode::GONE, "Used", vec![what.to_owned(), format!("If that was no link: {ask_again}")]);
+        }
         Refusal::Replaced => (StatusCode::GONE, "Replaced", "A newer request was made meanwhile, or the peer was changed."),
     };
     (status, title, vec![what.to_owned(), ask_again])
