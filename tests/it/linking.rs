@@ -94,6 +94,22 @@ async fn c1_whoever_loads_the_last_page_again_is_told_that_the_request_is_used()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_database_could_not_take_is_good_when_the_page_is_loaded_again() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    let url = world.alpha.request_url("beta").await;
+    let asked = world.operator.opens(&url).continues().logs_in().await;
+    let blocker = world.alpha.settings.blocks_database();
+    let page = world.operator.goes_on_from(&asked).allows().await;
+    assert_eq!(page.status, 503, "{}", page.text());
+    assert!(page.text().contains("Reload this page"), "{}", page.text());
+    assert!(!page.text().contains("Nothing was linked"), "nothing was judged: {}", page.text());
+    blocker.execute_batch("ROLLBACK").expect("it ends");
+    let page = world.operator.opens(page.url.as_str()).await;
+    assert_eq!((page.status.as_u16(), world.alpha.state_of("beta").await.as_str()), (200, "linked"), "{}", page.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c4_looking_consumes_nothing_and_a_request_is_used_once() {
     let mut scene = Scene::new().await;
     let url = scene.alpha.request_url("two").await;

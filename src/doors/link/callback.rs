@@ -62,7 +62,7 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
     // Finished apart from the browser: somebody may close it while the code is under way.
     let finished = tokio::spawn(Arc::clone(&door).finish(state, arrival)).await;
     // The cookie stays as long as the handshake would have lived: whoever loads the page again is told that it is over.
-    finished.unwrap_or(Outcome::NotStored).page(&config)
+    finished.unwrap_or(Outcome::NotJudged).page(&config)
 }
 
 /// A handshake that an arrival has moved on.
@@ -77,7 +77,7 @@ struct Claimed {
 impl LinkDoor {
     /// Judges the arrival and does what follows.
     async fn finish(self: Arc<Self>, state: Digest, arrival: Arrival) -> Outcome {
-        let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotStored };
+        let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotJudged };
         let Claimed { peer, handshake, name, next, is_over } = match claimed {
             Ok(claimed) => claimed,
             Err(refusal) => return Outcome::Refused(refusal),

@@ -25,6 +25,8 @@ pub(super) enum Outcome {
     NotNow { peer: String, why: String },
     /// Our own store did not take the new link.
     NotStored,
+    /// Our own store did not answer, and what arrived was not looked at.
+    NotJudged,
     /// The request URL does nothing.
     Dead(Dead),
     /// What arrived does not count.
@@ -95,6 +97,11 @@ impl Outcome {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Not available now",
                 vec!["The link was allowed, but could not be stored here. Nothing was linked.".to_owned(), ask_again],
+            ),
+            Self::NotJudged => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Try again",
+                vec![format!("{here} could not look at this answer now."), "Reload this page in a moment.".to_owned()],
             ),
             Self::Dead(dead) => dead_page(*dead, ask_again),
             Self::Refused(refusal) => refused_page(*refusal, ask_again),

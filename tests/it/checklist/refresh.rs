@@ -86,10 +86,7 @@ async fn r7_what_was_decided_survives_a_restart_and_a_clock_that_is_set_back() {
 #[tokio::test]
 async fn r8_v2_while_the_database_takes_nothing_the_answer_is_503_and_nothing_is_used_up() {
     let (world, client, tokens) = granted().await;
-    let database = std::fs::read_dir(world.beta.settings.state_dir()).expect("the state folder");
-    let database = database.filter_map(|entry| Some(entry.ok()?.path())).find(|path| path.extension().is_some_and(|kind| kind == "db"));
-    let blocker = rusqlite::Connection::open(database.expect("a database")).expect("it opens");
-    blocker.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes now");
+    let blocker = world.beta.settings.blocks_database();
     let (refreshed, revoked) = tokio::join!(client.refreshes(&world.beta, &tokens.refresh), client.revokes(&world.beta, &tokens.refresh));
     assert_eq!((refreshed.status(), revoked.status()), (503, 503), "{} {}", refreshed.text(), revoked.text());
     blocker.execute_batch("ROLLBACK").expect("it ends");
