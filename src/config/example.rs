@@ -225,7 +225,7 @@ token_timeout = "10s"
 refresh_wait = "10s"
 # How long calls under way may take after SIGTERM; idle connections close at once.
 drain = "10s"
-# Failed log-ins and client authentications for each client or user and address; then 429 with Retry-After. /s, /min, /h or /d.
+# Failed log-ins, client authentications and wrong keys for each client or user and address; then 429 with Retry-After. /s, /min, /h or /d.
 auth_failures = "20/min"
 
 # What a strict server refuses; each is needed only by a peer of that kind.

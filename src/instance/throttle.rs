@@ -1,4 +1,4 @@
-//! Guessing is slowed: failed authentications per client or user and address. Only failures count, so who knows the secret never waits
+//! Guessing is slowed: failed authentications per client, user or kind of key, and address. Only failures count, so who knows the secret never waits
 //! for anybody at another address.
 //!
 //! GCRA: per key one point of boot time, at which its failures will have drained away. An attempt takes its place before the secret is
@@ -95,6 +95,24 @@ impl Throttle {
         }
     }
 
+    /// Counts a failure of a key that nobody can guess. It is looked at after the key: a right one never waits, and whoever presents wrong
+    /// ones is told to stop.
+    ///
+    /// # Errors
+    /// How long to wait, when too many have failed before.
+    pub fn count(&self, attempt: Attempt, rate: Rate, clock: &dyn Clock) -> Result<(), Duration> {
+        let mut levels = self.levels();
+        let now = clock.now().boot;
+        let level = levels.get(&attempt).copied().unwrap_or_default();
+        let room = rate.per.saturating_sub(interval(rate));
+        let wait = level.drained_at.saturating_sub(now).saturating_sub(room);
+        if wait.is_zero() {
+            levels.insert(attempt, level.failed(rate, now));
+            return Ok(());
+        }
+        Err(wait)
+    }
+
     /// A place for each of `attempts`, or for none.
     fn try_take(&self, attempts: &BTreeSet<Attempt>, rate: Rate, clock: &dyn Clock) -> Result<(), NotNow> {
         let mut levels = self.levels();
@@ -128,6 +146,14 @@ impl Default for Throttle {
     }
 }
 
+impl Level {
+    /// After one more failure: never beyond full, so that nobody waits longer for having gone on; never lower than it was.
+    fn failed(self, rate: Rate, now: Duration) -> Self {
+        let drained_at = self.drained_at.max(now).saturating_add(interval(rate)).min(now.saturating_add(rate.per)).max(self.drained_at);
+        Self { drained_at, ..self }
+    }
+}
+
 impl Trial {
     /// The attempt has failed.
     pub fn failed(self, rate: Rate, clock: &dyn Clock) {
@@ -135,10 +161,7 @@ impl Trial {
         let now = clock.now().boot;
         for attempt in &self.attempts {
             let level = levels.get(attempt).copied().unwrap_or_default();
-            // Never beyond full, so that nobody waits longer for having gone on; never lower than it was.
-            let drained_at =
-                level.drained_at.max(now).saturating_add(interval(rate)).min(now.saturating_add(rate.per)).max(level.drained_at);
-            levels.insert(*attempt, Level { drained_at, ..level });
+            levels.insert(*attempt, level.failed(rate, now));
         }
         // Given up behind the lock, by `Drop`.
     }
@@ -226,6 +249,15 @@ mod tests {
             trial.failed(RATE, &At(0));
         }
         assert_eq!(fail(&throttle, here, 0), Err(20));
+    }
+
+    #[test]
+    fn failures_of_keys_are_counted_one_by_one() {
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
+        let count = |second| throttle.count(here, RATE, &At(second)).map_err(|wait| wait.as_secs());
+        assert_eq!([count(0), count(0), count(0), count(0), count(5)], [Ok(()), Ok(()), Ok(()), Err(20), Err(15)]);
+        assert_eq!([count(20), count(20)], [Ok(()), Err(20)]);
+        assert_eq!(throttle.count(client("one", "192.0.2.2"), RATE, &At(20)), Ok(()));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Who is let in: processes by the socket's peer credentials, people by their API key.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -8,9 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode, header};
 
 use super::{AdminError, Caller};
+use crate::instance::Instance;
+use crate::instance::throttle::Attempt;
 use crate::net::connection::Neighbour;
 use crate::oauth::token::{self, Kind};
-use crate::store::{Store, user};
+use crate::store::user;
 
 /// The processes that may use the admin socket.
 #[derive(Clone, Debug)]
@@ -85,19 +88,25 @@ impl Allowed {
     }
 }
 
-/// The person of an `Authorization: Basic EMAIL:APIKEY`.
+/// The person of an `Authorization: Basic EMAIL:APIKEY`, from an address as far as it is known.
 ///
 /// # Errors
-/// 401 without one that is ours, with the same words whatever is wrong.
-pub async fn sign_in(store: &Store, headers: &HeaderMap) -> Result<Caller, AdminError> {
+/// 401 without one that is ours, with the same words whatever is wrong; 429 for a wrong one when too many were.
+pub async fn sign_in(instance: &Instance, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Caller, AdminError> {
     let refused = || {
         let error = AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs a log-in");
         error.expected("HTTP Basic with LOGIN:APIKEY").next("make a key: p2pid user key LOGIN")
     };
     let (login, key) = basic(headers).ok_or_else(refused)?;
-    let digest = token::digest_if(Kind::ApiKey, &key).ok_or_else(refused)?;
-    let user = store.read(move |connection| user::by_api_key(connection, digest)).await?;
-    let user = user.filter(|user| user.login == login).ok_or_else(refused)?;
+    let user = match token::digest_if(Kind::ApiKey, &key) {
+        Some(digest) => instance.store.read(move |connection| user::by_api_key(connection, digest)).await?,
+        None => None,
+    };
+    let Some(user) = user.filter(|user| user.login == login) else {
+        let attempt = Attempt::new("api key", &login, from);
+        let counted = instance.failures.count(attempt, instance.config().limits.auth_failures, instance.clock.as_ref());
+        return Err(counted.err().map_or_else(refused, AdminError::rate_limited));
+    };
     Ok(Caller::Person { login: user.login, is_admin: user.is_admin, permissions: user.permissions })
 }
 

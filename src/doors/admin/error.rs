@@ -1,9 +1,13 @@
 //! What the admin API answers when it refuses: a status and a code for programs; message, found, expected and next step for people.
 
+use std::num::NonZero;
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::net::problem::Code;
 use crate::store::StoreError;
 
 /// A refusal of the admin API. Nothing in it is ever a secret: say what kind of thing was found, not the value that somebody typed as a secret.
@@ -22,12 +26,14 @@ pub struct AdminError {
     pub expected: Option<String>,
     /// What to do next.
     pub next: Option<String>,
+    /// In how many seconds to come again, where that is known.
+    pub retry_after: Option<NonZero<u32>>,
 }
 
 impl AdminError {
     /// A refusal with a message only.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), found: None, expected: None, next: None }
+        Self { status, code, message: message.into(), found: None, expected: None, next: None, retry_after: None }
     }
 
     /// 404 `not_found`: there is no `kind` of that name (or it belongs to somebody else, which looks the same).
@@ -62,6 +68,13 @@ impl AdminError {
     /// 403 `forbidden`: who asks may not do this; `needed` names the permission.
     pub fn forbidden(needed: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "you may not do this").expected(format!("the permission {needed}, or admin"))
+    }
+
+    /// 429 `rate_limited`: too many failed of late; not before `wait`.
+    pub fn rate_limited(wait: Duration) -> Self {
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited.name(), "too many wrong keys came from this address");
+        Self { retry_after: NonZero::new(seconds), ..refusal }.next(format!("try again in {seconds} seconds"))
     }
 
     /// 503 `unavailable`: the store does not answer at the moment; the cause was logged where it arose.
@@ -120,6 +133,9 @@ impl IntoResponse for AdminError {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"p2pid\", charset=\"UTF-8\""));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
         response
     }

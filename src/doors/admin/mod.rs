@@ -37,8 +37,8 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::{StatusCode, header};
 
-use super::local_browser;
 use super::relay::Relay;
+use super::{browser, local_browser};
 use crate::instance::Instance;
 use crate::net::connection::Connection;
 use crate::tasks::keeper::Links;
@@ -82,8 +82,11 @@ pub fn key_router(state: Arc<AdminState>) -> Router {
     router(Arc::clone(&state)).layer(middleware::from_fn_with_state(state, sign_in))
 }
 
-async fn sign_in(State(state): State<Arc<AdminState>>, mut request: Request, next: Next) -> Result<Response, AdminError> {
-    let caller = access::sign_in(&state.instance.store, request.headers()).await?;
+async fn sign_in(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Result<Response, AdminError> {
+    let (parts, body) = request.into_parts();
+    let from = browser::address(&parts, &state.instance.config());
+    let caller = access::sign_in(&state.instance, &parts.headers, from).await?;
+    let mut request = Request::from_parts(parts, body);
     // The key has done its work; what a handler passes on must not carry it.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(caller);

@@ -18,6 +18,7 @@ use crate::inbound::event::Event;
 use crate::instance::Instance;
 use crate::instance::throttle::{Attempt, Trial};
 use crate::net::connection::Connection;
+use crate::net::problem;
 use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
@@ -141,7 +142,10 @@ impl ClientRequest {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
         }
         let retry_after = match error {
-            ClientError::TooManyFailures(wait) => Some(wait.as_secs() + 1),
+            ClientError::TooManyFailures(wait) => {
+                response.headers_mut().insert(problem::ERROR, HeaderValue::from_static(problem::Code::RateLimited.name()));
+                Some(wait.as_secs() + 1)
+            }
             _ => (response.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         };
         if let Some(seconds) = retry_after {

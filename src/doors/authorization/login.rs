@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, Visitor, address, say, see_other, unavailable};
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
+use crate::net::problem;
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::pages;
@@ -62,6 +63,7 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
             let problem = format!("Too many attempts failed. Try again in {} seconds.", wait.as_secs() + 1);
             let mut response = ask(&instance, visitor, next, login, StatusCode::TOO_MANY_REQUESTS, Some(&problem)).await;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            response.headers_mut().insert(problem::ERROR, HeaderValue::from_static(problem::Code::RateLimited.name()));
             return response;
         }
     };

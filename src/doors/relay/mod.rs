@@ -27,8 +27,10 @@ use super::local_browser;
 use crate::config::Config;
 use crate::id::Id;
 use crate::instance::Instance;
+use crate::instance::throttle::Attempt;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::SendError;
+use crate::net::connection::{Connection, Neighbour};
 use crate::net::headers;
 use crate::net::path::{self, Path};
 use crate::net::problem::{Code, ERROR, REQUEST_ID};
@@ -171,7 +173,7 @@ impl Relay {
         call::check_head(request)?;
         let path = Path::of_request(request.uri(), request.version())?;
         let caller = match bearer::presented(request.headers(), None) {
-            Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| caller_unknown("the caller key is not one of ours"))?),
+            Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, config))?),
             Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,
             Err(missing) => return Err(caller_unknown(format!("found {missing}, expected a caller key (`p2pid caller add`)"))),
         };
@@ -187,6 +189,22 @@ impl Relay {
         let unknown =
             || Refusal::new(Code::UnknownPeer, format!("there is no peer {name:?}; a path begins with a peer's name (`p2pid peer list`)"));
         Ok((link.ok_or_else(unknown)?, rest.to_owned()))
+    }
+
+    /// A key that is none of ours, which is counted. A right one is never looked at here, so it takes no lock and never waits.
+    fn wrong_key<B>(&self, request: &Request<B>, config: &Config) -> Refusal {
+        let from = request.extensions().get::<Arc<Connection>>().and_then(|connection| match connection.neighbour() {
+            Neighbour::Tcp(address) => Some(address.ip()),
+            Neighbour::Unix { .. } => None,
+        });
+        let attempt = Attempt::new("caller", "", from);
+        match self.instance.failures.count(attempt, config.limits.auth_failures, self.instance.clock.as_ref()) {
+            Ok(()) => caller_unknown("the caller key is not one of ours"),
+            Err(wait) => {
+                let detail = "too many calls with a wrong caller key came from this address; `p2pid caller rotate` makes a new key";
+                Refusal::new(Code::RateLimited, detail).after(wait)
+            }
+        }
     }
 
     async fn forward<B>(

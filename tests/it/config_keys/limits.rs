@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use p2pid::clock::Clock;
 use serde_json::json;
 
@@ -222,6 +224,46 @@ async fn auth_failures() {
     };
     assert_eq!((guess().await.status(), guess().await.status()), (401, 401));
     let refused = guess().await;
-    assert_eq!(refused.status(), 429, "{}", refused.text());
+    assert_eq!((refused.status(), refused.header("p2pi-error")), (429, Some("rate_limited")), "{}", refused.text());
     assert!(refused.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn auth_failures_counts_wrong_keys_of_callers() {
+    let (node, _peer) = calling().await;
+    let key = node.creates("caller", json!({ "name": "shop" })).await["key"].as_str().expect("a key").to_owned();
+    let calls = async |key: &str| node.relays("GET", "/far/x", &[("Authorization", &format!("Bearer {key}"))], "").await;
+    for _ in 0..20 {
+        assert_eq!(calls("p2pc_wrong").await.header("p2pi-error"), Some("caller_denied"));
+    }
+    let refused = calls("p2pc_wrong").await;
+    assert_eq!((refused.status(), refused.header("p2pi-error")), (429, Some("rate_limited")), "{}", refused.text());
+    assert_eq!((refused.header("content-type"), refused.header("retry-after")), (Some("application/problem+json"), Some("3")));
+    assert_ne!(calls(&key).await.header("p2pi-error"), Some("rate_limited"), "a right key never waits");
+    says(&node, "[limits]\nauth_failures = \"2/min\"").await;
+    assert_eq!(calls("p2pc_wrong").await.header("retry-after"), Some("30"));
+}
+
+#[tokio::test]
+async fn auth_failures_counts_wrong_keys_of_people() {
+    let (node, _peer) = calling().await;
+    says(&node, "[public]\nadmin_api = true").await;
+    node.creates("user", json!({ "login": "ops@example.com", "password": "correct horse battery", "admin": true })).await;
+    let key = node.asks("POST", "/v2/users/ops@example.com/key", Some(&json!({ "data": { "type": "user", "attributes": {} } }))).await;
+    let key = key.json()["data"]["attributes"]["api_key"].as_str().expect("a key").to_owned();
+    let basic = |key: &str| format!("Basic {}", STANDARD.encode(format!("ops@example.com:{key}")));
+    let console = async |key: &str| {
+        let host = node.settings.console.to_string();
+        let request = request("GET", "/v2/tenants", &host, &[("Authorization", &basic(key))], "");
+        Wire::plain(node.settings.console).await.asks(request).await
+    };
+    for _ in 0..20 {
+        assert_eq!(console("p2pk_wrong").await.status(), 401);
+    }
+    let outside = async |key: &str| node.is_asked("GET", "/v2/tenants", &[("Authorization", &basic(key))], "").await;
+    for refused in [console("p2pk_wrong").await, outside("p2pk_wrong").await] {
+        assert_eq!((refused.status(), &refused.json()["errors"][0]["code"]), (429, &json!("rate_limited")), "{}", refused.text());
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!((console(&key).await.status(), outside(&key).await.status()), (200, 200), "a right key never waits");
 }
