@@ -26,15 +26,32 @@ pub fn all(connection: &Connection) -> Result<Vec<Tenant>, Fault> {
     Ok(connection.prepare_cached(ALL)?.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
+/// Every kind of record that belongs to a tenant. A migration that adds one adds its line here.
+const BELONGING: &str = "SELECT kind, name, count(*) OVER () FROM (
+        SELECT 1 AS place, 'IB app' AS kind, name FROM ib_app WHERE tenant = ?1
+        UNION ALL SELECT 2, 'OB app', name FROM ob_app WHERE tenant = ?1
+        UNION ALL SELECT 3, 'peer', name FROM peer WHERE tenant = ?1
+        UNION ALL SELECT 4, 'caller', name FROM caller WHERE tenant = ?1
+    ) ORDER BY place, name LIMIT 3";
+
+/// Records that belong to a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belonging {
+    /// What the first three are and what they are called.
+    pub first: Vec<(String, String)>,
+    /// How many there are.
+    pub count: u32,
+}
+
 /// What became of a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deleted {
     /// It is gone.
     Gone,
     /// There was none.
     Missing,
     /// Records still belong to it.
-    InUse,
+    InUse(Belonging),
 }
 
 /// Deletes a tenant to which nothing belongs.
@@ -42,9 +59,22 @@ pub fn delete(transaction: &Transaction<'_>, name: &str) -> Result<Deleted, Faul
     match transaction.prepare_cached(DELETE)?.execute([name]) {
         Ok(0) => Ok(Deleted::Missing),
         Ok(_) => Ok(Deleted::Gone),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => Ok(Deleted::InUse),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Ok(Deleted::InUse(belonging(transaction, name)?))
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn belonging(connection: &Connection, name: &str) -> Result<Belonging, Fault> {
+    let mut belonging = Belonging::default();
+    let mut statement = connection.prepare_cached(BELONGING)?;
+    let mut rows = statement.query([name])?;
+    while let Some(row) = rows.next()? {
+        belonging.first.push((row.get(0)?, row.get(1)?));
+        belonging.count = row.get(2)?;
+    }
+    Ok(belonging)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Tenant> {
@@ -65,14 +95,34 @@ mod tests {
         let names: Vec<_> = store.read(all).await.expect("read").into_iter().map(|tenant| tenant.name).collect();
         assert_eq!(names, ["default", "sales"]);
         let belongs = |transaction: &Transaction<'_>| {
-            let table = "CREATE TABLE belonging (tenant TEXT REFERENCES tenant (name)); INSERT INTO belonging VALUES ('sales')";
-            Ok(transaction.execute_batch(table)?)
+            let rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5)
+                INSERT INTO caller (id, tenant, name, key, created_at)
+                SELECT CAST(printf('%016d', i) AS BLOB), 'sales', 'shop' || i, CAST(printf('%032d', i) AS BLOB), 0 FROM n";
+            Ok(transaction.execute_batch(rows)?)
         };
         store.write(belongs).await.expect("written");
-        assert_eq!(store.write(|transaction| delete(transaction, "sales")).await.expect("judged"), Deleted::InUse);
-        store.write(|transaction| Ok(transaction.execute_batch("DELETE FROM belonging")?)).await.expect("written");
+        let first = ["shop1", "shop2", "shop3"].map(|name| ("caller".to_owned(), name.to_owned())).to_vec();
+        let in_use = Deleted::InUse(Belonging { first, count: 5 });
+        assert_eq!(store.write(|transaction| delete(transaction, "sales")).await.expect("judged"), in_use);
+        store.write(|transaction| Ok(transaction.execute_batch("DELETE FROM caller")?)).await.expect("written");
         assert_eq!(store.write(|transaction| delete(transaction, "sales")).await.expect("judged"), Deleted::Gone);
         assert_eq!(store.write(|transaction| delete(transaction, "sales")).await.expect("judged"), Deleted::Missing);
         assert_eq!(store.read(|connection| by_name(connection, "sales")).await.expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_record_that_belongs_to_a_tenant_is_named() {
+        let (_directory, store) = temporary();
+        let look = |connection: &Connection| {
+            let mut statement = connection.prepare(
+                r#"SELECT t.name FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS k WHERE t.type = 'table' AND k."table" = 'tenant'"#,
+            )?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?)
+        };
+        let tables = store.read(look).await.expect("read");
+        assert!(!tables.is_empty());
+        for table in tables {
+            assert!(BELONGING.contains(&format!(" FROM {table} ")), "{table} is missing in BELONGING");
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::document::{self, Document};
 use super::{AdminError, AdminState};
 use crate::inbound::tenant::{self, Tenant};
-use crate::store::tenant::{self as rows, Deleted};
+use crate::store::tenant::{self as rows, Belonging, Deleted};
 use crate::store::{Store, StoreError};
 
 const KIND: &str = "tenant";
@@ -63,7 +63,16 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(name): Path<String>) 
     match state.instance.store.write(move |transaction| rows::delete(transaction, &gone)).await? {
         Deleted::Gone => Ok(document::done()),
         Deleted::Missing => Err(AdminError::not_found(KIND, &name)),
-        Deleted::InUse => Err(AdminError::in_use(KIND, &name, "the apps, peers or callers that belong to it")),
+        Deleted::InUse(belonging) => Err(AdminError::in_use(KIND, &name, &named(&belonging))),
+    }
+}
+
+/// The first records that belong to a tenant; more are counted only.
+fn named(belonging: &Belonging) -> String {
+    let first: Vec<_> = belonging.first.iter().map(|(kind, name)| format!("the {kind} {name:?}")).collect();
+    match (belonging.count as usize).saturating_sub(first.len()) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

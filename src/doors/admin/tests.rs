@@ -91,6 +91,29 @@ async fn tenants_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_used_says_by_what() {
+    let mut api = Api::new().await;
+    api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
+    for name in ["kiosk", "shop", "till"] {
+        let (status, body) = api.ask(Method::POST, "/v2/tenants/sales/callers", "caller", json!({ "name": name })).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+    }
+    let app = json!({ "name": "partner", "client_id": "partner", "issuer": "https://partner.example.com" });
+    let (status, body) = api.ask(Method::POST, "/v2/tenants/sales/ob-apps", "ob-app", app).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let (status, body) = api.ask(Method::DELETE, "/v2/tenants/sales", "", Value::Null).await;
+    let error = &body["errors"][0];
+    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("in_use")));
+    let users = r#"the OB app "partner", the caller "kiosk", the caller "shop" and 1 more"#;
+    assert_eq!(error["detail"], format!("the tenant \"sales\" is used by {users}"));
+    for (kind, name) in [("callers", "kiosk"), ("callers", "shop"), ("ob-apps", "partner")] {
+        assert_eq!(api.ask(Method::DELETE, &format!("/v2/tenants/sales/{kind}/{name}"), "", Value::Null).await.0, StatusCode::NO_CONTENT);
+    }
+    let (_, body) = api.ask(Method::DELETE, "/v2/tenants/sales", "", Value::Null).await;
+    assert_eq!(body["errors"][0]["detail"], r#"the tenant "sales" is used by the caller "till""#);
+}
+
+#[tokio::test]
 async fn people_are_added_changed_and_removed() {
     let mut api = Api::new().await;
     let add = json!({ "login": "ops@example.com", "password": "correct horse", "permissions": ["links.approve"] });
