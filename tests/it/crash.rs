@@ -1,7 +1,14 @@
 //! `kill -9` at every named point on the way of a token, and at none in particular: a link survives, or the next step is there.
 
+use std::sync::Arc;
+
+use p2pid::system::SystemClock;
+
+use crate::world::hostile::{Endpoint, Fault, Hostile};
 use crate::world::pair::Pair;
 use crate::world::patience::eventually;
+use crate::world::person::Person;
+use crate::world::process::Process;
 
 /// A life that no test outlasts: what is refreshed here is refreshed by command.
 const LONG: &str = "1h";
@@ -25,6 +32,38 @@ async fn c6_a_link_survives_death_after_the_intent_is_written() {
 #[tokio::test]
 async fn c6_a_link_survives_death_after_the_refresh_request_is_sent() {
     dies_while_refreshing_at("request_sent").await;
+}
+
+#[tokio::test]
+async fn c6_a_refresh_token_that_was_sent_and_not_answered_before_death_is_presented_again() {
+    let mut one = Process::running("one").await;
+    let two = Hostile::start(Arc::new(SystemClock::new())).await;
+    two.repeats_answers();
+    let (url, authority) = (two.url(), two.authority());
+    let create = ["peer", "create", "two", "--url", &url, "--client-id", "one", "--client-secret-stdin", "--scope", "p2pi"];
+    let trusted = authority.to_string_lossy();
+    let create = [&create[..], &["--ca", &trusted]].concat();
+    one.runs_with(&create, "a-secret-of-20-chars!").await;
+    let mut person = Person::new("somebody@two.example", "not asked for", &[one.settings.authority(), authority.clone()]);
+    let url = one.runs(&["peer", "request", "two"]).await["url"].as_str().expect("a request URL").to_owned();
+    assert_eq!(person.opens(&url).continues().await.status, 200);
+    let first = two.refresh_token();
+
+    one.is_stopped().await;
+    one.starts_to_die_at("request_sent").await;
+    two.next(Endpoint::Token, Fault::Held);
+    let outcome = one.tries(&["peer", "refresh", "two"], None).await;
+    assert!(!outcome.status.success(), "the daemon died while it was asked: {}", outcome.stdout);
+    one.dies().await;
+    let presented = || {
+        let refreshes = two.heard(Endpoint::Token).into_iter().filter(|heard| heard.parameter("grant_type") == Some("refresh_token"));
+        refreshes.map(|heard| heard.parameter("refresh_token").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(presented(), std::slice::from_ref(&first), "it was sent, and the answer is held");
+    one.starts().await;
+    eventually("the refresh token to be presented again", async || (presented().len() > 1).then_some(())).await;
+    assert_eq!(presented(), [first.clone(), first]);
+    assert_eq!(one.runs(&["peer", "show", "two"]).await["state"], "linked");
 }
 
 #[tokio::test]
