@@ -66,6 +66,14 @@ pub enum MetadataProblem {
         /// What was configured.
         expected: String,
     },
+    /// It speaks for another protected resource (RFC 9728 §3.3).
+    #[error("the document names the resource {found}, expected {expected}; the peer's operator has to look at its public_url")]
+    OtherResource {
+        /// What it names.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
     /// An endpoint is no URL to send secrets to.
     #[error("`{member}` is {found}: {problem}")]
     BadEndpoint {
@@ -80,9 +88,28 @@ pub enum MetadataProblem {
 
 /// Where the metadata of `issuer` is: the well-known path stands before the issuer's own (RFC 8414 §3.1).
 pub fn location(issuer: &Url) -> Url {
-    let mut location = issuer.clone();
-    let path = issuer.path().trim_end_matches('/');
-    location.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+    well_known(issuer, "oauth-authorization-server")
+}
+
+/// Where the document of the protected resource `resource` is (RFC 9728 §3.1).
+pub fn resource_location(resource: &Url) -> Url {
+    well_known(resource, "oauth-protected-resource")
+}
+
+/// Judges the document of a protected resource: it must speak for the resource that was asked for, by the same string (RFC 9728 §3.3).
+pub fn judge_resource(resource: &str, document: &[u8]) -> Result<(), MetadataProblem> {
+    let document: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(document).map_err(|_| MetadataProblem::NotJson)?;
+    match document.get("resource").and_then(|value| value.as_str()) {
+        None => Err(MetadataProblem::Missing("resource")),
+        Some(found) if found == resource => Ok(()),
+        Some(found) => Err(MetadataProblem::OtherResource { found: shortened(found), expected: resource.to_owned() }),
+    }
+}
+
+fn well_known(url: &Url, name: &str) -> Url {
+    let mut location = url.clone();
+    let path = url.path().trim_end_matches('/');
+    location.set_path(&format!("/.well-known/{name}{path}"));
     location.set_query(None);
     location.set_fragment(None);
     location
@@ -177,8 +204,21 @@ pub(crate) mod tests {
             ("https://two.example.com/a/", "https://two.example.com/.well-known/oauth-authorization-server/a"),
         ];
         for (issuer, expected) in cases {
-            assert_eq!(location(&Url::parse(issuer).expect("a URL")).as_str(), expected);
+            let issuer = Url::parse(issuer).expect("a URL");
+            assert_eq!(location(&issuer).as_str(), expected);
+            assert_eq!(resource_location(&issuer).as_str(), expected.replace("authorization-server", "protected-resource"));
         }
+    }
+
+    #[test]
+    fn d2_the_resource_must_be_the_same_string() {
+        let judged = |resource: Value| judge_resource("https://two.example.com", json!({ "resource": resource }).to_string().as_bytes());
+        assert_eq!(judged(json!("https://two.example.com")), Ok(()));
+        for other in ["https://two.example.com/", "https://two.example.com/p2pi", "https://evil.example.com", ""] {
+            assert!(matches!(judged(json!(other)), Err(MetadataProblem::OtherResource { found, .. }) if found == other));
+        }
+        assert_eq!(judged(json!(7)), Err(MetadataProblem::Missing("resource")));
+        assert_eq!(judge_resource("https://two.example.com", b"<html>"), Err(MetadataProblem::NotJson));
     }
 
     #[test]

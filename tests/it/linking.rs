@@ -200,6 +200,33 @@ async fn c2_metadata_of_another_issuer_are_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn d2_a_peer_that_speaks_for_another_resource_is_warned_of() {
+    let scene = Scene::new().await;
+    let document = json!({ "data": { "type": "peer", "attributes": {} } });
+    let warnings = async |scene: &Scene| {
+        let probed = scene.alpha.asks("POST", "/v2/tenants/default/peers/two/probe", Some(&document)).await;
+        assert_eq!(probed.status(), 200, "{}", probed.text());
+        probed.json()["data"]["attributes"]["warnings"].clone()
+    };
+    assert_eq!(warnings(&scene).await, json!([]));
+    // A server that is no resource itself, or cannot be asked now, is no worse for that.
+    for fault in [Fault::Status(404), Fault::DroppedBeforeCommit] {
+        scene.two.next(Endpoint::ResourceMetadata, fault);
+        assert_eq!(warnings(&scene).await, json!([]));
+    }
+    for (fault, told) in [(Fault::ForeignResource, "https://somebody.else.example"), (Fault::Html, "not a JSON object")] {
+        scene.two.next(Endpoint::ResourceMetadata, fault);
+        let warnings = warnings(&scene).await;
+        assert!(warnings.as_array().is_some_and(|all| all.len() == 1) && warnings.to_string().contains(told), "{warnings}");
+    }
+    // Where calls go elsewhere, the server's own document says nothing of them.
+    scene.alpha.changes("peer", "two", json!({ "base_url": format!("https://{}/p2pi", scene.alpha.settings.public) })).await;
+    let asked = scene.two.heard(Endpoint::ResourceMetadata).len();
+    warnings(&scene).await;
+    assert_eq!(scene.two.heard(Endpoint::ResourceMetadata).len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c5_an_untrusted_certificate_is_answered_with_its_fingerprint() {
     let scene = Scene::new().await;
     let mut attributes = json!({ "name": "three", "url": scene.two.url(), "client_id": "alpha", "client_secret": "a-secret-of-20-chars!" });

@@ -32,7 +32,7 @@ use crate::net::trust::TrustError;
 use crate::observe::point;
 use crate::outbound::exchange::{Ask, Reply};
 use crate::outbound::link::Facts;
-use crate::outbound::metadata::Metadata;
+use crate::outbound::metadata::{Metadata, MetadataProblem};
 use crate::outbound::ob_app::ObApp;
 use crate::outbound::peer::PeerTrust;
 use crate::outbound::revocation::Delivery;
@@ -263,6 +263,13 @@ impl Links {
         let found = wire::metadata(clients.guarded_if(app.guarded), issuer, deadline).await?;
         let ahead = found.date.map(|date| date.millis() - self.instance.clock.now().wall.millis());
         Ok((found.metadata, ahead))
+    }
+
+    /// Asks for the document of the protected resource that `issuer`, the server of `app`, is itself; gives what is wrong with it, if anything.
+    pub async fn resource_problem(&self, app: &ObApp, trust: &PeerTrust, issuer: &str) -> Option<MetadataProblem> {
+        let deadline = self.instance.config().limits.token_timeout;
+        let clients = self.clients.load().of(trust);
+        wire::resource_problem(clients.guarded_if(app.guarded), issuer, deadline).await
     }
 
     /// Sends a code to the token endpoint of `facts`' server.

@@ -156,6 +156,15 @@ pub(super) async fn metadata(client: &Client, issuer: &str, deadline: Duration) 
     }
 }
 
+/// What is wrong with the document of the protected resource `resource`. Servers that are no resource themselves have none, and what
+/// cannot be fetched now is no reason to doubt them.
+pub(super) async fn resource_problem(client: &Client, resource: &str, deadline: Duration) -> Option<MetadataProblem> {
+    let url = metadata::resource_location(&Url::parse(resource).ok()?);
+    let request = http::Request::get(url.as_str()).header(ACCEPT, "application/json").body(Bytes::new()).ok()?;
+    let response = client.fetch(request, deadline, MOST).await.ok().filter(|response| response.status() == http::StatusCode::OK)?;
+    metadata::judge_resource(resource, response.body()).err()
+}
+
 /// Asks a peer's introspection endpoint about one of its tokens (RFC 7662): whether it is active, or why nobody knows.
 pub(super) async fn introspect(
     client: &Client,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
+use url::Url;
 
 use crate::doors::admin::{AdminError, AdminState};
 use crate::net::client::SendError;
@@ -100,6 +101,12 @@ async fn look_at_server(
         finding
             .warnings
             .push(format!("the peer takes calls at {url}, which is not on its own origin: add --base-url {url} if you trust it"));
+    }
+    // Elsewhere another resource takes the calls, of which this server says nothing.
+    if Url::parse(issuer).is_ok_and(|issuer| issuer.origin() == peer.base(Some(&metadata)).origin())
+        && let Some(problem) = state.links.resource_problem(app, &trust, issuer).await
+    {
+        finding.warnings.push(format!("what the peer says of itself as a protected resource is not believed: {problem}"));
     }
     if let Some(ahead) = ahead {
         // The peer's Date header has whole seconds, so nothing finer is known.

@@ -125,7 +125,8 @@ impl Desk {
         match heard.endpoint {
             Endpoint::Metadata => self.metadata(fault),
             Endpoint::ResourceMetadata => {
-                document(200, &json!({ "resource": format!("{}/p2pi", self.base), "authorization_servers": [self.base] }))
+                let resource = if matches!(fault, Some(Fault::ForeignResource)) { "https://somebody.else.example" } else { &self.base };
+                document(200, &json!({ "resource": resource, "authorization_servers": [self.base] }))
             }
             Endpoint::Authorize => self.authorize(heard, fault),
             Endpoint::Token => self.token(heard, fault),

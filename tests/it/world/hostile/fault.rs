@@ -92,7 +92,9 @@ pub(crate) enum Fault {
     CodeTwice,
     /// An authorization error with this code; `access_denied` is a person's "no".
     Denies(&'static str),
-    // ── resource ──
+    // ── resource, and its metadata ──
+    /// In its metadata: the `resource` of somebody else.
+    ForeignResource,
     /// 401 `invalid_token`, whatever token came.
     InvalidToken,
 }
