@@ -1,7 +1,5 @@
 //! Rows of access tokens.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Fault, Transaction, refresh_token};
@@ -12,14 +10,11 @@ use crate::inbound::permit::Bearer;
 use crate::oauth::scope::Scope;
 use crate::secret::Digest;
 
-/// How long a token that has expired is still known as its grant's, should somebody revoke it.
-const KNOWN_AFTER_END: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// What the subject of a grant is called when the person is gone.
 pub const DELETED: &str = "(deleted)";
 
-const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended, purge_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
+const INSERT: &str =
+    "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)";
 const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
         t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta),
         a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
@@ -27,8 +22,8 @@ const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expire
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
     WHERE t.digest = ?1";
 const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
-const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation = ?2";
-const END_BEFORE: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND generation < ?2 AND ended = 0";
+const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND ended = 0 AND generation = ?2";
+const END_BEFORE: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND ended = 0 AND generation < ?2";
 
 /// An access token that was ours at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +47,9 @@ impl Found {
     }
 }
 
-/// Adds an access token of a grant.
+/// Adds an access token of a grant. It is known as long as the grant, also when it has expired: who revokes it ends the grant.
 pub fn insert(transaction: &Transaction<'_>, grant: Id, token: &NewAccess) -> Result<(), Fault> {
-    let purge_at = token.expires_at.plus(KNOWN_AFTER_END);
-    let row = params![token.digest, grant, token.generation, token.scope, token.issued_at, token.expires_at, purge_at];
+    let row = params![token.digest, grant, token.generation, token.scope, token.issued_at, token.expires_at];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
 }

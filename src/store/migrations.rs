@@ -13,6 +13,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/02-inbound.sql")),
     M::up(include_str!("migrations/03-outbound.sql")),
     M::up(include_str!("migrations/04-callers.sql")),
+    M::up(include_str!("migrations/05-access-tokens.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -12,31 +12,41 @@ const TABLES: &[(&str, &str)] = &[
     ("client_secret", "id"),
     ("grant", "id"),
     ("authorization", "id"),
-    ("access_token", "digest"),
     ("ticket", "digest"),
     ("handshake", "id"),
     ("outbox", "id"),
 ];
 
+/// What goes with a grant. A grant may have many, so they go before it, in the same small steps.
+const OF_GRANTS: &[&str] = &["access_token", "refresh_token"];
+
 impl Store {
     /// Deletes every row whose `purge_at` is before `now`; how many there were.
     pub async fn purge(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut total = 0;
+        for table in OF_GRANTS {
+            let hanging = format!("SELECT t.digest FROM grant g JOIN {table} t ON t.grant = g.id WHERE g.purge_at < ?1 LIMIT {BATCH}");
+            total += self.purge_by(format!("DELETE FROM {table} WHERE digest IN ({hanging})"), now).await?;
+        }
         for (table, key) in TABLES {
-            let sql = format!(
-                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH})"
-            );
-            loop {
-                let sql = sql.clone();
-                let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(&sql)?.execute([now])?);
-                let deleted = self.write(delete).await?;
-                total += deleted;
-                if deleted < BATCH {
-                    break;
-                }
-            }
+            let over = format!("SELECT {key} FROM {table} WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH}");
+            total += self.purge_by(format!("DELETE FROM {table} WHERE ({key}) IN ({over})"), now).await?;
         }
         Ok(total)
+    }
+
+    /// Repeats a statement that deletes [`BATCH`] rows at most until there are no more.
+    async fn purge_by(&self, sql: String, now: Timestamp) -> Result<usize, StoreError> {
+        let mut total = 0;
+        loop {
+            let sql = sql.clone();
+            let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(&sql)?.execute([now])?);
+            let deleted = self.write(delete).await?;
+            total += deleted;
+            if deleted < BATCH {
+                return Ok(total);
+            }
+        }
     }
 }
 
@@ -66,6 +76,32 @@ mod tests {
             assert!(TABLES.contains(&(table.as_str(), key.as_str())), "(\"{table}\", \"{key}\") is missing in TABLES");
         }
         assert_eq!(tables.len(), TABLES.len(), "TABLES names a table that does not run out");
+    }
+
+    #[tokio::test]
+    async fn the_tokens_of_a_grant_go_with_it_in_small_steps() {
+        let (_directory, store) = temporary();
+        let fill = |transaction: &Transaction<'_>| {
+            transaction.execute_batch(
+                "INSERT INTO user (id, login, admin, permissions, created_at) VALUES (zeroblob(16), 'a', 0, '{}', 0);
+                 INSERT INTO ib_app VALUES (zeroblob(16), 'default', 'one', 'one', '[]', '[]', 'p2pi', NULL, NULL, 0, 0);
+                 INSERT INTO grant VALUES (CAST(printf('%016d', 1) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 700),
+                    (CAST(printf('%016d', 2) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 800);
+                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+                 INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended)
+                 SELECT CAST(printf('%032d', i) AS BLOB), CAST(printf('%016d', 1 + i % 2) AS BLOB), i, 'p2pi', 0, 1, 0 FROM n",
+            )?;
+            Ok(())
+        };
+        store.write(fill).await.expect("written");
+        let before = store.commits();
+        assert_eq!(store.purge(Timestamp::from_millis(701)).await.expect("purged"), 1001);
+        assert!(store.commits() - before >= 5, "in small steps");
+        let left = |connection: &Connection| {
+            let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+            Ok((count("grant")?, count("access_token")?))
+        };
+        assert_eq!(store.read(left).await.expect("read"), (1, 1000), "an expired token is known as long as its grant");
     }
 
     #[tokio::test]

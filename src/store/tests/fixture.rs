@@ -23,7 +23,7 @@ const ROWS: &str = "
     INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', :state, 'p2pi',
         'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL);
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
-    INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, 253402300799999);
+    INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0);
     INSERT INTO ob_app VALUES (:id, 'default', 'instance2', '5f0c', :secret, 'authorization_code', 'p2pi',
         'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000);
     INSERT INTO peer VALUES (:id, 'default', 'instance2', 'https://two.example.com:7443', NULL, 'oauth', :id, NULL, NULL, NULL, NULL,

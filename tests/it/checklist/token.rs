@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2pid::clock::Clock;
 use serde_json::{Value, json};
 
 use super::{granted, granted_with, is_accepted, refusal, refused};
@@ -208,6 +209,26 @@ async fn i1_i2_i3_introspection_tells_only_its_own_client_and_only_of_live_acces
     let next = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
     client.revokes(&world.beta, &next.refresh).await;
     assert_eq!(client.introspects(&world.beta, &next.access).await.json(), inactive, "revoked");
+}
+
+#[tokio::test]
+async fn v1_any_token_that_a_grant_ever_issued_ends_it_long_after_it_expired() {
+    for kind in ["access", "refresh"] {
+        let (world, client, first) = granted().await;
+        let hour = Duration::from_secs(3600);
+        world.clock.advance(hour);
+        let next = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+        assert!(is_accepted(&world, &next.access).await);
+        world.clock.advance(26 * hour);
+        let next = Tokens::of(&client.refreshes(&world.beta, &next.refresh).await);
+        assert!(is_accepted(&world, &next.access).await);
+        world.beta.running().instance.store.purge(world.clock.now().wall).await.expect("purged");
+        let token = if kind == "access" { &first.access } else { &first.refresh };
+        let answer = client.revokes(&world.beta, token).await;
+        assert_eq!(answer.status(), 200, "{kind}: {}", answer.text());
+        assert!(!is_accepted(&world, &next.access).await, "{kind}");
+        refused(&client.refreshes(&world.beta, &next.refresh).await, 400, "invalid_grant");
+    }
 }
 
 #[tokio::test]
