@@ -100,6 +100,22 @@ async fn paths() {
 }
 
 #[tokio::test]
+async fn compat_query_token() {
+    let caller = Caller::new().await;
+    let target = format!("/p2pi/orders?x=1&access_token={}", caller.token);
+    let asks = async || {
+        let answer = caller.world.beta.is_asked("GET", &target, &[], "").await;
+        (answer.status(), answer.header("p2pi-error").map(str::to_owned))
+    };
+    assert_eq!(asks().await, (401, Some("no_token".into())));
+    says(&caller.world.beta, "[compat]\nquery_token = true").await;
+    assert_eq!(asks().await, (200, None));
+    assert!(caller.asked().ends_with("/orders?x=1"), "the token stays here: {}", caller.asked());
+    says(&caller.world.beta, "[compat]\nquery_token = false").await;
+    assert_eq!(asks().await, (401, Some("no_token".into())));
+}
+
+#[tokio::test]
 async fn public_trusted_proxies() {
     let caller = Caller::new().await;
     let forwarded = async || {
