@@ -27,6 +27,7 @@ fn config_in(folder: &Path) -> Loaded {
         instance = { name = "one", public_url = "https://127.0.0.1:7443", state_dir = "." }
         public = { listen = ["127.0.0.1:7443"], tls = "self-signed" }
         route = [{ path = "/p2pi", upstream = "http://127.0.0.1:8080" }]
+        scopes = { p2pi = "Call us", sell = { text = "Sell", tenant = "sales" } }
     "#;
     std::fs::write(&file, text).expect("a temporary folder can be written");
     config::load(&file).expect("a small configuration")
@@ -111,6 +112,27 @@ async fn a_tenant_that_is_used_says_by_what() {
     }
     let (_, body) = api.ask(Method::DELETE, "/v2/tenants/sales", "", Value::Null).await;
     assert_eq!(body["errors"][0]["detail"], r#"the tenant "sales" is used by the caller "till""#);
+}
+
+#[tokio::test]
+async fn a_client_id_that_another_tenant_has_is_refused_without_saying_whose() {
+    let mut api = Api::new().await;
+    api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
+    let ours = json!({ "name": "warehouse", "client_id": "5f0c", "peer_url": "https://one.example.com", "scopes": ["p2pi"] });
+    let (status, body) = api.ask(Method::POST, "/v2/tenants/default/ib-apps", "ib-app", ours).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let mut theirs = json!({ "name": "till", "client_id": "5f0c", "peer_url": "https://two.example.com", "scopes": ["sell"] });
+    for or_update in [false, true] {
+        theirs["or_update"] = json!(or_update);
+        let (status, body) = api.ask(Method::POST, "/v2/tenants/sales/ib-apps", "ib-app", theirs.clone()).await;
+        let error = &body["errors"][0];
+        assert_eq!((status, &error["code"], &error["detail"]), (StatusCode::CONFLICT, &json!("exists"), &json!("the client_id is taken")));
+        assert!(!body.to_string().contains("warehouse") && !body.to_string().contains("default"), "{body}");
+    }
+    let (_, body) = api.ask(Method::GET, "/v2/tenants/sales/ib-apps", "", Value::Null).await;
+    assert_eq!(body["data"], json!([]), "nothing was made");
+    theirs["client_id"] = json!("5f0d");
+    assert_eq!(api.ask(Method::POST, "/v2/tenants/sales/ib-apps", "ib-app", theirs).await.0, StatusCode::CREATED);
 }
 
 #[tokio::test]
