@@ -12,6 +12,7 @@ mod grpc;
 mod init;
 mod keeper;
 mod linking;
+mod pages_of_a_handshake;
 mod real_browser;
 mod reload;
 mod tidy;

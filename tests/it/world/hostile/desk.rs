@@ -176,6 +176,9 @@ impl Desk {
         if self.p2pid {
             metadata["p2pi_endpoint"] = format!("{base}/p2pi").into();
         }
+        if matches!(fault, Some(Fault::NoAuthorizationEndpoint)) {
+            metadata.as_object_mut().expect("it is an object").remove("authorization_endpoint");
+        }
         document(200, &metadata)
     }
 

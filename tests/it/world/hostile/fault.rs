@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     WrongState,
     /// No `state`.
     NoState,
+    /// No `authorization_endpoint` in the metadata.
+    NoAuthorizationEndpoint,
     /// `iss` (in metadata: `issuer`) of somebody else.
     ForeignIssuer,
     /// No `iss`, though the metadata promise it.
