@@ -137,7 +137,7 @@ fn is_success(line: &str) -> bool {
 
 impl Pair {
     /// Linked, called, refreshed twice (a token that was consumed wrongly shows only the second time), one live grant.
-    async fn is_well(&self) {
+    pub(crate) async fn is_well(&self) {
         assert_eq!(self.state().await, "linked");
         assert_eq!(self.calls().await, 200);
         for _ in 0..2 {

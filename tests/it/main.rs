@@ -7,6 +7,7 @@ mod checklist;
 mod cli;
 mod config_keys;
 mod crash;
+mod crash_of_an_exchange;
 mod demo;
 mod grpc;
 mod init;

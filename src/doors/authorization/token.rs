@@ -18,6 +18,7 @@ use crate::oauth::error::{Code, WireError};
 use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
 use crate::oauth::token_request::{CodeRequest, RefreshRequest, TokenRequest};
+use crate::observe::point;
 use crate::secret::{Digest, ExposeSecret};
 use crate::store::{Fault, Seals, Transaction, access_token, authorization, grant, ib_app, refresh_token, user};
 
@@ -126,7 +127,11 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         client.tell(event, &judged.client, judged.grant);
     }
     match judged.answer {
-        Ok(reply) => client.answer(reply.to_json()),
+        Ok(reply) => {
+            // The pair is durable, and its client does not know it yet.
+            point::passed("pair_minted");
+            client.answer(reply.to_json())
+        }
         Err(Refusal::UnknownClient) => client.refuse(&ClientError::UnknownClient),
         Err(refusal) => client.refuse(&WireError::new(refusal.code(), refusal.to_string()).into()),
     }
