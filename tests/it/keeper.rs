@@ -1,6 +1,9 @@
 //! The keeper against a hostile peer: each scenario looks at the wire (which requests, with which token), the event (what became of the
 //! link) and the row (what is held).
 
+mod changed_meanwhile;
+mod store;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -66,6 +66,32 @@ async fn r5_reuse_after_the_successor_was_used_and_the_window_is_over_ends_that_
 }
 
 #[tokio::test]
+async fn r5_introspecting_a_new_access_token_is_a_use_of_its_pair() {
+    let (world, client, first) = granted().await;
+    let second = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    assert_eq!(client.introspects(&world.beta, &second.access).await.json()["active"], true);
+    world.clock.advance(Duration::from_secs(61));
+    refused(&client.refreshes(&world.beta, &first.refresh).await, 400, "invalid_grant");
+    assert_eq!(
+        client.introspects(&world.beta, &second.access).await.json(),
+        json!({ "active": false }),
+        "it was no retry: the grant ended"
+    );
+    refused(&client.refreshes(&world.beta, &second.refresh).await, 400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn r4_introspecting_the_old_access_token_is_no_use_of_the_new_pair() {
+    let (world, client, first) = granted().await;
+    let lost = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    assert_eq!(client.introspects(&world.beta, &first.access).await.json()["active"], true);
+    world.clock.advance(Duration::from_secs(61));
+    let second = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);
+    assert_ne!(second.refresh, lost.refresh, "the pair that nobody had is withdrawn");
+    assert!(is_accepted(&world, &second.access).await);
+}
+
+#[tokio::test]
 async fn r7_what_was_decided_survives_a_restart_and_a_clock_that_is_set_back() {
     let (mut world, client, first) = granted().await;
     let second = Tokens::of(&client.refreshes(&world.beta, &first.refresh).await);

@@ -56,6 +56,12 @@ impl Scene {
         scene
     }
 
+    /// From here on a token request may take as long as a test may: for answers that are held back while much else happens.
+    pub(crate) async fn is_patient(&mut self) {
+        self.alpha.settings.says("limits.toml", "[limits]\ntoken_timeout = \"60s\"\nrefresh_wait = \"30s\"\n");
+        self.alpha.restarts().await;
+    }
+
     /// Goes the whole way of a request URL.
     pub(crate) async fn links(&mut self) {
         let url = self.alpha.request_url("two").await;
