@@ -28,7 +28,7 @@ pub(super) struct Routes {
 
 /// One route.
 pub(super) struct Route {
-    /// Its path, without a slash at the end.
+    /// Its path as it is asked for, without a slash at the end.
     prefix: String,
     paths: Paths,
     scopes: Scope,
@@ -60,7 +60,11 @@ impl Routes {
         let metadata = metadata_url(&config);
         let (no_token, invalid_token) = (Challenge::NoToken.header(&metadata), Challenge::InvalidToken.header(&metadata));
         let invalid_request = Challenge::InvalidRequest.header(&metadata);
-        let table = Table::new(config.routes.iter().filter_map(|route| Route::new(route, &metadata, calls)).collect());
+        // Peers call below public_url, and a proxy in front may take its path away or leave it: each route is at both places.
+        let base = config.instance.public_url.url().path().trim_end_matches('/');
+        let places = if base.is_empty() { vec![""] } else { vec![base, ""] };
+        let routes = places.iter().flat_map(|base| config.routes.iter().map(move |route| (base, route)));
+        let table = Table::new(routes.filter_map(|(base, route)| Route::new(base, route, &metadata, calls)).collect());
         Self { config, table, no_token, invalid_token, invalid_request }
     }
 
@@ -103,11 +107,11 @@ impl Table {
 }
 
 impl Route {
-    /// `None` for an upstream that is no HTTP URL, which a checked configuration does not have.
-    fn new(route: &config::Route, metadata: &str, calls: &Calls) -> Option<Self> {
+    /// The route as it is found below `base`; `None` for an upstream that is no HTTP URL, which a checked configuration does not have.
+    fn new(base: &str, route: &config::Route, metadata: &str, calls: &Calls) -> Option<Self> {
         let listed = |methods: &Vec<Method>| methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         Some(Self {
-            prefix: route.path.trim_end_matches('/').to_owned(),
+            prefix: format!("{base}{}", route.path.trim_end_matches('/')),
             paths: route.paths,
             scopes: route.scopes.clone(),
             methods: route.methods.clone(),
@@ -148,7 +152,7 @@ mod tests {
             tenant: "default".to_owned(),
             paths: *paths,
         };
-        Table::new(paths.iter().filter_map(|given| Route::new(&route(given), metadata, &Metrics::new().gateway)).collect())
+        Table::new(paths.iter().filter_map(|given| Route::new("", &route(given), metadata, &Metrics::new().gateway)).collect())
     }
 
     fn found(routes: &Table, asked: &str) -> Result<(String, String), NoRoute> {

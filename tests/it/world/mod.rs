@@ -46,9 +46,17 @@ impl World {
 
     /// The same, with more configuration for both.
     pub(crate) async fn with(configuration: &str) -> Self {
+        Self::below("", configuration).await
+    }
+
+    /// The same, with both `public_url`s below `path`.
+    pub(crate) async fn below(path: &'static str, configuration: &str) -> Self {
         let clock = Arc::new(ManualClock::new());
         let (mut alpha, mut beta) = (Node::new("alpha", &clock, 1).await, Node::new("beta", &clock, 2).await);
         for node in [&mut alpha, &mut beta] {
+            if !path.is_empty() {
+                node.settings.stands_below(path);
+            }
             node.settings.says("world.toml", configuration);
             node.starts().await;
         }

@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) public: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) console: SocketAddr,
+    /// The path of its `public_url`; empty, or with a slash in front and none at its end.
+    path: &'static str,
     folder: TempDir,
 }
 
@@ -22,7 +24,8 @@ impl Settings {
     pub(crate) fn new(name: &str, upstream: &str) -> Self {
         let address = own_address();
         let [public, local, console] = free_ports(address);
-        let settings = Self { name: name.to_owned(), public, local, console, folder: tempfile::tempdir().expect("a temporary folder") };
+        let settings =
+            Self { name: name.to_owned(), public, local, console, path: "", folder: tempfile::tempdir().expect("a temporary folder") };
         let text = format!(
             r#"[instance]
 name = "{name}"
@@ -59,6 +62,12 @@ p2pi = "Call this instance's platform interface"
         std::fs::write(folder.join(file), toml).expect("the temporary folder can be written");
     }
 
+    /// Puts its `public_url` below `path`.
+    pub(crate) fn stands_below(&mut self, path: &'static str) {
+        self.path = path;
+        self.says("path.toml", &format!("[instance]\npublic_url = \"{}\"\n", self.url()));
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -87,7 +96,7 @@ p2pi = "Call this instance's platform interface"
 
     /// The issuer.
     pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.public)
+        format!("https://{}{}", self.public, self.path)
     }
 
     /// The certificate that stands for it; there once it has started.
