@@ -84,7 +84,8 @@ pub fn judge(situation: &Situation, now: &Moment) -> Next {
 
 fn by_itself(situation: &Situation, now: &Moment) -> Duration {
     let wait = situation.pause.map_or(Duration::ZERO, |pause| pause.left(now));
-    let Some((validity, intent)) = situation.held else { return wait };
+    let quiet = situation.quiet.left(now);
+    let Some((validity, intent)) = situation.held else { return if situation.is_needed { wait } else { wait.max(quiet) } };
     let since_sent = situation.sent.map_or(Duration::MAX, |sent| now.age_of(&sent));
     if situation.is_needed && situation.is_refused {
         return wait.max(REFUSED_AGAIN.saturating_sub(since_sent));
@@ -94,7 +95,7 @@ fn by_itself(situation: &Situation, now: &Moment) -> Duration {
     }
     let due = if intent.attempts > 0 { Duration::ZERO } else { validity.due_in(situation.jitter, now) };
     let apart = plan::spacing(validity.life).saturating_sub(since_sent);
-    due.max(apart).max(situation.quiet.left(now))
+    due.max(apart).max(quiet)
 }
 
 #[cfg(test)]
