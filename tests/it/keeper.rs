@@ -2,7 +2,12 @@
 //! link) and the row (what is held).
 
 mod changed_meanwhile;
+mod counted;
+mod many;
+mod outbox;
+mod patience;
 mod store;
+mod without_consent;
 
 use std::time::Duration;
 

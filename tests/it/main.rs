@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
+mod audit;
 mod bindings;
 mod calls;
 mod canary;
@@ -18,6 +19,7 @@ mod peers_that_move;
 mod people;
 mod real_browser;
 mod reload;
+mod service;
 mod tidy;
 mod under_a_path;
 mod whole_story;

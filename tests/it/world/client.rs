@@ -41,6 +41,11 @@ impl Client {
 
     /// A minimal valid authorization request, to be changed in one thing.
     pub(crate) fn authorize(&self, node: &Node) -> Authorize {
+        self.authorize_at(&node.settings.url())
+    }
+
+    /// The same, at the instance with that issuer.
+    pub(crate) fn authorize_at(&self, issuer: &str) -> Authorize {
         let challenge = s256(VERIFIER);
         let parameters = [
             ("response_type", "code"),
@@ -52,7 +57,7 @@ impl Client {
             ("code_challenge_method", "S256"),
         ];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Authorize { endpoint: format!("{}/oauth/authorize", node.settings.url()), parameters: parameters.into() }
+        Authorize { endpoint: format!("{issuer}/oauth/authorize"), parameters: parameters.into() }
     }
 
     /// A code that `person`, who logs in if asked, allows.

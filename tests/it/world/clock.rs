@@ -11,39 +11,64 @@ use tokio::sync::watch;
 
 /// A clock that tests move. It begins at the machine's wall time, since certificates are checked against that.
 pub(crate) struct ManualClock {
-    moment: watch::Sender<Moment>,
+    reading: watch::Sender<Reading>,
+}
+
+/// The moment, and how much of the boot time the machine has slept through: timers do not run meanwhile.
+#[derive(Clone, Copy)]
+struct Reading {
+    moment: Moment,
+    suspended: Duration,
+}
+
+impl Reading {
+    /// The time that timers know of.
+    fn awake(&self) -> Duration {
+        self.moment.boot.saturating_sub(self.suspended)
+    }
 }
 
 impl ManualClock {
     pub(crate) fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
         let wall = Timestamp::from_millis(i64::try_from(wall.as_secs()).expect("it is before the year 9999") * 1000);
-        Self { moment: watch::Sender::new(Moment { wall, boot: Duration::from_secs(1000), boot_id: BootId(1) }) }
+        let moment = Moment { wall, boot: Duration::from_secs(1000), boot_id: BootId(1) };
+        Self { reading: watch::Sender::new(Reading { moment, suspended: Duration::ZERO }) }
     }
 
     /// Lets `duration` pass, for wall and boot time alike; who slept as long wakes.
     pub(crate) fn advance(&self, duration: Duration) {
-        self.moment.send_modify(|moment| {
+        self.reading.send_modify(|Reading { moment, .. }| {
             moment.wall = moment.wall.plus(duration);
             moment.boot += duration;
         });
     }
 
+    /// The machine is suspended for `duration`: wall and boot time go on, and who sleeps sleeps on as if nothing had been.
+    pub(crate) fn suspend(&self, duration: Duration) {
+        self.reading.send_modify(|Reading { moment, suspended }| {
+            moment.wall = moment.wall.plus(duration);
+            moment.boot += duration;
+            *suspended += duration;
+        });
+    }
+
     /// Somebody sets the wall clock forward.
     pub(crate) fn step_wall_forward(&self, by: Duration) {
-        self.moment.send_modify(|moment| moment.wall = moment.wall.plus(by));
+        self.reading.send_modify(|Reading { moment, .. }| moment.wall = moment.wall.plus(by));
     }
 
     /// Somebody sets the wall clock back.
     pub(crate) fn step_wall_back(&self, by: Duration) {
-        self.moment.send_modify(|moment| moment.wall = moment.wall.minus(by));
+        self.reading.send_modify(|Reading { moment, .. }| moment.wall = moment.wall.minus(by));
     }
 
     /// The machine boots again: boot time starts anew under another identity.
     pub(crate) fn reboot(&self) {
-        self.moment.send_modify(|moment| {
+        self.reading.send_modify(|Reading { moment, suspended }| {
             moment.boot = Duration::ZERO;
             moment.boot_id = BootId(moment.boot_id.0 + 1);
+            *suspended = Duration::ZERO;
         });
     }
 }
@@ -56,16 +81,16 @@ impl fmt::Debug for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Moment {
-        *self.moment.borrow()
+        self.reading.borrow().moment
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let mut moments = self.moment.subscribe();
-        let start = self.now();
+        let mut readings = self.reading.subscribe();
+        let start = *self.reading.borrow();
         Box::pin(async move {
             // A clock that is gone wakes nobody any more: the world is being torn down.
-            let slept = |now: &Moment| now.boot_id != start.boot_id || now.boot.saturating_sub(start.boot) >= duration;
-            if moments.wait_for(slept).await.is_err() {
+            let slept = |now: &Reading| now.moment.boot_id != start.moment.boot_id || now.awake().saturating_sub(start.awake()) >= duration;
+            if readings.wait_for(slept).await.is_err() {
                 std::future::pending::<()>().await;
             }
         })
@@ -107,6 +132,7 @@ async fn sleepers_wake_when_their_time_has_passed_and_not_before() {
     let mut woken = async || tokio::time::timeout(Duration::from_millis(20), &mut sleeper).await.is_ok();
     clock.advance(Duration::from_secs(9));
     clock.step_wall_forward(Duration::from_secs(1000));
+    clock.suspend(Duration::from_secs(1000));
     assert!(!woken().await);
     clock.advance(Duration::from_secs(1));
     assert!(woken().await);

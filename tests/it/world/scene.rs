@@ -1,5 +1,6 @@
 //! A daemon and a peer that misbehaves as a test says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +90,22 @@ impl Scene {
     /// The refresh tokens that were presented, in order.
     pub(crate) fn presented(&self) -> Vec<String> {
         self.refreshes().iter().map(|heard| heard.parameter("refresh_token").unwrap_or_default().to_owned()).collect()
+    }
+
+    /// What became of the peer's refreshes so far, as the metrics count it: how many succeeded, and how many failed for which reason.
+    pub(crate) async fn counted(&self) -> (u64, BTreeMap<String, u64>) {
+        let metrics = self.alpha.console("/metrics").await.text();
+        let (mut succeeded, mut failed) = (0, BTreeMap::new());
+        for line in metrics.lines().filter(|line| line.starts_with("p2pid_refresh_total{") && line.contains("peer=\"two\"")) {
+            let count = line.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count: {line}"));
+            let reason = line.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+            if line.contains("result=\"success\"") {
+                succeeded += count;
+            } else if count > 0 {
+                failed.insert(reason.to_owned(), count);
+            }
+        }
+        (succeeded, failed)
     }
 
     /// Lets time pass in steps until the peer is in `state`.

@@ -251,6 +251,10 @@ impl Desk {
             (Some(Fault::SameTokensAgain), Some(last)) => last.clone(),
             _ => self.mint_tokens(matches!(fault, Some(Fault::NoRefreshToken)), heard.parameter("grant_type")),
         };
+        // What it says again is what it had meant to say.
+        if let Some(token) = presented {
+            self.answers.insert(token.to_owned(), answer.clone());
+        }
         match fault {
             Some(Fault::NoAccessToken) => drop(answer.remove("access_token")),
             Some(Fault::NoTokenType) => drop(answer.remove("token_type")),
@@ -259,9 +263,6 @@ impl Desk {
             Some(Fault::ExpiresIn(None)) => drop(answer.remove("expires_in")),
             Some(Fault::ExpiresIn(Some(value))) => drop(answer.insert("expires_in".to_owned(), value.clone())),
             _ => {}
-        }
-        if let Some(token) = presented {
-            self.answers.insert(token.to_owned(), answer.clone());
         }
         document(if matches!(fault, Some(Fault::Created)) { 201 } else { 200 }, &Value::Object(answer))
     }
