@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{DUE, SECOND};
 use crate::world::hostile::{Endpoint, Fault, Hostile};
 use crate::world::pair::Pair;
+use crate::world::patience::eventually;
 use crate::world::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +31,9 @@ async fn each_fault_counts_one_failure_and_then_one_success() {
         let (succeeded, failed) = scene.counted().await;
         scene.two.next(Endpoint::Token, fault);
         scene.clock.advance(DUE);
-        scene.passes_until(SECOND, "degraded").await;
+        scene.passes_until_refreshes(SECOND, requests + 1).await;
+        // Time stands still from here on: nothing is tried again before what became of this attempt was looked at.
+        eventually("the failure to be shown", async || (scene.alpha.state_of("two").await == "degraded").then_some(())).await;
         let mut expected = failed.clone();
         *expected.entry(reason.to_owned()).or_default() += 1;
         assert_eq!(scene.counted().await, (succeeded, expected.clone()), "{told}: the event");
