@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p2pid::clock::Clock;
+use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -70,6 +71,7 @@ struct Shared {
     address: SocketAddr,
     desk: Mutex<Desk>,
     releases: watch::Sender<u64>,
+    handshakes: Mutex<Vec<HandshakeKind>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -84,7 +86,13 @@ impl Hostile {
     pub(crate) async fn start(clock: Arc<dyn Clock>) -> Self {
         let address = free_port(own_address());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let shared = Arc::new(Shared { address, desk: Mutex::new(Desk::new(address)), releases: watch::Sender::new(0), clock });
+        let shared = Arc::new(Shared {
+            address,
+            desk: Mutex::new(Desk::new(address)),
+            releases: watch::Sender::new(0),
+            handshakes: Mutex::default(),
+            clock,
+        });
         let mut serving = JoinSet::new();
         serving.spawn(server::serve(address, Arc::clone(&shared), folder.path()).await);
         Self { shared, folder, _serving: serving }
@@ -174,6 +182,11 @@ impl Hostile {
     /// What reached `endpoint` so far, oldest first.
     pub(crate) fn heard(&self, endpoint: Endpoint) -> Vec<Heard> {
         self.shared.desk().heard.iter().filter(|heard| heard.endpoint == endpoint).cloned().collect()
+    }
+
+    /// How each connection so far began, oldest first.
+    pub(crate) fn handshakes(&self) -> Vec<HandshakeKind> {
+        self.shared.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until at least `count` requests have reached `endpoint`, and returns them all.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
@@ -31,6 +31,8 @@ pub(super) async fn serve(address: SocketAddr, shared: Arc<Shared>, folder: &Pat
             let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
             connections.spawn(async move {
                 if let Ok(tls) = acceptor.accept(tcp).await {
+                    let kind = tls.get_ref().1.handshake_kind().expect("the handshake is done");
+                    shared.handshakes.lock().unwrap_or_else(PoisonError::into_inner).push(kind);
                     // However the connection ends, the script goes on with the next.
                     let _ = converse(tls, &shared).await;
                 }
