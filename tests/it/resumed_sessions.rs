@@ -45,12 +45,13 @@ async fn who_comes_again_resumes_its_session() {
 async fn we_resume_our_session_with_a_peer() {
     let scene = Scene::linked().await;
     assert_eq!(scene.calls().await.status(), 200);
-    for _ in 0..3 {
-        let before = scene.two.handshakes().len();
+    let before = scene.two.handshakes().len();
+    // Connections are kept for each core apart: which of them meets the next fault is chance.
+    for _ in 0..6 {
         scene.two.next(Endpoint::Resource, Fault::DroppedBeforeCommit);
         scene.calls().await;
         assert_eq!(scene.calls().await.status(), 200);
-        let since = scene.two.handshakes().split_off(before);
-        assert!(!since.is_empty() && since.iter().all(|kind| *kind == HandshakeKind::Resumed), "{since:?}");
     }
+    let since = scene.two.handshakes().split_off(before);
+    assert!(!since.is_empty() && since.iter().all(|kind| *kind == HandshakeKind::Resumed), "{since:?}");
 }

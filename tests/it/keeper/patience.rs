@@ -5,22 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{DUE, SECOND};
-use crate::world::hostile::{Endpoint, Fault, Hostile};
+use crate::world::hostile::{Endpoint, Fault};
 use crate::world::patience::eventually;
 use crate::world::scene::Scene;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn c6_an_answer_without_an_access_token_is_inconclusive() {
-    let scene = Scene::linked_with(Hostile::repeats_answers).await;
-    scene.two.next(Endpoint::Token, Fault::NoAccessToken);
-    scene.clock.advance(DUE);
-    let degraded = scene.passes_until(SECOND, "degraded").await;
-    assert!(degraded["reason"].as_str().is_some_and(|reason| reason.contains("tried again")), "{degraded}");
-    scene.passes_until(SECOND, "linked").await;
-    let presented = scene.presented();
-    assert!(presented.len() == 2 && presented[0] == presented[1], "{presented:?}");
-    assert_eq!(scene.calls().await.status(), 200);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c6_a_peer_is_not_asked_before_the_time_that_it_names() {
