@@ -155,6 +155,13 @@ mod tests {
             ("due, in the spread of a start", Situation { quiet: pause(895, 10), ..well() }, 900, seconds(5)),
             ("an intent that is not settled", Situation { held: intent(1, false), ..well() }, 200, Next::Fly),
             ("nothing held yet", Situation { held: None, ..well() }, 200, Next::Fly),
+            ("nothing held, in the spread of a start", Situation { held: None, quiet: pause(195, 10), ..well() }, 200, seconds(5)),
+            (
+                "nothing held, in the spread, a call needs it",
+                Situation { held: None, quiet: pause(195, 10), is_needed: true, ..well() },
+                200,
+                Next::Fly,
+            ),
             ("nothing held, slept over", Situation { held: None, pause: Some(pause(190, 30)), ..well() }, 200, seconds(20)),
             ("a call needs a token that ran out", Situation { is_needed: true, sent: Some(at(1095)), ..well() }, 1095, Next::Fly),
             ("a call needs one that is good", Situation { is_needed: true, ..well() }, 200, seconds(700)),
