@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`config`] | TOML as written becomes checked types, or a list of problems with file, line and key |
 //! | [`store`] | SQLite: opening, migrations, group commit, seals, one file of rows per record |
-//! | [`net`] | listeners, TLS, deadlines, the HTTP client, paths, headers, the streaming that gateway and relay share |
+//! | [`net`] | listeners, a thread per core, TLS, deadlines, the HTTP client, paths, headers, the streaming that gateway and relay share |
 //! | `pages` | what people see: one layout, one template per page |
 //! | [`observe`] | logs, metrics, and the named points of crash tests |
 //! | [`instance`] | what every door and every task is handed |
@@ -61,7 +61,7 @@
 //! `doors::authorization::token` loads the facts, [`inbound::refresh`] judges, [`store::refresh_token`] writes, and the answer leaves once the commit is on
 //! disk. The flight stores the new pair by compare-and-set before anybody uses it; [`outbound::attempt`] says what any other answer means.
 //!
-//! **A call.** `doors::relay` reads the path, the caller's key and the link's credential, all in memory, and streams through [`net::proxy`]. The peer's
+//! **A call.** It stays on the thread of its connection ([`net::cores`]). `doors::relay` reads the path, the caller's key and the link's credential, all in memory, and streams through [`net::proxy`]. The peer's
 //! `doors::gateway` matches a route, finds the token in [`store::token_table`], asks [`inbound::permit`], and forwards what only a
 //! [`inbound::permit::Permit`] allows.
 
