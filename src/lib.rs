@@ -20,10 +20,11 @@
 //! | `pages` | what people see: one layout, one template per page |
 //! | [`observe`] | logs, metrics, and the named points of crash tests |
 //! | [`instance`] | what every door and every task is handed |
-//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, reload |
+//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, kept answers, reload, doubt about a commit |
 //! | [`doors`] | what comes in over HTTP: authorization, link, gateway, relay, admin, console |
 //! | [`daemon`] | the only place where everything is put together; start, stop, signals |
 //! | [`cli`] | the command line |
+//! | [`system`] | the operating system's clock and randomness; only what puts the parts together reaches for it |
 //! | [`manual`] | why things are as they are |
 //!
 //! Dependencies point one way, and a test reads them off the sources:
@@ -57,13 +58,13 @@
 //! asks, and Allow makes a code. Back at ours `doors::link::callback` judges state and issuer ([`outbound::callback`]), exchanges the code
 //! ([`outbound::exchange`]) and stores the pair; the keeper shows it to the relay.
 //!
-//! **A refresh.** The link's actor (`tasks::keeper`) finds that [`outbound::plan`] says so, writes the intent, and asks (`flight`). The peer's
+//! **A refresh.** The link's actor (`tasks::keeper`) finds that [`outbound::turn`] says so, writes the intent, and asks (`flight`). The peer's
 //! `doors::authorization::token` loads the facts, [`inbound::refresh`] judges, [`store::refresh_token`] writes, and the answer leaves once the commit is on
 //! disk. The flight stores the new pair by compare-and-set before anybody uses it; [`outbound::attempt`] says what any other answer means.
 //!
-//! **A call.** It stays on the thread of its connection ([`net::cores`]). `doors::relay` reads the path, the caller's key and the link's credential, all in memory, and streams through [`net::proxy`]. The peer's
-//! `doors::gateway` matches a route, finds the token in [`store::token_table`], asks [`inbound::permit`], and forwards what only a
-//! [`inbound::permit::Permit`] allows.
+//! **A call.** It stays on the thread of its connection ([`net::cores`]). `doors::relay` reads the path, the caller's key and the link's
+//! credential, all in memory, and streams through [`net::proxy`]. The peer's `doors::gateway` matches a route, finds the token in
+//! [`store::token_table`], asks [`inbound::permit`], and forwards what only a [`inbound::permit::Permit`] allows.
 
 pub mod cli;
 pub mod clock;

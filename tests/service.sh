@@ -3,6 +3,10 @@
 #
 # Runs as root, in namespaces of its own: a service manager of its own, and every folder that it writes to is memory that goes with it.
 set -euo pipefail
+if [ "$(id -u)" != 0 ] || ! unshare --mount --pid --net true; then
+  echo "tests/service.sh needs root, and a kernel that gives it namespaces of its own"
+  exit 1
+fi
 here=$(cd "$(dirname "$0")/.." && pwd)
 p2pid=$(realpath "${1:-$here/target/debug/p2pid}")
 

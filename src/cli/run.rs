@@ -6,13 +6,12 @@ use super::context::Context;
 use super::failure::Failure;
 use crate::config;
 use crate::daemon::{self, StartError};
+use crate::net::cores::STACK_BYTES;
 use crate::observe::log;
 use crate::system::{SystemClock, SystemRandom};
 
-/// Deep enough for every task of ours; the default of 2 MiB is touched by none.
-const STACK_BYTES: usize = 1 << 20;
 /// Connections of peers and applications have threads of their own (`net::cores`); these keep tokens fresh and answer operators.
-const THREADS: usize = 2;
+const OWN_THREADS: usize = 2;
 /// Threads for work that blocks: passwords, names, files.
 const BLOCKING_THREADS: usize = 16;
 
@@ -25,7 +24,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
     log::start().map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .worker_threads(THREADS)
+        .worker_threads(OWN_THREADS)
         .thread_name("p2pid")
         .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(BLOCKING_THREADS)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,6 +14,9 @@ use crate::net::cores::Cores;
 use crate::net::serve::Server;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::Reloader;
+
+/// Requests whose sender has gone may take this long to finish what they began.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// A daemon that serves, until [`Running::stop`].
 #[derive(Debug)]
@@ -55,11 +59,12 @@ impl Running {
     /// Takes no more connections, lets what is under way finish for `[limits] drain`, then closes the store.
     pub async fn stop(mut self) {
         self.ready.send_replace(false);
-        let drain = self.instance.config().limits.drain;
-        self.server.drain(drain).await;
+        self.server.drain(self.instance.config().limits.drain).await;
         // Those whose connection was cut, or closed by the other side, are finished all the same.
         self.instance.under_way.close();
-        let _ = tokio::time::timeout(drain, self.instance.under_way.wait()).await;
+        if tokio::time::timeout(LAST_REQUESTS, self.instance.under_way.wait()).await.is_err() {
+            tracing::warn!("a request whose sender has gone is still under way; it is dropped");
+        }
         self.links.stop().await;
         self.tasks.shutdown().await;
         self.cores.stop().await;

@@ -22,7 +22,7 @@ use crate::config::{Config, PublicUrl};
 use crate::inbound::session::Session;
 use crate::inbound::user::User;
 use crate::instance::Instance;
-use crate::net::connection::{Connection, Neighbour};
+use crate::net::connection::Connection;
 use crate::net::forwarded::client_address;
 use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, digest_if, mint};
@@ -254,10 +254,8 @@ pub fn not_our_form(config: &Config) -> Response {
 
 /// The address of whoever asks, where it is known: behind trusted proxies what they report.
 pub fn address(parts: &Parts, config: &Config) -> Option<IpAddr> {
-    match parts.extensions.get::<Arc<Connection>>()?.neighbour() {
-        Neighbour::Tcp(address) => Some(client_address(&parts.headers, address.ip(), &config.public.trusted_proxies)),
-        Neighbour::Unix { .. } => None,
-    }
+    let neighbour = parts.extensions.get::<Arc<Connection>>()?.neighbour().ip()?;
+    Some(client_address(&parts.headers, neighbour, &config.public.trusted_proxies))
 }
 
 /// Layer of every page: one that is asked for under another host is redirected to public_url, where its cookies are; HSTS where it is
@@ -265,10 +263,10 @@ pub fn address(parts: &Parts, config: &Config) -> Option<IpAddr> {
 pub async fn keep_to_public_url(State(instance): State<Arc<Instance>>, request: Request, next: Next) -> Response {
     let config = instance.config();
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let neighbour = request.extensions().get::<Arc<Connection>>().map(|connection| connection.neighbour());
+    let neighbour = request.extensions().get::<Arc<Connection>>().and_then(|connection| connection.neighbour().ip());
     // A trusted proxy may ask under a name of its own.
-    let is_proxied = matches!(neighbour, Some(Neighbour::Tcp(address))
-        if config.public.trusted_proxies.iter().any(|network| network.contains(&address.ip().to_canonical())));
+    let is_trusted = |address: IpAddr| config.public.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    let is_proxied = neighbour.is_some_and(is_trusted);
     if is_safe && !is_proxied && !is_public_host(request.uri(), request.headers(), &config.instance.public_url) {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         return see_other(&format!("{}{path}", config.instance.public_url.origin()));

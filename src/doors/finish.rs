@@ -2,7 +2,8 @@
 //!
 //! hyper drops a request's future when its connection ends. Between a commit and what follows from it (an ended grant leaves the token
 //! table, a link is shown as it is now, a failed log-in is counted) that would leave half of it undone. So our own endpoints are served by
-//! tasks of their own. Forwarded calls are not: they end with their caller.
+//! tasks of their own. Calls at gateway and relay are not: they end with their caller. (An operator's `p2pid call`, being a request of the
+//! admin API, is waited for until its answer begins.)
 
 use axum::Router;
 use axum::extract::{Request, State};

@@ -21,6 +21,11 @@ impl Callers {
         self.table.find(key)
     }
 
+    /// Knows nobody, until they are read again.
+    pub fn forget(&self) {
+        self.table.replace(Vec::new());
+    }
+
     /// Reads them from the store. After a change it is to be awaited before the change is answered: a key that was taken away is refused from
     /// the next call on.
     pub async fn reload(&self, store: &Store) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! One connection of somebody to us: who it is, whether anything is under way on it, and the register of all of them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -30,6 +30,16 @@ pub enum Neighbour {
         /// The process, where the kernel tells.
         pid: Option<i32>,
     },
+}
+
+impl Neighbour {
+    /// Its address; a process on this host has none.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
 }
 
 /// A connection that was accepted. Requests carry it as an extension: `request.extensions().get::<Arc<Connection>>()`.

@@ -15,8 +15,8 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// Deep enough for every task of ours; the default of 2 MiB is touched by none.
-const STACK_BYTES: usize = 1 << 20;
+/// Of a thread with an event loop: deep enough for every task of ours; the default of 2 MiB is touched by none.
+pub const STACK_BYTES: usize = 1 << 20;
 /// Threads of one core for work that blocks: passwords and names. Idle ones go.
 const BLOCKING_THREADS: usize = 8;
 

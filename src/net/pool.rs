@@ -276,11 +276,8 @@ impl Host {
         let name = HeaderValue::from_str(origin.authority.as_str())
             .map_err(|_| SendError::BadUrl(format!("{origin}: found a host name that no header can carry")))?;
         // Without TLS there is no ALPN: HTTP/1.1 it is, unless the URL says otherwise.
-        let protocol = AtomicU8::new(match () {
-            () if origin.is_https() => UNKNOWN,
-            () if origin.is_h2c() => HTTP2,
-            () => HTTP1,
-        });
+        let known = if origin.is_h2c() { HTTP2 } else { HTTP1 };
+        let protocol = AtomicU8::new(if origin.is_https() { UNKNOWN } else { known });
         Ok(Self { origin, name, protocol, idle: Mutex::default(), shared: ArcSwap::default(), flight: Mutex::default() })
     }
 

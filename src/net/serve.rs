@@ -140,7 +140,7 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let tls = serving.tls.clone().filter(|_| !listener.is_unix());
+        let tls = serving.tls.filter(|_| !listener.is_unix());
         let mut failing = false;
         let mut full = false;
         loop {

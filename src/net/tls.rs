@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use super::certificate::Certificate;
 use super::stream::Stream;
 use super::trust::provider;
 use crate::clock::Timestamp;
+use crate::store::replace_private;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long a certificate of our own making is valid, and how long before its end a start makes it anew.
@@ -150,7 +150,8 @@ impl Identity {
         let (cert_pem, key_pem) =
             make(&host, now).map_err(|error| TlsError::CannotMake { host: host.clone(), reason: error.to_string() })?;
         let written = std::fs::DirBuilder::new().recursive(true).create(folder);
-        let written = written.and_then(|()| write_private(&key, &key_pem)).and_then(|()| write_private(&cert, &cert_pem));
+        let written =
+            written.and_then(|()| replace_private(&key, key_pem.as_bytes())).and_then(|()| replace_private(&cert, cert_pem.as_bytes()));
         written.map_err(|source| TlsError::Unwritable { folder: folder.to_owned(), source })?;
         Self::from_files(&cert, &key)
     }
@@ -250,18 +251,4 @@ fn make(host: &str, now: Timestamp) -> Result<(String, String), rcgen::Error> {
     params.not_after = time(now.plus(SELF_SIGNED_LIFE)).into();
     let key = rcgen::KeyPair::generate()?;
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
-}
-
-/// Writes a file that only we can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_added_extension("new");
-    // What is there, left by a crash or put there by somebody, is neither followed nor written to.
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }

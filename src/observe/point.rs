@@ -3,18 +3,22 @@
 /// The environment variable that names the point to die at.
 pub const VARIABLE: &str = "P2PID_DIE_AT";
 
-/// How long a connection has for writing what it has taken, where a process is to die right after that.
+/// How long a request has to leave, where a process is to die once it has.
 #[cfg(debug_assertions)]
-const WRITTEN: std::time::Duration = std::time::Duration::from_millis(50);
+const LEFT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A point that is passed with a write of somebody else's: a connection took the bytes, and nobody is told when it has written them. Whoever
-/// is to die here gives it a moment; nobody else waits.
-pub async fn passed_with_a_write(name: &'static str) {
+/// A point that is passed while `answer` is waited for, once what it answers has left; nobody but the kernel knows when. A process that is
+/// to die here does so when the answer is there, or after a second without one; every other only waits for it.
+pub async fn passed_while<F: Future>(name: &'static str, answer: F) -> F::Output {
     #[cfg(debug_assertions)]
     if is_to_die_at(name) {
-        tokio::time::sleep(WRITTEN).await;
+        let _ = tokio::time::timeout(LEFT, answer).await;
+        passed(name);
+        return std::future::pending().await;
     }
+    let answer = answer.await;
     passed(name);
+    answer
 }
 
 /// A point that matters for durability. In builds with debug assertions the process kills itself (SIGKILL) here when

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::ob_app::{self, UrlProblem};
+use super::ob_app::{self, Server, UrlProblem};
 use crate::oauth::visible::is_hidden;
 
 /// What is known of an authorization server. Stored, so that a refresh works at start while the document cannot be fetched.
@@ -84,6 +84,17 @@ pub enum MetadataProblem {
         /// What is wrong with it.
         problem: UrlProblem,
     },
+}
+
+impl Metadata {
+    /// Whether this is what `server` says of itself. What another issuer said, before an OB app was moved, says nothing of the new one: a
+    /// secret would go to the old.
+    pub fn is_of(&self, server: &Server) -> bool {
+        match server {
+            Server::Issuer(issuer) => *issuer == self.issuer,
+            Server::Endpoints { .. } => true,
+        }
+    }
 }
 
 /// Where the metadata of `issuer` is: the well-known path stands before the issuer's own (RFC 8414 §3.1).

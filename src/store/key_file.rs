@@ -134,8 +134,8 @@ pub(super) fn write(path: &Path, keys: &[StateKey]) -> io::Result<()> {
     replace(path, text.as_bytes())
 }
 
-/// Replaces a small file durably: written beside it (0600), synced, renamed over it.
-pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a small file that only we may read, whole or not at all, and durably: written beside it (0600), synced, renamed over it.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);

@@ -7,8 +7,6 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::outbound::handshake::Stage;
 use crate::outbound::link::{Facts, Holding, OpenRequest, RequestEnd};
-use crate::outbound::metadata::Metadata;
-use crate::outbound::ob_app::{ObApp, Server};
 use crate::outbound::peer::Auth;
 use crate::outbound::ticket::Fate;
 
@@ -20,9 +18,7 @@ pub fn facts(connection: &Connection, seals: &Seals, epoch: i64, id: Id) -> Resu
         Auth::Basic(_) | Auth::None => None,
     };
     let (metadata, unlinked) = peer::metadata_and_unlinked(connection, id)?;
-    // What another issuer said of itself, before the OB app was moved, says nothing of this one: a secret would go there.
-    let is_of_another = |metadata: &Metadata, app: &ObApp| matches!(&app.server, Server::Issuer(issuer) if *issuer != metadata.issuer);
-    let metadata = metadata.filter(|metadata| !ob_app.as_ref().is_some_and(|app| is_of_another(metadata, app)));
+    let metadata = metadata.filter(|metadata| ob_app.as_ref().is_none_or(|app| metadata.is_of(&app.server)));
     let holding = match (held_token::of_peer(connection, seals, epoch, id)?, held_token::broken(connection, id)?) {
         (Some(held), _) => Holding::Tokens(Box::new(held)),
         (None, Some(broken)) => Holding::Broken(broken),
@@ -61,6 +57,7 @@ fn request(connection: &Connection, seals: &Seals, epoch: i64, peer: Id) -> Resu
 mod tests {
     use super::*;
     use crate::outbound::metadata;
+    use crate::outbound::ob_app::{ObApp, Server};
     use crate::store::{Transaction, sample, temporary};
 
     #[tokio::test]

@@ -46,6 +46,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Moment};
 
 pub use backup::{BackupError, BackupReport, RestoreReport, backup, restore};
+pub(crate) use key_file::replace as replace_private;
 pub use key_file::{FILE as KEY_FILE, KeyId};
 pub use keys::{KeyError, KeyUse, Rotation, make_key};
 pub use open::{Explanation, OpenError};

@@ -25,8 +25,7 @@ pub fn begin(transaction: &Transaction<'_>, session: &Session, verified: &User) 
     Ok(true)
 }
 
-/// Adds a session.
-pub fn insert(transaction: &Transaction<'_>, session: &Session) -> Result<(), Fault> {
+fn insert(transaction: &Transaction<'_>, session: &Session) -> Result<(), Fault> {
     let row = params![session.digest, session.user, session.epoch, session.signed_in_at, session.expires_at];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())

@@ -73,7 +73,8 @@ mod tests {
         ending.expires_at = START.plus(Duration::from_secs(90));
         let rows = move |transaction: &Transaction<'_>| {
             user::insert(transaction, &person)?;
-            session::insert(transaction, &ending)
+            assert!(session::begin(transaction, &ending, &person)?);
+            Ok(())
         };
         store.write(rows).await.expect("written");
         let instance = Arc::new(Instance::new(Arc::new(loaded.config), store.clone(), clock.clone(), Arc::new(SystemRandom)));

@@ -4,28 +4,34 @@
 //! taken away, a link that was given up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::keeper::Links;
 use crate::instance::Instance;
+
+/// How long to wait before callers that could not be read are read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped.
 pub async fn run(instance: Arc<Instance>, links: Arc<Links>) {
     let mut reopenings = instance.store.reopenings();
     while reopenings.changed().await.is_ok() {
         instance.tokens.forget();
-        if let Err(error) = instance.callers.reload(&instance.store).await {
-            tracing::error!(reason = %error, "the callers cannot be read again");
-        }
-        for link in links.all() {
-            links.changed(link.id()).await;
-        }
+        // Together: one that cannot be read again is asked for until it can, and holds up no other.
+        tokio::join!(read_callers(&instance), futures_util::future::join_all(links.all().iter().map(|link| links.changed(link.id()))));
+    }
+}
+
+async fn read_callers(instance: &Instance) {
+    while let Err(error) = instance.callers.reload(&instance.store).await {
+        tracing::error!(reason = %error, "the callers cannot be read again; nobody is one until they can");
+        instance.callers.forget();
+        instance.clock.sleep(READ_AGAIN).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config;
     use crate::secret::ExposeSecret;

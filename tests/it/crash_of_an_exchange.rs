@@ -10,17 +10,17 @@ use crate::world::patience::eventually;
 const LONG: &str = "1h";
 
 #[tokio::test]
-async fn c4_a_link_survives_death_after_the_code_of_its_successor_is_sent() {
+async fn a_link_survives_death_after_the_code_of_its_successor_is_sent() {
     dies_while_linking_again_at("request_sent").await;
 }
 
 #[tokio::test]
-async fn c4_a_link_survives_death_after_the_tokens_of_its_successor_are_read() {
+async fn a_link_survives_death_after_the_tokens_of_its_successor_are_read() {
     dies_while_linking_again_at("answer_read").await;
 }
 
 #[tokio::test]
-async fn c4_a_first_link_that_was_interrupted_says_so_and_the_next_request_url_links() {
+async fn a_first_link_that_was_interrupted_says_so_and_the_next_request_url_links() {
     for point in ["request_sent", "answer_read"] {
         let mut pair = Pair::introduced(LONG).await;
         dies_at_the_callback(&mut pair, point).await;
@@ -34,7 +34,7 @@ async fn c4_a_first_link_that_was_interrupted_says_so_and_the_next_request_url_l
 }
 
 #[tokio::test]
-async fn c4_a_link_that_was_stored_is_there_after_death_before_its_page() {
+async fn a_link_that_was_stored_is_there_after_death_before_its_page() {
     let mut pair = Pair::linked(LONG).await;
     dies_at_the_callback(&mut pair, "pair_stored").await;
     let peer = pair.one.runs(&["peer", "show", "two"]).await;
@@ -59,7 +59,7 @@ async fn r4_r7_a_pair_whose_issuer_died_before_it_answered_is_given_again() {
 }
 
 #[tokio::test]
-async fn c4_a_code_whose_issuer_died_before_it_answered_is_not_sent_again_and_the_next_request_url_links() {
+async fn a_code_whose_issuer_died_before_it_answered_is_not_sent_again_and_the_next_request_url_links() {
     let mut pair = Pair::introduced(LONG).await;
     let question = question(&mut pair).await;
     pair.two.is_stopped().await;

@@ -277,3 +277,14 @@ async fn c1_an_answer_in_another_browser_changes_nothing() {
     let states: Vec<_> = scene.two.heard(Endpoint::Authorize).iter().map(|heard| heard.parameter("state").map(str::to_owned)).collect();
     assert!(states.len() == 2 && states[0] != states[1], "{states:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_comes_with_no_usable_access_token_is_given_back() {
+    let mut scene = Scene::with(Hostile::poses_as_p2pid).await;
+    scene.two.next(Endpoint::Token, Fault::TokenType("DPoP"));
+    let (status, _) = ends(&mut scene).await;
+    assert_eq!(status, 502);
+    let revoked = scene.two.hears(1, Endpoint::Revoke).await;
+    assert!(revoked[0].parameter("token").is_some_and(|token| token.starts_with("hostile-refresh-")), "{revoked:?}");
+    assert_eq!(scene.two.refresh_token(), None, "nothing is left of it there");
+}

@@ -23,7 +23,7 @@ async fn somebody(node: &Node, login: &str, rights: Value) -> Person {
 }
 
 #[tokio::test]
-async fn a10_who_may_not_approve_links_sees_whom_to_ask_and_can_decline() {
+async fn a11_who_may_not_approve_links_sees_whom_to_ask_and_can_decline() {
     let world = World::new().await;
     let client = Client::registered(&world.beta, "shop").await;
     let mut clerk = somebody(&world.beta, "clerk@beta.example", json!({ "permissions": ["peers.get"] })).await;
@@ -50,7 +50,7 @@ async fn a10_who_may_not_approve_links_sees_whom_to_ask_and_can_decline() {
 }
 
 #[tokio::test]
-async fn a10_a_permission_that_is_taken_back_counts_at_the_press() {
+async fn a11_a_permission_that_is_taken_back_counts_at_the_press() {
     let world = World::new().await;
     let client = Client::registered(&world.beta, "shop").await;
     let mut clerk = somebody(&world.beta, "clerk@beta.example", json!({ "permissions": ["links.approve"] })).await;

@@ -28,7 +28,7 @@ use crate::inbound::permit::{self, Permit, permit};
 use crate::instance::Instance;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::Client;
-use crate::net::connection::{Connection, Neighbour};
+use crate::net::connection::Connection;
 use crate::net::forwarded;
 use crate::net::headers;
 use crate::net::path::{Path, below};
@@ -229,10 +229,7 @@ fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue
     let config = &routes.config;
     let public = config.instance.public_url.url();
     let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return headers::forwarded(None, public) };
-    let neighbour = match connection.neighbour() {
-        Neighbour::Tcp(address) => Some(address.ip()),
-        Neighbour::Unix { .. } => None,
-    };
+    let neighbour = connection.neighbour().ip();
     let is_proxy = |address: IpAddr| config.public.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
     match neighbour {
         Some(address) if is_proxy(address) => {

@@ -59,10 +59,9 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
         error_description: value("error_description"),
         iss: value("iss"),
     };
-    // Finished apart from the browser: somebody may close it while the code is under way.
-    let finished = tokio::spawn(Arc::clone(&door).finish(state, arrival)).await;
+    // Somebody may close the browser while the code is under way: requests here are served to their end (`doors::finish`).
     // The cookie stays as long as the handshake would have lived: whoever loads the page again is told that it is over.
-    finished.unwrap_or(Outcome::NotJudged).page(&config)
+    door.finish(state, arrival).await.page(&config)
 }
 
 /// A handshake that an arrival has moved on.
@@ -76,7 +75,7 @@ struct Claimed {
 
 impl LinkDoor {
     /// Judges the arrival and does what follows.
-    async fn finish(self: Arc<Self>, state: Digest, arrival: Arrival) -> Outcome {
+    async fn finish(&self, state: Digest, arrival: Arrival) -> Outcome {
         let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotJudged };
         let Claimed { peer, handshake, name, next, is_over } = match claimed {
             Ok(claimed) => claimed,
@@ -149,7 +148,14 @@ impl LinkDoor {
                 };
                 Outcome::PeerRefused { peer: peer_name, error }
             }
-            Answer::Unusable { what, .. } | Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
+            Answer::Unusable { what, refresh } => {
+                // There is no link that could keep it.
+                if let Err(error) = self.links.give_back(&facts, &refresh).await {
+                    tracing::error!(peer = name, reason = %error, "a refresh token that nobody holds is not revoked");
+                }
+                Outcome::PeerRefused { peer: peer_name, error: what }
+            }
+            Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
             Answer::Inconclusive { what, .. } | Answer::NotSent(what) => Outcome::Inconclusive { peer: peer_name, what },
         };
         self.fail(handshake, name, &outcome).await;

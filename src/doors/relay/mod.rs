@@ -30,7 +30,7 @@ use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::SendError;
-use crate::net::connection::{Connection, Neighbour};
+use crate::net::connection::Connection;
 use crate::net::headers;
 use crate::net::path::{self, Path};
 use crate::net::problem::{Code, ERROR, REQUEST_ID};
@@ -193,10 +193,7 @@ impl Relay {
 
     /// A key that is none of ours, which is counted. A right one is never looked at here, so it takes no lock and never waits.
     fn wrong_key<B>(&self, request: &Request<B>, config: &Config) -> Refusal {
-        let from = request.extensions().get::<Arc<Connection>>().and_then(|connection| match connection.neighbour() {
-            Neighbour::Tcp(address) => Some(address.ip()),
-            Neighbour::Unix { .. } => None,
-        });
+        let from = request.extensions().get::<Arc<Connection>>().and_then(|connection| connection.neighbour().ip());
         let attempt = Attempt::new("caller", "", from);
         match self.instance.failures.count(attempt, config.limits.auth_failures, self.instance.clock.as_ref()) {
             Ok(()) => caller_unknown("the caller key is not one of ours"),

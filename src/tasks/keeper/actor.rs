@@ -168,7 +168,7 @@ impl Actor {
                 landing = landed(&mut self.flight) => {
                     self.land(landing);
                     if std::mem::take(&mut self.reread_in_flight) {
-                        self.reread().await;
+                        self.reread(None).await;
                     }
                 }
                 () = link.needed(), if self.flight.is_none() && !self.is_needed => self.is_needed = true,
@@ -216,7 +216,7 @@ impl Actor {
         let shown = self.link.shown();
         if shown.pause.is_some() {
             // Calls may wait for this attempt.
-            self.link.show(Shown::new(Arc::clone(&facts), target(&facts, &self.clients), shown.failed_attempts, None));
+            self.link.show(shown.without_pause());
         }
         // Apart from this task: a flight is finished even if the actor is not there any more.
         let flight = self.flights.spawn(flight::fly(plane, facts));
@@ -247,7 +247,7 @@ impl Actor {
                 self.failures = 0;
                 self.metrics.refreshed(now.wall);
                 tracing::info!(tenant = facts.peer.tenant, peer = facts.peer.name, generation = facts.peer.generation, "token renewed");
-                self.confirm(&facts);
+                confirm(&self.instance, &self.server, &facts);
                 Ok(())
             }
             Outcome::Failed { wait, reason, trouble } => {
@@ -280,10 +280,7 @@ impl Actor {
 
     pub(super) async fn obey(&mut self, command: Command) {
         match command {
-            Command::Reread(done) => {
-                self.reread().await;
-                let _ = done.send(());
-            }
+            Command::Reread(done) => self.reread(Some(done)).await,
             Command::Refresh(answer) if self.link.facts().is_renewable() => self.asked.push(answer),
             Command::Refresh(answer) => {
                 let _ = answer.send(Err(NotRefreshed::NothingToRenew));
@@ -296,16 +293,21 @@ impl Actor {
         }
     }
 
-    /// Takes over what the rows say. While they cannot be read nothing is carried: it may have been given up, or be for another place.
-    async fn reread(&mut self) {
+    /// Takes over what the rows say. While they cannot be read nothing is carried: it may have been given up, or be for another place. `done`
+    /// is told once no call goes by what was before.
+    async fn reread(&mut self, mut done: Option<oneshot::Sender<()>>) {
         self.reread_in_flight |= self.flight.is_some();
         let mut wait = READ_AGAIN.0;
         let facts = loop {
             match facts_of(&self.instance, self.link.id()).await {
                 Ok(facts) => break facts,
                 Err(error) => {
-                    tracing::error!(peer = self.link.facts().peer.name, reason = %error, "a link cannot be read again; no call is made over it until it is");
+                    if wait == READ_AGAIN.0 {
+                        let peer = &self.link.facts().peer.name;
+                        tracing::error!(peer, reason = %error, "a link cannot be read again; no call is made over it until it is");
+                    }
                     self.link.show(self.link.shown().without_credential());
+                    let _ = done.take().map(|done| done.send(()));
                     tokio::select! {
                         () = self.instance.clock.sleep(wait) => wait = (wait * 2).min(READ_AGAIN.1),
                         () = self.stopping.cancelled() => return,
@@ -313,7 +315,11 @@ impl Actor {
                 }
             }
         };
-        let Some(facts) = facts else { return self.link.end() };
+        let Some(facts) = facts else {
+            self.link.end();
+            let _ = done.map(|done| done.send(()));
+            return;
+        };
         let old = self.link.shown();
         let is_same_link = old.facts.peer.generation == facts.peer.generation;
         self.is_changed |= is_changed(&old.facts, &facts);
@@ -331,6 +337,7 @@ impl Actor {
             // After it is shown: who finds the credential that is given up rests on the life that ends.
             self.link.end();
         }
+        let _ = done.map(|done| done.send(()));
     }
 
     fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
@@ -378,11 +385,6 @@ impl Actor {
         let facts = self.link.facts();
         self.metrics.state(facts.status(now).state.as_str());
         self.metrics.access_expires(facts.held().map(|held| held.issued_at.plus(held.validity.life)));
-    }
-
-    /// Uses a new access token once at a p2pid peer, which then knows that it arrived.
-    fn confirm(&self, facts: &Facts) {
-        confirm(&self.instance, &self.server, facts);
     }
 }
 

@@ -287,39 +287,36 @@ pub(super) fn settle_in(
     let (id, now) = (facts.peer.id, transaction.now());
     let seals = instance.store.seals();
     let epoch = instance.store.epoch();
-    if let Some(metadata) = found
-        && peer::generation(transaction, id)? == Some(facts.peer.generation)
-    {
+    let is_current = peer::generation(transaction, id)? == Some(facts.peer.generation);
+    let since = || facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
+    if let Some(metadata) = found.filter(|_| is_current) {
         peer::set_metadata(transaction, id, Some(metadata))?;
     }
     let outcome = match verdict {
-        Verdict::Store(granted) => {
-            if peer::raise_generation(transaction, id, facts.peer.generation)? {
-                held_token::put(transaction, seals, epoch, id, &renewed(facts, granted, requested.unwrap_or(now), now.wall))?;
-                Outcome::Renewed
-            } else if holds(transaction, seals, epoch, id, granted)? {
-                // An attempt to store them before, of which it was not known what became, had been stored.
-                Outcome::Renewed
-            } else {
-                give_back(transaction, instance, facts, granted, now.wall)?;
-                Outcome::Superseded
-            }
+        Verdict::Store(granted) if is_current => {
+            peer::raise_generation(transaction, id, facts.peer.generation)?;
+            held_token::put(transaction, seals, epoch, id, &renewed(facts, granted, requested.unwrap_or(now), now.wall))?;
+            Outcome::Renewed
         }
-        Verdict::Keep { refresh, .. } if peer::generation(transaction, id)? != Some(facts.peer.generation) => {
+        // An attempt before, of which it was not known what became, had stored them.
+        Verdict::Store(granted) if holds(transaction, seals, epoch, id, granted)? => Outcome::Renewed,
+        Verdict::Store(granted) => {
+            give_back(transaction, instance, facts, granted, now.wall)?;
+            Outcome::Superseded
+        }
+        Verdict::Keep { refresh, .. } if !is_current => {
             give_token_back(transaction, instance, facts, refresh, Hint::Refresh, now.wall)?;
             Outcome::Superseded
         }
-        _ if peer::generation(transaction, id)? != Some(facts.peer.generation) => Outcome::Superseded,
+        Verdict::Again { .. } | Verdict::Final { .. } if !is_current => Outcome::Superseded,
         Verdict::Keep { refresh, wait, trouble } => {
-            let since = facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
             held_token::set_refresh(transaction, seals, id, refresh)?;
-            held_token::set_trouble(transaction, id, trouble, since)?;
+            held_token::set_trouble(transaction, id, trouble, since())?;
             Outcome::Failed { wait: *wait, reason: reason.to_owned(), trouble: trouble.clone() }
         }
         Verdict::Again { wait, intent, trouble } => {
-            let since = facts.held().and_then(|held| held.trouble.as_ref()).map_or(now.wall, |(_, since)| *since);
             held_token::set_intent(transaction, id, *intent)?;
-            held_token::set_trouble(transaction, id, trouble, since)?;
+            held_token::set_trouble(transaction, id, trouble, since())?;
             Outcome::Failed { wait: *wait, reason: reason.to_owned(), trouble: trouble.clone() }
         }
         Verdict::Final { why } => {
@@ -354,7 +351,8 @@ fn renewed(facts: &Facts, granted: &Granted, requested: Moment, now: Timestamp) 
     }
 }
 
-/// Whether what was granted is what is held.
+/// Whether what was granted is what is held: then an attempt whose fate was unknown did take hold. An answer without a refresh token left
+/// the old one.
 pub(super) fn holds(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, peer: Id, granted: &Granted) -> Result<bool, Fault> {
     let held = held_token::of_peer(transaction, seals, epoch, peer)?;
     let is_same = |one: &SecretString, other: &SecretString| one.expose_secret() == other.expose_secret();
@@ -382,7 +380,7 @@ pub(super) fn give_back(
     }
 }
 
-fn give_token_back(
+pub(super) fn give_token_back(
     transaction: &Transaction<'_>,
     instance: &Instance,
     facts: &Facts,

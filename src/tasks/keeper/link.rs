@@ -94,7 +94,7 @@ pub enum LinkRefusal {
 }
 
 /// What everybody sees of a link until the actor shows the next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shown {
     /// What the rows say.
     pub(super) facts: Arc<Facts>,
@@ -108,7 +108,7 @@ pub(super) struct Shown {
     pub(super) pause: Option<Pause>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Carried {
     authorization: HeaderValue,
     generation: u64,
@@ -135,8 +135,12 @@ impl Shown {
 
     /// The same, but that no call carries anything.
     pub(super) fn without_credential(&self) -> Self {
-        let (facts, target) = (Arc::clone(&self.facts), Arc::clone(&self.target));
-        Self { facts, target, carried: None, failed_attempts: self.failed_attempts, pause: self.pause }
+        Self { carried: None, ..self.clone() }
+    }
+
+    /// The same, but that calls wait for the attempt under way.
+    pub(super) fn without_pause(&self) -> Self {
+        Self { pause: None, ..self.clone() }
     }
 }
 

@@ -35,7 +35,8 @@ use crate::outbound::link::Facts;
 use crate::outbound::metadata::{Metadata, MetadataProblem};
 use crate::outbound::ob_app::ObApp;
 use crate::outbound::peer::PeerTrust;
-use crate::outbound::revocation::Delivery;
+use crate::outbound::revocation::{Delivery, Hint};
+use crate::secret::SecretString;
 use crate::store::{self, StoreError, handshake, peer};
 
 use actor::{Actor, Command, Start};
@@ -248,6 +249,17 @@ impl Links {
             }
             change::Installed::Superseded => Ok(false),
         }
+    }
+
+    /// Revokes a refresh token of `facts`' server that nobody holds.
+    pub async fn give_back(&self, facts: &Facts, refresh: &SecretString) -> Result<(), StoreError> {
+        let (instance, facts, refresh) = (Arc::clone(&self.instance), facts.clone(), refresh.clone());
+        let judge = move |transaction: &store::Transaction<'_>| {
+            flight::give_token_back(transaction, &instance, &facts, &refresh, Hint::Refresh, transaction.now().wall)
+        };
+        self.instance.store.write(judge).await?;
+        self.deliver_now();
+        Ok(())
     }
 
     /// Revokes what a change left in the outbox.

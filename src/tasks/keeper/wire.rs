@@ -1,16 +1,11 @@
 //! Calls to a peer's authorization server, over the net's client.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, Limited};
-use tokio::sync::oneshot;
+use http_body_util::{BodyExt, Limited};
 use url::Url;
 
 use crate::clock::Timestamp;
@@ -34,36 +29,6 @@ pub(super) struct TokenCalls<'a> {
     pub(super) deadline: Duration,
 }
 
-/// A body that says when the connection has taken the whole of it.
-struct Watched {
-    body: Full<Bytes>,
-    taken: Option<oneshot::Sender<()>>,
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if self.body.is_end_stream()
-            && let Some(taken) = self.taken.take()
-        {
-            // Nobody listens any more once the deadline is over.
-            let _ = taken.send(());
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 impl Transport for TokenCalls<'_> {
     fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>> {
         Box::pin(self.send(request))
@@ -73,18 +38,9 @@ impl Transport for TokenCalls<'_> {
 impl TokenCalls<'_> {
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, CallFailure> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let (taken, is_taken) = oneshot::channel();
-        let request = request.map(|body| RequestBody::stream(Watched { body: Full::from(body), taken: Some(taken) }));
+        let request = request.map(|body| RequestBody::from(Bytes::from(body)));
         let whole = async {
-            let mut answer = std::pin::pin!(self.client.send(request));
-            let response = tokio::select! {
-                biased;
-                Ok(()) = is_taken => {
-                    point::passed_with_a_write("request_sent").await;
-                    answer.await
-                }
-                response = &mut answer => response,
-            };
+            let response = point::passed_while("request_sent", self.client.send(request)).await;
             let response = response.map_err(|error| match error.is_harmless() {
                 true => CallFailure::NotSent(error.to_string()),
                 false => CallFailure::Inconclusive(error.to_string()),

@@ -103,6 +103,8 @@ async fn create(
         }
         return change(&state, &caller, &link, &settings).await;
     }
+    // An OB app of that name that nobody uses is taken over as it is now.
+    let alone = state.changes.lock().await;
     let wanted = new(&state, &caller, &tenant, &name, &settings).await?;
     let finding = probe::look(&state, &wanted.peer, wanted.app.as_ref()).await?;
     let id = wanted.peer.id;
@@ -124,6 +126,7 @@ async fn create(
             Ok(None)
         })
         .await?;
+    drop(alone);
     if let Some(kind) = taken {
         return Err(AdminError::exists(kind, &name));
     }
