@@ -24,15 +24,18 @@ if [ "${2:-}" != inside ]; then
   exit 0
 fi
 
-# ── nothing outside $work can be written to from here on ──
-work=$3
+# ── nothing outside $work, which is /run/test from here on, can be written to ──
 mount --make-rprivate /
-cp -a /etc "$work/etc"
-install -m 755 "$p2pid" "$work/p2pid"
-mount --bind "$work" "$work"
+cp -a /etc "$3/etc"
+install -m 755 "$p2pid" "$3/p2pid"
+cp -a "$here/systemd" "$3/systemd"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/test
+work=/run/test
+mount --bind "$3" "$work"
 mount -o remount,bind,ro /
 mount -t proc proc /proc
-for folder in /run /tmp /var /root /home /usr/local/bin /usr/lib/sysusers.d; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
+for folder in /tmp /var /root /home /usr/local/bin /usr/lib/sysusers.d; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
 mkdir -p /var/lib /var/log /var/tmp
 mount --bind "$work/etc" /etc
 mkdir -p /etc/p2pid /run/systemd/system
@@ -66,7 +69,7 @@ ExecStopPost=/bin/systemctl --force --force poweroff
 UNIT
 cat > "$work/steps.sh" <<STEPS
 set -euo pipefail
-here=$here built=$work/p2pid work=$work
+here=$work built=$work/p2pid work=$work
 STEPS
 cat >> "$work/steps.sh" <<'STEPS'
 say() { printf '  %s\n' "$*"; }
