@@ -49,6 +49,7 @@ async fn a_person_links_two_instances_in_a_real_browser() {
         assert_eq!(one.runs(&["peer", "show", "instance2"]).await["state"], state, "after {decision}");
     }
     assert_eq!(chromium.complaints().await, Vec::<String>::new(), "the browser found something to complain about");
+    chromium.asks("DELETE", &format!("/session/{}", chromium.session), &Value::Null).await;
 }
 
 fn text(value: &Value) -> &str {
@@ -59,8 +60,16 @@ fn text(value: &Value) -> &str {
 struct Chromium {
     address: SocketAddr,
     session: String,
-    _driver: Child,
+    driver: Child,
     _profile: tempfile::TempDir,
+}
+
+/// A test that fails closes no session: the browser ends with its driver, in whose process group it is.
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let group = self.driver.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        let _ = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL));
+    }
 }
 
 impl Chromium {
@@ -69,7 +78,7 @@ impl Chromium {
         let address = probe.local_addr().expect("a bound address");
         drop(probe);
         let mut driver = Command::new("chromedriver");
-        driver.arg(format!("--port={}", address.port())).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        driver.arg(format!("--port={}", address.port())).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
         let driver = driver.spawn().expect("chromedriver is installed");
         let profile = tempfile::tempdir().expect("a temporary directory");
         let arguments = [
@@ -90,7 +99,7 @@ impl Chromium {
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });
         eventually("chromedriver to listen", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-        let mut chromium = Self { address, session: String::new(), _driver: driver, _profile: profile };
+        let mut chromium = Self { address, session: String::new(), driver, _profile: profile };
         chromium.session = text(&chromium.asks("POST", "/session", &wanted).await["sessionId"]).to_owned();
         chromium
     }
