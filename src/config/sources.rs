@@ -17,7 +17,7 @@ const MOST_LINKS: usize = 40;
 pub struct Sources {
     file: PathBuf,
     materials: Vec<PathBuf>,
-    /// Path → digest of the content; `None` where there is no file to be read.
+    /// Path → digest of the content, or of the reason why it cannot be read; `None` where nothing is.
     held: BTreeMap<PathBuf, Option<[u8; 32]>>,
 }
 
@@ -71,7 +71,12 @@ impl Sources {
 }
 
 fn content(path: &Path) -> Option<[u8; 32]> {
-    let bytes = zeroize::Zeroizing::new(read_file(path, MOST).ok()?);
+    let bytes = zeroize::Zeroizing::new(match read_file(path, MOST) {
+        Ok(bytes) => bytes,
+        // What is there and cannot be read is something new, too: whoever loads it finds out what is wrong with it.
+        Err(reason) if path.exists() => reason.into_bytes(),
+        Err(_) => return None,
+    });
     let digest = digest(&SHA256, &bytes);
     Some(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }

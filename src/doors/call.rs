@@ -180,12 +180,14 @@ impl<'a> Told<'a> {
         let elapsed_ms = elapsed.as_millis();
         let response = match outcome {
             Ok(response) => {
-                tracing::debug!(?request_id, %method, path = uri.path(), status = response.status().as_u16(), elapsed_ms, "forwarded");
+                let request_id = request_id.to_str().unwrap_or_default();
+                tracing::debug!(request_id, %method, path = uri.path(), status = response.status().as_u16(), elapsed_ms, "forwarded");
                 response
             }
             Err(refusal) => {
                 let (code, reason) = (refusal.code.name(), refusal.detail.as_ref());
-                tracing::info!(?request_id, %method, path = uri.path(), code, reason, elapsed_ms, "not forwarded");
+                let id = request_id.to_str().unwrap_or_default();
+                tracing::info!(request_id = id, %method, path = uri.path(), code, reason, elapsed_ms, "not forwarded");
                 refusal.into_response(instance, &request_id)
             }
         };

@@ -1,11 +1,12 @@
 //! Passwords are hashed on threads of their own, few at a time: each takes 19 MiB and tens of milliseconds of one core.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::throttle::Trial;
+use super::throttle::{self, Trial};
 use crate::clock::Clock;
 use crate::config::Rate;
 use crate::inbound::password::{self, BadPassword, PasswordHash};
@@ -14,6 +15,8 @@ use crate::secret::{ExposeSecret, SecretString};
 
 /// Who may wait for a turn; more are refused, so that a flood of log-ins ends here.
 const WAITING: usize = 64;
+/// Of those, who come from one address: others still get in while somebody there floods.
+const WAITING_OF_ONE: usize = 8;
 
 /// Too many passwords are being checked: 503, try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,23 +27,26 @@ pub struct Busy;
 #[derive(Clone, Debug)]
 pub struct Passwords {
     turns: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    /// For new passwords, which operators set: no log-in stands in their way.
+    own_turn: Arc<Semaphore>,
+    waiting: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
 }
 
 impl Passwords {
     /// Half of the machine's cores at most, so that calls go on meanwhile.
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Arc::new(Semaphore::new((cores / 2).max(1))), waiting: Arc::default() }
+        Self { turns: Arc::new(Semaphore::new((cores / 2).max(1))), own_turn: Arc::new(Semaphore::new(1)), waiting: Arc::default() }
     }
 
     /// Whether `password` is the one that `stored` was made of; `None` (nobody's) takes as long. A check that has begun settles its `trial`
-    /// even when whoever asked has gone away: else those who hang up could keep the hashing busy without limit.
+    /// even when whoever asked has gone away: else those who hang up could keep the hashing busy without limit. `from` is who asks.
     ///
     /// # Errors
-    /// Too many wait already; that is no failure.
+    /// Too many wait already, in all or there; that is no failure.
     pub async fn verify(
         &self,
+        from: Option<IpAddr>,
         stored: Option<PasswordHash>,
         password: SecretString,
         trial: Trial,
@@ -54,27 +60,27 @@ impl Passwords {
             }
             is_right
         };
-        self.run(check).await
+        let _place = Place::take(&self.waiting, throttle::network(from)).ok_or(Busy)?;
+        run(&self.turns, check).await
     }
 
     /// The hash of a new password.
     ///
     /// # Errors
-    /// Too many wait already; inside, that it cannot be a password.
+    /// The daemon stops; inside, that it cannot be a password.
     pub async fn hash(&self, password: SecretString, random: Arc<dyn Random>) -> Result<Result<PasswordHash, BadPassword>, Busy> {
-        self.run(move || PasswordHash::of(password.expose_secret(), random.as_ref())).await
+        run(&self.own_turn, move || PasswordHash::of(password.expose_secret(), random.as_ref())).await
     }
+}
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let _place = Place::take(&self.waiting).ok_or(Busy)?;
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Busy)?;
-        let worked = tokio::task::spawn_blocking(move || {
-            // The turn ends with the work, even when whoever asked has gone away.
-            let _turn = turn;
-            work()
-        });
-        worked.await.map_err(|_| Busy)
-    }
+async fn run<T: Send + 'static>(turns: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| Busy)?;
+    let worked = tokio::task::spawn_blocking(move || {
+        // The turn ends with the work, even when whoever asked has gone away.
+        let _turn = turn;
+        work()
+    });
+    worked.await.map_err(|_| Busy)
 }
 
 impl Default for Passwords {
@@ -84,19 +90,36 @@ impl Default for Passwords {
 }
 
 /// A place in the queue, given back when it is dropped.
-struct Place<'w>(&'w AtomicUsize);
+struct Place<'w> {
+    waiting: &'w Mutex<HashMap<Option<IpAddr>, usize>>,
+    from: Option<IpAddr>,
+}
 
 impl<'w> Place<'w> {
-    fn take(waiting: &'w AtomicUsize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < WAITING).then_some(place)
+    fn take(waiting: &'w Mutex<HashMap<Option<IpAddr>, usize>>, from: Option<IpAddr>) -> Option<Self> {
+        let mut counts = lock(waiting);
+        let (all, here) = (counts.values().sum::<usize>(), counts.get(&from).copied().unwrap_or(0));
+        if all >= WAITING || here >= WAITING_OF_ONE {
+            return None;
+        }
+        counts.insert(from, here + 1);
+        Some(Self { waiting, from })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = lock(self.waiting);
+        match counts.get_mut(&self.from) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(counts.remove(&self.from)),
+        }
     }
+}
+
+/// A panic elsewhere leaves the counts whole: each change is one step.
+fn lock(waiting: &Mutex<HashMap<Option<IpAddr>, usize>>) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -119,7 +142,7 @@ mod tests {
     async fn guess(failures: &Throttle, hash: Option<PasswordHash>, password: &str) -> Option<Result<bool, Busy>> {
         let clock = Arc::new(SystemClock::new());
         let trial = failures.begin([somebody()], RATE, clock.as_ref()).await.ok()?;
-        Some(Passwords::new().verify(hash, password.into(), trial, RATE, clock).await)
+        Some(Passwords::new().verify(None, hash, password.into(), trial, RATE, clock).await)
     }
 
     #[tokio::test]
@@ -145,15 +168,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a13_one_address_does_not_take_all_the_places_nor_an_operators() {
+        let (passwords, failures) = (Passwords::new(), Throttle::new());
+        let clock = Arc::new(SystemClock::new());
+        let rate = Rate { count: 1_000, ..RATE };
+        let check = async |number: u16, from: &str| {
+            let trial = failures.begin([Attempt::new("user", &number.to_string(), None)], rate, clock.as_ref()).await.expect("few failed");
+            let (passwords, from, clock) = (passwords.clone(), from.parse().ok(), Arc::clone(&clock));
+            let mut check = Box::pin(async move { passwords.verify(from, None, "a guess".into(), trial, rate, clock).await });
+            // It has taken its place, or was refused, once it was asked.
+            match (&mut check).now_or_never() {
+                Some(answer) => Err(answer),
+                None => Ok(check),
+            }
+        };
+        let mut waiting = Vec::new();
+        for number in 0..20 {
+            waiting.extend(check(number, "2001:db8::1").await.ok());
+        }
+        assert_eq!(waiting.len(), WAITING_OF_ONE, "the rest is refused at once");
+        assert_eq!(check(20, "2001:db8::2").await.err(), Some(Err(Busy)), "the /64 is one address");
+        let other = check(21, "192.0.2.1").await.expect("there is room for others");
+        let hash = passwords.hash("correct horse".into(), Arc::new(SystemRandom)).await;
+        assert!(hash.is_ok_and(|hash| hash.is_ok()), "whoever sets a password waits for no log-in");
+        let (answer, _) = futures_util::future::join(other, futures_util::future::join_all(waiting)).await;
+        assert_eq!(answer, Ok(false));
+        assert!(lock(&passwords.waiting).is_empty());
+    }
+
+    #[tokio::test]
     async fn more_than_can_wait_are_refused_at_once() {
         let passwords = Passwords::new();
-        let mut checks = tokio::task::JoinSet::new();
-        for _ in 0..WAITING + 10 {
-            let passwords = passwords.clone();
-            checks.spawn(async move { passwords.run(|| std::thread::sleep(std::time::Duration::from_millis(1))).await });
-        }
-        let refused = checks.join_all().await.into_iter().filter(Result::is_err).count();
-        assert_eq!(refused, 10);
-        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
+        let address = |number: usize| Some(IpAddr::from([192, 0, 2, u8::try_from(number).expect("few")]));
+        let places: Vec<_> = (0..WAITING + 10).map(|number| Place::take(&passwords.waiting, address(number))).collect();
+        assert_eq!(places.iter().filter(|place| place.is_none()).count(), 10);
+        drop(places);
+        assert!(lock(&passwords.waiting).is_empty());
     }
 }

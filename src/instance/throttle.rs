@@ -64,13 +64,18 @@ enum NotNow {
 impl Attempt {
     /// An attempt to be `name`, which is of some `kind`, from an address. Whoever has an IPv6 address has the whole /64 of it.
     pub fn new(kind: &str, name: &str, from: Option<IpAddr>) -> Self {
-        let from = from.map(|address| match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-            address => address,
-        });
+        let from = network(from);
         let [first, second, ..] = *Digest::of(&format!("{kind}\n{name}")).as_bytes();
         Self { from, name: u16::from_be_bytes([first, second]) % KEYS_OF_AN_ADDRESS }
     }
+}
+
+/// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
+pub(super) fn network(from: Option<IpAddr>) -> Option<IpAddr> {
+    from.map(|address| match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
+    })
 }
 
 impl Throttle {

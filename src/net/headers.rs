@@ -1,13 +1,15 @@
 //! Which headers a forwarded call and its answer keep, lose and gain.
 //!
 //! Nothing that a client sends may decide who it is: what an application could take for our word is dropped before our own is added.
-//! Names are compared with `_` read as `-`, because CGI-like interfaces make both the same variable. Trailers obey the same rules.
+//! Names are compared with `_`, and whatever else is no letter or digit, read as `-`, because CGI-like interfaces make all of them the same
+//! variable. Trailers obey the same rules.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
-use super::problem::REQUEST_ID;
+use super::problem::{ERROR, ERROR_FROM, REQUEST_ID};
 use crate::inbound::permit::Bearer;
 
 const P2PI_CLIENT: HeaderName = HeaderName::from_static("p2pi-client");
@@ -107,10 +109,13 @@ pub fn strip_application_answer(headers: &mut HeaderMap) {
     drop_own_set_cookies(headers);
 }
 
-/// Takes out of a peer's answer what is hop-by-hop, and cookies named like ours. Its own errors pass as they are.
-pub fn strip_peer_answer(headers: &mut HeaderMap) {
+/// Takes out of a peer's answer what is hop-by-hop, and cookies named like ours. Its own errors pass as they are, but for those that it
+/// signs with `us`, the name of this instance.
+pub fn strip_peer_answer(headers: &mut HeaderMap, us: &str) {
     drop_named_by_connection(headers);
-    drop_where(headers, is_hop_by_hop);
+    let is_signed = |(name, value): (&HeaderName, &HeaderValue)| read(name.as_str()) == ERROR_FROM.as_str() && value == us;
+    let is_forged = headers.iter().any(is_signed);
+    drop_where(headers, |name| is_hop_by_hop(name) || is_forged && (name == ERROR.as_str() || name == ERROR_FROM.as_str()));
     drop_own_set_cookies(headers);
 }
 
@@ -195,16 +200,21 @@ fn drop_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the headers whose name, with `_` read as `-`, is to go. What would so read as `Content-Length` or `Host` goes as well: the parser
-/// has judged only the real ones.
+/// A header's name as an application behind a CGI-like interface may know it.
+fn read(name: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if name.bytes().all(is_plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '-' }).collect())
+}
+
+/// Removes the headers whose name, as [`read`], is to go. What would so read as `Content-Length` or `Host` goes as well: the parser has
+/// judged only the real ones.
 fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
-    let is_to_go = |name: &&HeaderName| {
-        let name = name.as_str();
-        if !name.contains('_') {
-            return goes(name);
-        }
-        let read = name.replace('_', "-");
-        goes(&read) || matches!(read.as_str(), "content-length" | "host")
+    let is_to_go = |name: &&HeaderName| match read(name.as_str()) {
+        Cow::Borrowed(name) => goes(name),
+        Cow::Owned(read) => goes(&read) || matches!(read.as_str(), "content-length" | "host"),
     };
     let going: Vec<HeaderName> = headers.keys().filter(is_to_go).cloned().collect();
     for name in going {
@@ -212,20 +222,20 @@ fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     }
 }
 
-/// Our own cookies out of `Cookie`.
+/// Our own cookies out of `Cookie`. What HTTP/2 sent in crumbs becomes one field again (RFC 9113 §8.2.3).
 fn drop_own_cookies(headers: &mut HeaderMap) {
     let has_own = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(is_own);
-    if !headers.get_all(header::COOKIE).iter().any(has_own) {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    if values.next().is_none_or(|first| !has_own(first)) && values.next().is_none() {
         return;
     }
     let Entry::Occupied(cookies) = headers.entry(header::COOKIE) else { return };
     let (name, values) = cookies.remove_entry_mult();
     let values: Vec<HeaderValue> = values.collect();
-    for value in values {
-        let kept: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|pair| !is_own(pair)).collect();
-        if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_bytes(&kept.join(&b"; "[..]))) {
-            headers.append(name.clone(), value);
-        }
+    let pairs = values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let kept: Vec<&[u8]> = pairs.filter(|pair| !pair.is_empty() && !is_own(pair)).collect();
+    if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_bytes(&kept.join(&b"; "[..]))) {
+        headers.insert(name, value);
     }
 }
 
@@ -276,6 +286,20 @@ mod tests {
         let mut headers = map(sent);
         strip(&mut headers);
         lines(&headers)
+    }
+
+    /// As an answer of a peer to the instance `one`.
+    fn strip_answer(headers: &mut HeaderMap) {
+        strip_peer_answer(headers, "one");
+    }
+
+    #[test]
+    fn a_peer_does_not_sign_its_errors_with_our_name() {
+        let theirs = ["p2pi-error-from: two", "p2pi-error: no_route"];
+        assert_eq!(left(strip_answer, &theirs), theirs);
+        for from in ["p2pi-error-from: one", "P2PI_Error_From: one"] {
+            assert_eq!(left(strip_answer, &["p2pi-error: retry_call", from, "server: two"]), ["server: two"], "{from}");
+        }
     }
 
     #[test]
@@ -355,7 +379,7 @@ mod tests {
             "server: app",
         ];
         assert_eq!(left(strip_application_answer, &sent), ["server: app", "set-cookie: also=2", "set-cookie: mine=1"]);
-        assert_eq!(left(strip_peer_answer, &["p2pi-error: no_route", "upgrade: h2c"]), ["p2pi-error: no_route"]);
+        assert_eq!(left(strip_answer, &["p2pi-error: no_route", "upgrade: h2c"]), ["p2pi-error: no_route"]);
         assert_eq!(left(strip_application_trailers, &["grpc-status: 0", "p2pi-error: x", "content-length: 1"]), ["grpc-status: 0"]);
         assert_eq!(left(strip_request_trailers, &["checksum: 1", "authorization: x", "p2pi-client: x"]), ["checksum: 1"]);
         assert_eq!(left(strip_peer_trailers, &["grpc-status: 0", "transfer-encoding: chunked"]), ["grpc-status: 0"]);
@@ -367,6 +391,8 @@ mod tests {
             ["cookie: a=b; __Host-p2pid-session-12345678=secret;c=d; p2pid-session-1=s", "cookie: __Host-p2pid-handshake-1-2=secret"];
         assert_eq!(left(strip_request, &sent), ["cookie: a=b; c=d"]);
         assert_eq!(left(strip_request, &["cookie: a=b;c=d"]), ["cookie: a=b;c=d"]);
+        assert_eq!(left(strip_request, &["cookie: a=b", "cookie: c=d"]), ["cookie: a=b; c=d"], "the crumbs of HTTP/2");
+        assert_eq!(left(strip_request, &["cookie: a=b", "cookie: p2pid-session-1=s"]), ["cookie: a=b"]);
     }
 
     #[test]
@@ -375,7 +401,7 @@ mod tests {
         for value in ["=p2pid-session-1=s", "= p2pid-session-1=s", " = __Host-p2pid-session-1=s", "==P2PID-login-1=s", "=\t__host-p2pid-x"]
         {
             assert!(left(strip_application_answer, &[&format!("set-cookie: {value}; Path=/")]).is_empty(), "{value:?}");
-            assert!(left(strip_peer_answer, &[&format!("set-cookie: {value}; Path=/")]).is_empty(), "{value:?}");
+            assert!(left(strip_answer, &[&format!("set-cookie: {value}; Path=/")]).is_empty(), "{value:?}");
             assert_eq!(left(strip_request, &[&format!("cookie: a=b;{value}; c=d")]), ["cookie: a=b; c=d"], "{value:?}");
         }
         for kept in ["set-cookie: =mine", "set-cookie: a=p2pid-session-1=s", "set-cookie: not-p2pid-x=1"] {

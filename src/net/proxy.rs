@@ -49,6 +49,9 @@ pub enum Failure {
     /// The request's body stopped coming.
     #[error("the body of the request broke off or stopped coming")]
     BodyStopped,
+    /// What the call rests on ended while its body was sent: revoked, unlinked, deleted.
+    #[error("the permission that the call rests on was withdrawn")]
+    Withdrawn,
     /// No connection, or it ended before there was an answer.
     #[error(transparent)]
     Unreachable(SendError),
@@ -122,7 +125,8 @@ pub(super) async fn first_byte(
 fn failure(error: SendError, sending: Option<&Sending>, terms: &Terms) -> Failure {
     match sending.and_then(|sending| sending.ended.get()) {
         Some(Err(Broken::TooLarge)) => Failure::BodyTooLarge(terms.most),
-        Some(Err(Broken::Silent | Broken::CutOff | Broken::Withdrawn)) => Failure::BodyStopped,
+        Some(Err(Broken::Silent | Broken::CutOff)) => Failure::BodyStopped,
+        Some(Err(Broken::Withdrawn)) => Failure::Withdrawn,
         Some(Ok(_)) | None => Failure::Unreachable(error),
     }
 }

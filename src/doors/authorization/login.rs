@@ -71,7 +71,7 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
     let hash = found.as_ref().and_then(|user| user.password.clone());
     let clock = Arc::clone(&instance.clock);
-    let Ok(is_right) = instance.passwords.verify(hash, SecretString::from(password), trial, rate, clock).await else {
+    let Ok(is_right) = instance.passwords.verify(from, hash, SecretString::from(password), trial, rate, clock).await else {
         let problem = Some("Too many people log in at this moment. Try again.");
         return ask(&instance, visitor, next, login, StatusCode::SERVICE_UNAVAILABLE, problem).await;
     };

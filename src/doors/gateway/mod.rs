@@ -170,7 +170,7 @@ impl Gateway {
         let client = self.client.load_full();
         if let Some(asked) = asked {
             asked.mark(outgoing.headers_mut());
-            return match Box::pin(asked.send(&client, outgoing, &terms, ())).await.map_err(failed)? {
+            return match Box::pin(asked.send(&client, outgoing, &terms, ())).await.map_err(|failure| failed(failure, call.routes))? {
                 Answer::Refused(response, ..) => Ok(passed_on(response, &terms)),
                 Answer::Granted(mut head) => {
                     headers::strip_application_answer(&mut head.headers);
@@ -184,7 +184,7 @@ impl Gateway {
             sending
         });
         let answer = pin!(client.send(outgoing));
-        let response = proxy::head(answer, sending.as_deref(), &terms).await.map_err(failed)?;
+        let response = proxy::head(answer, sending.as_deref(), &terms).await.map_err(|failure| failed(failure, call.routes))?;
         Ok(passed_on(response, &terms))
     }
 }
@@ -292,10 +292,11 @@ fn store_failed(error: StoreError) -> Refusal {
 }
 
 /// Why the application gave no answer.
-fn failed(failure: Failure) -> Refusal {
+fn failed(failure: Failure, routes: &Routes) -> Refusal {
     match failure {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
+        Failure::Withdrawn => invalid_token("the access token was revoked during the call", routes),
         Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::UpstreamUnreachable, failure.to_string()),
         Failure::Timeout(_) => Refusal::new(Code::UpstreamTimeout, failure.to_string()),
     }

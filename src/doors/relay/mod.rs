@@ -73,6 +73,8 @@ struct Peer {
 
 /// What a call sends, again where there is a second attempt.
 struct Outgoing<'a> {
+    /// The name of this instance.
+    us: &'a str,
     target: &'a Target,
     method: Method,
     uri: Uri,
@@ -232,7 +234,7 @@ impl Relay {
         let target = Arc::clone(&credential.target);
         let slash = PathAndQuery::from_static("/");
         let uri = target.upstream.uri(&rest, head.uri.path_and_query().unwrap_or(&slash))?;
-        let mut outgoing = Outgoing { target: &target, method: head.method, uri, headers: head.headers, terms };
+        let mut outgoing = Outgoing { us: &config.instance.name, target: &target, method: head.method, uri, headers: head.headers, terms };
         if let Some(asked) = asked {
             asked.mark(&mut outgoing.headers);
             // What few calls need is put aside, here and below, so that it makes no call's memory larger.
@@ -243,7 +245,7 @@ impl Relay {
             Upload { tape: Tape::new(passage), sending, is_long }
         });
         let response = relayed(&outgoing, upload, link, credential, config).await?;
-        Ok(passed_on(response, &outgoing.terms, pass))
+        Ok(outgoing.passed_on(response, pass))
     }
 
     /// What is kept of the peer behind a link. What nobody needs any more goes when a new one comes.
@@ -320,7 +322,7 @@ async fn switched(
         Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
             if renewed.generation == credential.generation {
-                return Ok(passed_on(response, &outgoing.terms, pass));
+                return Ok(outgoing.passed_on(response, pass));
             }
             drop(response);
             outgoing.check_place(&renewed)?;
@@ -329,9 +331,9 @@ async fn switched(
         answer => answer,
     };
     match answer {
-        Answer::Refused(response, _, pass) => Ok(passed_on(response, &outgoing.terms, pass)),
+        Answer::Refused(response, _, pass) => Ok(outgoing.passed_on(response, pass)),
         Answer::Granted(mut head) => {
-            headers::strip_peer_answer(&mut head.headers);
+            headers::strip_peer_answer(&mut head.headers, outgoing.us);
             websocket::mark_granted(&mut head);
             Ok(Response::from_parts(head, Body::empty()))
         }
@@ -378,6 +380,13 @@ impl Outgoing<'_> {
         Err(Refusal::new(Code::RetryCall, "the peer's address was changed while the call was under way; send the call again"))
     }
 
+    /// The peer's answer as the caller gets it; the call's place is free when the body is done with.
+    fn passed_on(&self, response: Response<ResponseBody>, pass: Pass) -> Response<Body> {
+        let (mut head, body) = response.into_parts();
+        headers::strip_peer_answer(&mut head.headers, self.us);
+        Response::from_parts(head, proxy::download(body, &self.terms, headers::strip_peer_trailers, pass))
+    }
+
     fn request(&self, body: RequestBody, credential: &Credential) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -405,13 +414,6 @@ fn refusal_of(response: &Response<ResponseBody>, method: &Method) -> Option<Refu
         Some(error) => (error == Code::InvalidToken.name()).then_some(Refused::ByGateway),
         None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS).then_some(Refused::BySomebody),
     }
-}
-
-/// The peer's answer as the caller gets it; the call's place is free when the body is done with.
-fn passed_on(response: Response<ResponseBody>, terms: &Terms, pass: Pass) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    headers::strip_peer_answer(&mut head.headers);
-    Response::from_parts(head, proxy::download(body, terms, headers::strip_peer_trailers, pass))
 }
 
 fn caller_unknown(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
@@ -450,6 +452,7 @@ fn failed(failure: Failure) -> Refusal {
     match failure {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
+        Failure::Withdrawn => refused_link(LinkRefusal::NotLinked),
         Failure::Unreachable(SendError::NotProcessed(why)) => Refusal::new(Code::RetryCall, why),
         Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::PeerUnreachable, failure.to_string()),
         Failure::Timeout(_) => Refusal::new(Code::PeerTimeout, failure.to_string()),

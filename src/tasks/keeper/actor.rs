@@ -178,6 +178,11 @@ impl Actor {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     fn now(&self) -> Moment {
         self.instance.clock.now()
     }
@@ -343,6 +348,12 @@ impl Actor {
     fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
         let target = target(&facts, &self.clients);
         self.link.show(Shown::new(facts, target, failed_attempts, pause));
+        if !self.link.facts().is_renewable() {
+            // Whoever asked while a flight was out waits for another, which there will not be.
+            for who in self.asked.drain(..) {
+                let _ = who.send(Err(NotRefreshed::NothingToRenew));
+            }
+        }
         self.notice();
     }
 

@@ -50,6 +50,23 @@ impl World {
         self.instance.store.write(judge).await.expect("written")
     }
 
+    /// The actor of the link of `facts`, which does nothing by itself.
+    fn actor(&self, facts: &Facts) -> Actor {
+        let clients = Clients::new(self.instance.config()).expect("clients").of(&facts.peer.trust);
+        let shown = Shown::new(Arc::new(facts.clone()), actor::target(facts, &clients), 0, None);
+        Actor::new(Start {
+            link: Arc::new(Link::new(PEER, Arc::clone(&self.instance), shown)),
+            instance: Arc::clone(&self.instance),
+            clients: clients.clone(),
+            server: clients,
+            metrics: self.instance.metrics.peer("default", "two"),
+            skews: Arc::new(Skews::new(Arc::clone(&self.instance.metrics))),
+            stopping: CancellationToken::new(),
+            flights: TaskTracker::new(),
+            spread: Duration::ZERO,
+        })
+    }
+
     /// How many tokens wait to be revoked.
     async fn given_back(&self) -> usize {
         let (seals, now) = (self.instance.store.seals().clone(), self.instance.clock.now().wall.plus(sample::HOUR));
@@ -122,20 +139,8 @@ async fn a_link_that_is_installed_twice_is_linked_and_not_given_back() {
 async fn an_answer_that_was_settled_before_an_unlink_brings_no_token_back() {
     let world = World::linked().await;
     let facts = world.facts().await;
-    let clients = Clients::new(world.instance.config()).expect("clients").of(&facts.peer.trust);
-    let shown = Shown::new(Arc::new(facts.clone()), actor::target(&facts, &clients), 0, None);
-    let link = Arc::new(Link::new(PEER, Arc::clone(&world.instance), shown));
-    let mut actor = Actor::new(Start {
-        link: Arc::clone(&link),
-        instance: Arc::clone(&world.instance),
-        clients: clients.clone(),
-        server: clients,
-        metrics: world.instance.metrics.peer("default", "two"),
-        skews: Arc::new(Skews::new(Arc::clone(&world.instance.metrics))),
-        stopping: CancellationToken::new(),
-        flights: TaskTracker::new(),
-        spread: Duration::ZERO,
-    });
+    let mut actor = world.actor(&facts);
+    let link = Arc::clone(actor.link());
     let (instance, verdict) = (Arc::clone(&world.instance), Verdict::Store(Box::new(granted())));
     let landing = world.writes(move |transaction| flight::settle_in(transaction, &instance, &facts, &verdict, None, "", None)).await;
     let instance = Arc::clone(&world.instance);
@@ -184,4 +189,18 @@ async fn a_peer_that_is_deleted_while_it_is_taken_up_is_not_looked_after() {
     world.writes(|transaction| peer::delete(transaction, PEER)).await;
     links.added(PEER).await.expect("read");
     assert!(links.all().is_empty());
+}
+
+#[tokio::test]
+async fn who_asks_for_a_refresh_of_what_is_given_up_meanwhile_is_answered() {
+    let world = World::linked().await;
+    let mut actor = world.actor(&world.facts().await);
+    let (answer, answered) = oneshot::channel();
+    actor.obey(Command::Refresh(answer)).await;
+    let instance = Arc::clone(&world.instance);
+    world.writes(move |transaction| change::unlink(transaction, &instance, PEER, GivenUp::Forgotten)).await;
+    let (done, is_done) = oneshot::channel();
+    actor.obey(Command::Reread(done)).await;
+    is_done.await.expect("it is shown");
+    assert!(matches!(answered.await, Ok(Err(NotRefreshed::NothingToRenew))));
 }
