@@ -92,7 +92,7 @@ impl Client {
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::new("not_running", "the daemon is not running")
                 .found(format!("nobody listens at {socket}"))
-                .next("start it: systemctl start p2pid@NAME, or p2pid -c FILE run"),
+                .next("start it: systemctl start p2pid@NAME, or p2pid -c FILE run; just started, it takes a moment until it says that it is ready"),
             ErrorKind::PermissionDenied => Failure::new("forbidden", "this user may not use the daemon's admin socket")
                 .found(format!("permission denied at {socket}"))
                 .expected("root, the daemon's user, or a member of [admin] group")

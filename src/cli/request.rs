@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context<'_>, name: &str, options: &Options) ->
         context.report.note(&code(&text(&ticket["url"])));
     }
     if options.wait {
-        let peer = wait(context, name, &before, options.timeout).await?;
+        let peer = wait(context, name, &before, &ticket["id"], options.timeout).await?;
         context.report.note(&linked(&peer));
     }
     Ok(())
@@ -56,13 +56,17 @@ fn code(url: &str) -> String {
     QRBuilder::new(url).build().map(|code: QRCode| code.to_str() + "\n").unwrap_or_default()
 }
 
-async fn wait(context: &Context<'_>, name: &str, before: &Value, timeout: Option<Duration>) -> Result<Value, Failure> {
+/// Waits for the end of the request URL with that id; a newer one takes its place.
+async fn wait(context: &Context<'_>, name: &str, before: &Value, id: &Value, timeout: Option<Duration>) -> Result<Value, Failure> {
     let started = Instant::now();
     let mut told = "waiting".to_owned();
     loop {
         let peer = PEERS.fetch(context, name).await?;
         let stage = text(&peer["request"]["stage"]);
         match stage.as_str() {
+            _ if peer["request"]["id"].is_string() && peer["request"]["id"] != *id => {
+                return Err(ended(name, "replaced", &peer));
+            }
             "linked" => return Ok(peer),
             "declined" | "expired" | "refused" | "replaced" => return Err(ended(name, &stage, &peer)),
             // Linked meanwhile by other means.

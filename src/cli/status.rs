@@ -50,6 +50,7 @@ fn sheet(status: &Value) -> String {
         ("version", format!("{}, up {uptime}", text(&status["version"]))),
         ("configuration", format!("{}, read {}", text(&config["file"]), text(&config["loaded_at"]))),
         ("refused change", text(&config["error"])),
+        ("waits for a restart", text(&config["restart_needed"])),
         ("listening", listeners.join(", ")),
         ("peers", if peers.is_empty() { "none".to_owned() } else { peers.join(", ") }),
     ])

@@ -22,16 +22,16 @@ pub enum NotRegistrable {
     #[error("not an absolute URL in its normal ASCII form")]
     NotAbsolute,
     /// `#…` would be lost or would hide the answer (RFC 6749 §3.1.2).
-    #[error("has a fragment")]
+    #[error("it has a fragment")]
     Fragment,
     /// Anything but https, and http on a loopback host: also `javascript:` and `data:`.
     #[error("neither https nor http on a loopback host")]
     Scheme,
     /// `user@`, which is good for nothing but to deceive.
-    #[error("has a user name or password")]
+    #[error("it has a user name or password")]
     UserInfo,
     /// A host with characters that have a meaning elsewhere: the origin stands in our pages' Content-Security-Policy.
-    #[error("has a host that is neither an address nor made of letters, digits, `.`, `-` and `_`")]
+    #[error("it has a host that is neither an address nor made of letters, digits, `.`, `-` and `_`")]
     Host,
     /// Beyond 2048 characters.
     #[error("longer than 2048 characters")]

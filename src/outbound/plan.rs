@@ -90,10 +90,11 @@ pub fn spacing(life: Duration) -> Duration {
     LONGEST_SPACING.min(life / 4)
 }
 
-/// Whether a peer's refusal of its own token is a reason to ask for another, when one was at `last`: spaced like background refreshes. A
-/// peer that refuses every token means something else than the token.
-pub fn is_heeded(last: Option<&Moment>, life: Duration, now: &Moment) -> bool {
-    last.is_none_or(|last| now.age_of(last) >= spacing(life))
+/// Whether a peer's refusal of its own token of `generation` is a reason to ask for another. When the token is the very one that an earlier
+/// refusal brought (of the generation and at the moment of `last`), it is only after a while, as between background refreshes: a peer that
+/// refuses every token means something else than the token.
+pub fn is_heeded(last: Option<(Moment, u64)>, generation: u64, life: Duration, now: &Moment) -> bool {
+    last.is_none_or(|(at, refused)| generation > refused + 1 || now.age_of(&at) >= spacing(life))
 }
 
 /// How long to wait after `failures` attempts in a row without a conclusive answer: doubling from a second to a minute, less up to a
@@ -196,7 +197,9 @@ mod tests {
             (Some(1000), 40, 1009, false),
             (Some(1000), 40, 1010, true),
         ] {
-            assert_eq!(is_heeded(last.map(at).as_ref(), seconds(life), &at(now)), expected, "{last:?} {life} {now}");
+            let last = last.map(|last| (at(last), 4));
+            assert_eq!(is_heeded(last, 5, seconds(life), &at(now)), expected, "{last:?} {life} {now}");
+            assert!(is_heeded(last, 6, seconds(life), &at(now)), "a token that came by itself, or with a new link");
         }
     }
 }

@@ -246,7 +246,7 @@ fn gone(path: &Path, file: &Path) -> String {
     if path == file {
         return format!("{}: the file is gone; what it said stays in force, and no change is taken before it is back", path.display());
     }
-    format!("{}: the file is gone; what it said stays in force until `p2pid reload` or a restart", path.display())
+    format!("{}: the file is gone; what it said stays in force until the next change, `p2pid reload` or a restart", path.display())
 }
 
 /// The folders that are watched, and whether anything happened in them.

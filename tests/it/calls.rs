@@ -122,6 +122,43 @@ async fn a_peer_that_gives_the_same_tokens_again_or_less_than_asked_stays_linked
 }
 
 #[tokio::test]
+async fn a_grant_that_is_revoked_twice_within_seconds_asks_for_a_new_link_each_time() {
+    let (mut world, _) = World::linked().await;
+    for turn in ["the first", "the second"] {
+        assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200, "{turn}");
+        let grants = world.beta.lists("grant").await;
+        let live = grants.iter().find(|grant| grant["ended_at"].is_null()).expect("a live grant");
+        let path = format!("/v2/tenants/default/grants/{}", live["id"].as_str().expect("a grant has an id"));
+        assert!((200..300).contains(&world.beta.asks("DELETE", &path, None).await.status()));
+        let refused = world.alpha.calls(&world.beta, "/orders").await;
+        assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{turn}: {}", refused.text());
+        let url = world.alpha.request_url("beta").await;
+        let page = world.operator.opens(&url).continues().allows().await;
+        assert_eq!(page.status, 200, "still signed in: {}", page.text());
+    }
+}
+
+#[tokio::test]
+async fn a_401_of_an_application_behind_a_gateway_passes_and_costs_nothing() {
+    let scene = Scene::linked_with(super::world::hostile::Hostile::poses_as_p2pid).await;
+    scene.two.always(Endpoint::Resource, Fault::Status(401));
+    assert_eq!(scene.calls().await.status(), 401);
+    assert_eq!((scene.refreshes().len(), scene.two.heard(Endpoint::Resource).len()), (0, 1), "it is asked once");
+}
+
+#[tokio::test]
+async fn g5_a_request_to_our_own_paths_names_its_host_once() {
+    let (world, _) = World::linked().await;
+    for hosts in ["", "Host: a\r\nHost: a\r\n"] {
+        for target in ["/login", "/oauth/token", "/.well-known/oauth-authorization-server", "/p2pi/x"] {
+            let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+            let answer = wire.asks(format!("GET {target} HTTP/1.1\r\n{hosts}\r\n")).await;
+            assert_eq!((answer.status(), answer.header("p2pi-error")), (400, Some("bad_request")), "{target} {hosts:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn calls_that_maintenance_holds_back_say_when_it_ends() {
     let (world, _) = World::linked().await;
     for (minutes, retry_after) in [(10, "600"), (120, "3600")] {

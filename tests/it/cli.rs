@@ -454,6 +454,16 @@ async fn waiting_for_a_link_that_is_declined_exits_1() {
     assert!(outcome.json()["url"].is_string() && outcome.json()["expires_at"].is_string());
 }
 
+#[tokio::test]
+async fn waiting_for_a_link_ends_when_a_newer_request_url_takes_its_place() {
+    let pair = Pair::introduced("1h").await;
+    let (waiting, _) = waits(&pair.one, &["--json"]).await;
+    pair.one.runs(&["peer", "request", "two"]).await;
+    let ended = waiting.wait_with_output().await.expect("it ends");
+    let error: Value = serde_json::from_slice(&ended.stderr).expect("one document");
+    assert_eq!((ended.status.code(), &error["error"]["code"]), (Some(1), &json!("replaced")), "{error}");
+}
+
 /// `peer request two --wait`, and the URL that it printed.
 async fn waits(one: &Process, options: &[&str]) -> (Child, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_p2pid"));

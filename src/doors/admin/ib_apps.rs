@@ -365,11 +365,7 @@ fn callback_of(peer_url: &str) -> Result<String, AdminError> {
 
 fn redirect_uri(text: &str) -> Result<RedirectUri, AdminError> {
     RedirectUri::register(text).map_err(|why| {
-        AdminError::bad_attribute(
-            "redirect_uris",
-            format!("{text:?}, which is {why}"),
-            "https://…, or http:// on a loopback host; no fragment",
-        )
+        AdminError::bad_attribute("redirect_uris", format!("{text:?}: {why}"), "https://…, or http:// on a loopback host; no fragment")
     })
 }
 

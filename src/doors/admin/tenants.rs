@@ -57,7 +57,8 @@ async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Res
 
 async fn delete(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
     if name == tenant::DEFAULT {
-        return Err(AdminError::in_use(KIND, &name, "every command without --tenant"));
+        let error = AdminError::new(http::StatusCode::CONFLICT, "in_use", format!("the tenant {name:?} cannot be deleted"));
+        return Err(error.found("the tenant that everything belongs to where no other is named").next("nothing has to be done"));
     }
     let gone = name.clone();
     match state.instance.store.write(move |transaction| rows::delete(transaction, &gone)).await? {

@@ -76,7 +76,9 @@ impl Gateway {
         let gateway = Arc::clone(self);
         Handler(move |request: Request<IncomingBody>| {
             let gateway = Arc::clone(&gateway);
-            let mut built_in = is_built_in(request.uri().path(), &gateway.instance.config.load()).then(|| built_in.clone());
+            // A head that two readers could read differently is refused below, whosever the path is.
+            let is_ours = is_built_in(request.uri().path(), &gateway.instance.config.load()) && call::check_head(&request).is_ok();
+            let mut built_in = is_ours.then(|| built_in.clone());
             async move {
                 match &mut built_in {
                     Some(built_in) => built_in.call(request.map(Body::new)).await,

@@ -282,7 +282,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
     let first = attempt(outgoing, upload.as_ref(), &credential).await?;
-    let response = match refusal_of(&first, &outgoing.method) {
+    let response = match refusal_of(&first, &outgoing.method, outgoing.target) {
         None => first,
         Some(refused) if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) => {
             // The token is renewed by whoever calls next.
@@ -319,7 +319,7 @@ async fn switched(
     let client = &outgoing.target.client;
     let first = asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await;
     let answer = match first.map_err(failed)? {
-        Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET).is_some() => {
+        Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
             if renewed.generation == credential.generation {
                 return Ok(outgoing.passed_on(response, pass));
@@ -406,12 +406,14 @@ enum Refused {
     BySomebody,
 }
 
-fn refusal_of(response: &Response<ResponseBody>, method: &Method) -> Option<Refused> {
+fn refusal_of(response: &Response<ResponseBody>, method: &Method, target: &Target) -> Option<Refused> {
     if response.status() != StatusCode::UNAUTHORIZED {
         return None;
     }
     match response.headers().get(ERROR) {
         Some(error) => (error == Code::InvalidToken.name()).then_some(Refused::ByGateway),
+        // An application behind a gateway speaks for itself, and has been asked already.
+        None if target.is_gateway => None,
         None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS).then_some(Refused::BySomebody),
     }
 }

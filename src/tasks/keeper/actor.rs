@@ -330,7 +330,8 @@ impl Actor {
         self.is_changed |= is_changed(&old.facts, &facts);
         let pause = old.pause.filter(|_| is_same_link);
         if !is_same_link {
-            self.failures = 0;
+            // What was asked for the link before keeps nothing of this one waiting.
+            (self.failures, self.sent) = (0, None);
         }
         let is_given_up = old.facts.held().is_some() && facts.held().is_none();
         if old.facts.peer.name != facts.peer.name {
@@ -421,9 +422,11 @@ pub(super) fn confirm(instance: &Arc<Instance>, clients: &PeerClients, facts: &F
 /// Where calls to the peer of `facts` go.
 pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
     let base = facts.peer.base(facts.metadata.as_ref());
+    let is_below = |endpoint: &url::Url| endpoint.origin() == base.origin();
     Target {
         tenant: facts.peer.tenant.clone(),
         name: facts.peer.name.clone(),
+        is_gateway: facts.metadata.as_ref().and_then(|metadata| metadata.p2pi_endpoint.as_ref()?.on_origin()).is_some_and(is_below),
         upstream: Upstream::new(&base).expect("a peer's URLs were checked: http or https, with a host"),
         client: clients.guarded_if(facts.peer.guarded).clone(),
         maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),

@@ -30,8 +30,8 @@ pub struct Link {
     shown: ArcSwap<Shown>,
     /// The newest generation that the peer refused with a 401.
     refused: AtomicU64,
-    /// When such a refusal was last a reason to renew the token.
-    heeded: Mutex<Option<Moment>>,
+    /// When such a refusal was last a reason to renew the token, and of which generation it was.
+    heeded: Mutex<Option<(Moment, u64)>>,
     waiting: AtomicUsize,
     /// Wakes the actor: a call has no usable token.
     need: Notify,
@@ -50,6 +50,8 @@ pub struct Target {
     pub name: String,
     /// What calls' paths are appended to.
     pub upstream: Upstream,
+    /// It is a p2pid's gateway, which marks its own refusals: any other answer is its application's.
+    pub is_gateway: bool,
     /// Connections made under this peer's trust.
     pub client: Client,
     /// Calls are held back until then.
@@ -200,21 +202,21 @@ impl Link {
     }
 
     /// The peer answered 401 `invalid_token` to the credential of `generation`: when that is still the current one it is renewed, else the
-    /// newer one is given, at once. Such renewals are min(30 s, 25 % of life) apart; in between the credential stays as it is.
+    /// newer one is given, at once. A token that such a renewal brought is not renewed so again within min(30 s, 25 % of life).
     pub async fn refused(&self, generation: u64, wait: Duration) -> Result<Credential, LinkRefusal> {
         self.heed(generation);
         self.credential(wait).await
     }
 
-    /// Takes the current token for refused, unless another was not long ago.
+    /// Takes the current token for refused, unless it came in the place of one that was not long ago.
     fn heed(&self, generation: u64) {
         let shown = self.shown.load();
         let current = shown.carried.as_ref().filter(|carried| carried.generation == generation);
         let Some(validity) = current.and_then(|carried| carried.validity) else { return };
         let now = self.clock().now();
         let mut heeded = self.heeded.lock().expect("nothing panics while it is held");
-        if plan::is_heeded(heeded.as_ref(), validity.life, &now) {
-            *heeded = Some(now);
+        if plan::is_heeded(*heeded, generation, validity.life, &now) {
+            *heeded = Some((now, generation));
             self.refused.fetch_max(generation, Ordering::Relaxed);
         }
     }

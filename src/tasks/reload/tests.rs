@@ -189,7 +189,7 @@ async fn a_deleted_file_changes_nothing_and_is_named_until_it_is_back_or_the_fil
     .await;
     let names = |world: &World, name: &str| world.reloader.condition().error.is_some_and(|error| error.contains(name));
     std::fs::remove_file(world.path("one.d/a.toml")).expect("removed");
-    world.comes(|world| names(world, "one.d/a.toml: the file is gone; what it said stays in force until `p2pid reload`")).await;
+    world.comes(|world| names(world, "one.d/a.toml: the file is gone; what it said stays in force until the next change")).await;
     assert_eq!((world.connections(), world.placed.load(Ordering::SeqCst)), (2, 0));
     write(&world.path("one.d/a.toml"), "[limits]\nconnections = 2\n");
     world.comes(|world| world.reloader.condition().error.is_none()).await;

@@ -93,7 +93,7 @@ async fn request(
         .await?;
     state.links.changed(link.id()).await;
     let url = config.instance.public_url.join(&format!("/link/{}", secret.expose_secret()));
-    let attributes = json!({ "url": url, "expires_at": ticket.expires_at, "peer": facts.peer.name, "open_as": facts.peer.url });
+    let attributes = json!({ "url": url, "id": ticket.digest.fingerprint().to_string(), "expires_at": ticket.expires_at, "peer": facts.peer.name, "open_as": facts.peer.url });
     Ok(document::created(document::record("request", link.id(), attributes)))
 }
 

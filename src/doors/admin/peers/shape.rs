@@ -51,7 +51,14 @@ impl Request {
                 },
             ),
         };
-        json!({ "stage": progress, "made_at": self.ticket.made_at, "expires_at": expires_at, "detail": detail, "login": self.ticket.login })
+        json!({
+            "id": self.ticket.digest.fingerprint().to_string(),
+            "stage": progress,
+            "made_at": self.ticket.made_at,
+            "expires_at": expires_at,
+            "detail": detail,
+            "login": self.ticket.login,
+        })
     }
 }
 
