@@ -182,7 +182,9 @@ impl Reloader {
             });
             let (changed, gone, sources);
             (folders, changed, gone, sources) = now.await.expect("looking at files does not panic");
-            if changed {
+            // What was refused may be what is gone. A file that goes otherwise changes nothing.
+            let is_mended = self.state().condition.error.is_some() && !gone.is_empty() && !gone.iter().any(|path| path == sources.file());
+            if changed || is_mended {
                 // Its outcome is logged and kept for `status`.
                 let _ = self.reload().await;
                 continue;

@@ -266,3 +266,17 @@ async fn a_reload_that_is_asked_for_reads_everything() {
     assert_eq!((condition.restart_needed, condition.error), (vec!["instance.name", "instance.state_dir", "admin.socket"], None));
     assert_eq!((world.connections(), world.instance.config().instance.name.as_str()), (2, "one"));
 }
+
+#[tokio::test]
+async fn a_refusal_ends_when_the_file_that_was_refused_is_gone() {
+    let world = World::new("one.toml", |folder| {
+        write(&folder.join("one.toml"), &limits(1));
+        write(&folder.join("one.d/a.toml"), "[limits]\nconnections = 2\n");
+    })
+    .await;
+    write(&world.path("one.d/b.toml"), "nonsense = 1\n");
+    world.comes(|world| world.reloader.condition().error.is_some_and(|error| error.contains("b.toml"))).await;
+    std::fs::remove_file(world.path("one.d/b.toml")).expect("removed");
+    world.comes(|world| world.reloader.condition().error.is_none()).await;
+    assert_eq!(world.connections(), 2);
+}
