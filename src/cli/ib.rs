@@ -86,7 +86,7 @@ pub(super) struct Settings {
     /// authorization_code and refresh_token when left out
     #[arg(long = "grant", value_name = "G")]
     grants: Vec<String>,
-    /// What the app may ask for, one of [scopes]
+    /// What the app may ask for, one of [scopes]; may be left out where there is only one
     #[arg(long = "scope", value_name = "S")]
     scopes: Vec<String>,
     /// How long its access tokens live

@@ -291,6 +291,11 @@ async fn ib_apps_are_managed() {
     let url = "https://two.example.com";
     assert_eq!(one.refuses(&["ib", "create", "two", "--peer-url", url, "--scope", "p2pi"]).await["code"], "exists");
     assert_eq!(one.refuses(&["ib", "create", "x", "--peer-url", url, "--scope", "nowhere"]).await["code"], "bad_attribute");
+    assert_eq!(one.runs(&["ib", "create", "plain", "--peer-url", url]).await["scopes"], json!(["p2pi"]), "there is no other");
+    one.runs(&["ib", "delete", "plain", "--yes"]).await;
+    one.runs(&["tenant", "create", "sales"]).await;
+    let nothing = one.refuses(&["--tenant", "sales", "ib", "create", "x", "--peer-url", url]).await;
+    assert!(nothing["next"].as_str().is_some_and(|next| next.contains("tenant = \"sales\"")), "{nothing}");
     assert_eq!(one.refuses(&["ib", "show", "nobody"]).await["code"], "not_found");
     assert_eq!(one.refuses(&["--tenant", "nowhere", "ib", "list"]).await["code"], "not_found");
     assert_eq!((&shown["rotation"], &shown["native"]), (&json!("retry_safe"), &json!(false)), "as [tokens] says");

@@ -168,13 +168,23 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
     let given = Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, rotation, native };
     let settings = Settings::checked(given, &config, &tenant)?;
 
-    let app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
+    let mut app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
         return Err(AdminError::bad_attribute("redirect_uris", "none", "--peer-url or --redirect-uri: where browsers are sent back to"));
     }
     if app.scope.is_empty() {
-        let known = config.scopes_of(&app.tenant).collect::<Vec<_>>().join(", ");
-        return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {known}")));
+        let known: Vec<_> = config.scopes_of(&app.tenant).collect();
+        app.scope = match known.as_slice() {
+            // There is nothing else that it could be meant for.
+            [only] => only.parse().expect("the configuration's scopes are scopes"),
+            [] => {
+                let error = AdminError::bad_attribute("scopes", "none", "a scope of the tenant, of which [scopes] names none");
+                return Err(error.next(format!("in [scopes]: NAME = {{ text = \"…\", tenant = \"{}\" }}", app.tenant)));
+            }
+            several => {
+                return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {}", several.join(", "))));
+            }
+        };
     }
     let secret = settings.secret.clone().unwrap_or_else(|| token::mint(Kind::ClientSecret, state.instance.random.as_ref()));
     let secret_id = Id::new(app.created_at, state.instance.random.as_ref());
