@@ -309,6 +309,8 @@ mod tests {
             "host: one.example",
             "p2pi-client: admin",
             "P2PI_Client: admin",
+            "P2PI.Client: admin",
+            "x.forwarded.for: 192.0.2.1",
             "p2pi-anything-at-all: x",
             "forwarded: for=10.0.0.1",
             "x-forwarded-for: 10.0.0.1",

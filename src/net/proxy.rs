@@ -388,5 +388,12 @@ mod tests {
         assert!(matches!(first_byte(pin!(broken()), Some(&sending), &short).await, Err(Failure::Unreachable(_))));
         sending.ended.set(Err(Broken::TooLarge)).expect("it was open");
         assert!(matches!(first_byte(pin!(broken()), Some(&sending), &short).await, Err(Failure::BodyTooLarge(5))));
+        for (end, is_the_clients) in [(Broken::CutOff, true), (Broken::Silent, true), (Broken::Withdrawn, false)] {
+            let sending = Sending::default();
+            sending.ended.set(Err(end)).expect("it was open");
+            let failure = first_byte(pin!(broken()), Some(&sending), &short).await.expect_err("it broke");
+            assert_eq!(matches!(failure, Failure::BodyStopped), is_the_clients, "{end:?}: {failure:?}");
+            assert_eq!(matches!(failure, Failure::Withdrawn), !is_the_clients, "{end:?}: {failure:?}");
+        }
     }
 }

@@ -280,3 +280,15 @@ async fn a_refusal_ends_when_the_file_that_was_refused_is_gone() {
     world.comes(|world| world.reloader.condition().error.is_none()).await;
     assert_eq!(world.connections(), 2);
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_refused_with_the_reason_and_is_not_gone() {
+    let world = World::new("one.toml", |folder| write(&folder.join("one.toml"), &limits(1))).await;
+    let long = format!("{}# {}\n", limits(2), "x".repeat(2 << 20));
+    write(&world.path("one.toml"), &long);
+    world.comes(|world| world.reloader.condition().error.is_some_and(|error| error.contains("more than"))).await;
+    assert!(!world.reloader.condition().error.is_some_and(|error| error.contains("gone")));
+    assert_eq!(world.connections(), 1);
+    write(&world.path("one.toml"), &limits(3));
+    world.becomes(3).await;
+}
