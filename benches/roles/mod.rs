@@ -14,6 +14,7 @@ use p2pid::net::listener::Listener;
 use p2pid::net::serve::{Server, Serving};
 use p2pid::net::tls::{Identity, ServerTls};
 use p2pid::net::trust::Trust;
+use p2pid::system::SystemRandom;
 
 /// Plays a role until it is killed.
 pub(crate) async fn play(role: &str, arguments: &[String]) {
@@ -74,7 +75,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let server = Server::new(&limits(), "bench");
+    let server = Server::new(&limits(), "bench", &SystemRandom);
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address")), None).expect("a port");
     let address = listener.address();
     server.serve(listener, Serving { tls, ..Serving::default() }, service);

@@ -51,7 +51,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let gateway = Arc::new(Gateway::new(Arc::clone(&instance), applications));
 
     let cores = Arc::new(Cores::start().map_err(StartError::Threads)?);
-    let server = Server::new(&config.limits, &config.instance.name).on(Arc::clone(&cores));
+    let server = Server::new(&config.limits, &config.instance.name, instance.random.as_ref()).on(Arc::clone(&cores));
     let made = vec![
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),

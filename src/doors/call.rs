@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ use crate::net::body::IncomingBody;
 use crate::net::path::BadPath;
 use crate::net::problem::{Code, Problem};
 use crate::observe::calls::Series;
-use crate::random::{self, Random};
 
 /// What a 405 says where a route names no methods of its own: all that are forwarded.
 pub(super) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -128,31 +126,6 @@ pub(super) fn body_too_large(most: u64) -> Refusal {
     Refusal::new(Code::BodyTooLarge, format!("the body is longer than limits.body_bytes, {most} bytes"))
 }
 
-/// Names for requests, unique across restarts: a random beginning and a count.
-#[derive(Debug)]
-pub(super) struct RequestIds {
-    beginning: [u8; 8],
-    count: AtomicU64,
-}
-
-impl RequestIds {
-    pub(super) fn new(random: &dyn Random) -> Self {
-        Self { beginning: random::bytes(random), count: AtomicU64::new(0) }
-    }
-
-    /// A new one: 32 hexadecimal digits.
-    pub(super) fn next(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let count = self.count.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.beginning.iter().chain(&count)) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 0xf)];
-        }
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
-    }
-}
-
 /// One call, as it is told of when it is answered.
 pub(super) struct Told<'a> {
     /// Where it is counted.
@@ -221,17 +194,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::SystemRandom;
-
-    #[test]
-    fn request_ids_do_not_repeat() {
-        let ids = RequestIds::new(&SystemRandom);
-        let (one, two) = (ids.next(), ids.next());
-        assert_ne!(one, two);
-        assert_eq!(one.len(), 32);
-        assert_eq!(one.as_bytes()[..16], two.as_bytes()[..16]);
-        assert_ne!(RequestIds::new(&SystemRandom).next(), one);
-    }
 
     #[test]
     fn g5_a_request_names_its_host_once() {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
-use super::problem::{ERROR, ERROR_FROM, REQUEST_ID};
+use super::problem::{ERROR, ERROR_FROM};
 use crate::inbound::permit::Bearer;
 
 const P2PI_CLIENT: HeaderName = HeaderName::from_static("p2pi-client");
@@ -21,9 +21,6 @@ const P2PI_TENANT: HeaderName = HeaderName::from_static("p2pi-tenant");
 /// How the names of our own cookies begin, of every instance, behind `__Host-` where they have it: cookies are not separated by port. They
 /// never leave for an application or a peer, and no application sets one.
 const COOKIE_PREFIX: &[u8] = b"p2pid-";
-
-/// Longest request id that is taken from a caller.
-const REQUEST_ID_MOST: usize = 64;
 
 /// Who calls, as the application is told; made once per token.
 #[derive(Clone, Debug)]
@@ -76,15 +73,6 @@ pub fn visible(text: &str) -> HeaderValue {
     const HIDDEN: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b' ').add(b'%');
     let encoded = percent_encoding::utf8_percent_encode(text, &HIDDEN).to_string();
     HeaderValue::try_from(encoded).expect("percent-encoded text is visible ASCII")
-}
-
-/// The request id that a caller chose, when it is one that can stand in a log line: up to 64 letters, digits, `-`, `.` and `_`.
-pub fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(REQUEST_ID)?;
-    let is_sane = |text: &[u8]| {
-        (1..=REQUEST_ID_MOST).contains(&text.len()) && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte))
-    };
-    is_sane(value.as_bytes()).then(|| value.clone())
 }
 
 /// Takes out of a request what ends here: hop-by-hop headers (those named by `Connection` first), credentials, everything that claims
@@ -455,15 +443,6 @@ mod tests {
         assert_eq!(forwarded(Some("::ffff:192.0.2.1".parse().expect("an address")), &public).as_bytes()[..13], *b"for=192.0.2.1");
         let public = url::Url::parse("http://localhost").expect("a URL");
         assert_eq!(forwarded(None, &public), "for=unknown;host=\"localhost\";proto=http");
-    }
-
-    #[test]
-    fn a_request_id_is_taken_when_it_is_sane() {
-        assert_eq!(given_request_id(&map(&["p2pi-request-id: order-7.a_B"])), Some(HeaderValue::from_static("order-7.a_B")));
-        let long = format!("p2pi-request-id: {}", "a".repeat(65));
-        for refused in ["p2pi-request-id: a b", "p2pi-request-id: a\"b", "accept: x", long.as_str()] {
-            assert_eq!(given_request_id(&map(&[refused])), None, "{refused}");
-        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod path;
 mod pool;
 pub mod problem;
 pub mod proxy;
+pub mod request_id;
 pub mod serve;
 mod stream;
 pub mod tls;

@@ -36,9 +36,11 @@ use super::gather::Gathering;
 use super::head;
 use super::listener::Listener;
 use super::problem::{Code, Problem};
+use super::request_id::RequestIds;
 use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
 use crate::config::Limits;
+use crate::random::Random;
 
 /// From accepting a connection until its first request has begun, TLS included.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -85,9 +87,9 @@ pub struct Serving {
 }
 
 impl Server {
-    /// A server without listeners. `instance` is the name that its own errors carry.
-    pub fn new(limits: &Limits, instance: &str) -> Self {
-        let settings = Settings::new(limits, instance);
+    /// A server without listeners. `instance` is the name that its own errors carry; their request ids begin with what is `random`.
+    pub fn new(limits: &Limits, instance: &str, random: &dyn Random) -> Self {
+        let settings = Settings::new(limits, Arc::from(instance), Arc::new(RequestIds::new(random)));
         Self {
             register: Arc::default(),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
@@ -105,7 +107,8 @@ impl Server {
 
     /// Uses other limits for connections from now on; open ones keep theirs.
     pub fn set_limits(&self, limits: &Limits) {
-        let settings = Settings::new(limits, &self.settings.load().instance);
+        let before = self.settings.load();
+        let settings = Settings::new(limits, Arc::clone(&before.instance), Arc::clone(&before.request_ids));
         self.settings.store(Arc::new(settings));
     }
 
@@ -188,6 +191,7 @@ impl Server {
 #[derive(Debug)]
 struct Settings {
     instance: Arc<str>,
+    request_ids: Arc<RequestIds>,
     connections: usize,
     header_bytes: usize,
     first_request: Duration,
@@ -196,9 +200,10 @@ struct Settings {
 }
 
 impl Settings {
-    fn new(limits: &Limits, instance: &str) -> Self {
+    fn new(limits: &Limits, instance: Arc<str>, request_ids: Arc<RequestIds>) -> Self {
         Self {
-            instance: Arc::from(instance),
+            instance,
+            request_ids,
             connections: limits.connections,
             header_bytes: limits.header_bytes,
             first_request: FIRST_REQUEST.min(limits.idle_timeout),
@@ -210,6 +215,11 @@ impl Settings {
     /// What is read of a head, so that one that is too long can be told so in our words; what is far too long gets a bare 431 or none.
     const fn readable_header_bytes(&self) -> usize {
         2 * self.header_bytes
+    }
+
+    fn head_too_long(&self) -> String {
+        let most = head::MOST_FIELDS;
+        format!("the head is longer than limits.header_bytes, {} bytes, or has more than {most} fields", self.header_bytes)
     }
 }
 
@@ -388,22 +398,19 @@ where
 {
     let held = connection.hold();
     if refused {
-        let mut response = own_problem(Code::Overloaded, "all connections that limits.connections allows are taken; try again", &settings);
+        let detail = "all connections that limits.connections allows are taken; try again";
+        let mut response = own_problem(Code::Overloaded, detail, &connection, &settings);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         connection.finish();
         return Ok(response.map(|body| Answer::ours(body, held)));
     }
     if !head::is_within(&request, settings.header_bytes) {
-        let detail = format!(
-            "the head is longer than limits.header_bytes, {} bytes, or has more than {} fields",
-            settings.header_bytes,
-            head::MOST_FIELDS
+        return Ok(
+            own_problem(Code::HeaderTooLarge, &settings.head_too_long(), &connection, &settings).map(|body| Answer::ours(body, held))
         );
-        tracing::info!(neighbour = ?connection.neighbour(), code = Code::HeaderTooLarge.name(), path = request.uri().path(), "not taken");
-        return Ok(own_problem(Code::HeaderTooLarge, &detail, &settings).map(|body| Answer::ours(body, held)));
     }
     let mut request = request.map(|body| IncomingBody::new(body, settings.idle));
-    request.extensions_mut().insert(connection);
+    request.extensions_mut().insert(Arc::clone(&connection));
     let work = async move {
         let Ok(()) = std::future::poll_fn(|context: &mut Context<'_>| service.poll_ready(context)).await;
         let Ok(response) = service.call(request).await;
@@ -413,12 +420,16 @@ where
         Ok(response) => response.map(|body| Answer::theirs(body, held)),
         Err(_) => {
             // The panic hook has logged where.
-            own_problem(Code::Internal, "the request met a fault in p2pid; its log says more", &settings)
+            own_problem(Code::Internal, "the request met a fault in p2pid; its log says more", &connection, &settings)
                 .map(|body| Answer::ours(body, held))
         }
     })
 }
 
-fn own_problem(code: Code, detail: &str, settings: &Settings) -> Response<Bytes> {
-    Problem { code, detail, instance: &settings.instance, request_id: "-", retry_after: None }.response()
+/// What the server itself answers, told in the log under the request id that is in the answer.
+fn own_problem(code: Code, detail: &str, connection: &Connection, settings: &Settings) -> Response<Bytes> {
+    let request_id = settings.request_ids.next();
+    let request_id = request_id.to_str().unwrap_or_default();
+    tracing::info!(request_id, neighbour = ?connection.neighbour(), code = code.name(), reason = detail, "not taken");
+    Problem { code, detail, instance: &settings.instance, request_id, retry_after: None }.response()
 }

@@ -22,7 +22,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use tower_service::Service;
 
-use super::call::{self, Handler, Refusal, RequestIds, Told};
+use super::call::{self, Handler, Refusal, Told};
 use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
 use crate::inbound::permit::{self, Permit, permit};
 use crate::instance::Instance;
@@ -34,6 +34,7 @@ use crate::net::headers;
 use crate::net::path::{Path, below};
 use crate::net::problem::{Code, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Terms};
+use crate::net::request_id::RequestIds;
 use crate::net::websocket::{self, Answer};
 use crate::oauth::bearer::{self, NotPresented};
 use crate::observe::calls::Series;

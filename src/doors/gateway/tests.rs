@@ -48,7 +48,7 @@ impl World {
         let instance = Arc::new(Instance::new(Arc::new(config), store.clone(), clock.clone(), Arc::new(SystemRandom)));
         let tokens = Arc::clone(&instance.tokens);
         let gateway = Arc::new(Gateway::new(instance, client));
-        let server = Server::new(&limits, "two");
+        let server = Server::new(&limits, "two", &SystemRandom);
         let listener = Listener::bind(&config::Listen::Tcp(loopback()), None).expect("a free port");
         let config::Listen::Tcp(address) = listener.address() else { panic!("a TCP listener has a TCP address") };
         let built_in = Router::new().fallback(|| async { "ours" });

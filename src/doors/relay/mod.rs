@@ -22,7 +22,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service;
 
-use super::call::{self, Handler, Refusal, RequestIds, Told};
+use super::call::{self, Handler, Refusal, Told};
 use super::local_browser;
 use crate::config::Config;
 use crate::id::Id;
@@ -35,6 +35,7 @@ use crate::net::headers;
 use crate::net::path::{self, Path};
 use crate::net::problem::{Code, ERROR, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Sending, Terms};
+use crate::net::request_id::{self, RequestIds};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer;
 use crate::observe::calls::Series;
@@ -104,7 +105,7 @@ impl Relay {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let config = self.instance.config();
-        let request_id = headers::given_request_id(request.headers()).unwrap_or_else(|| self.request_ids.next());
+        let request_id = request_id::given(request.headers()).unwrap_or_else(|| self.request_ids.next());
         let admitted = self.admit(&request, port, &config);
         self.settled(request, request_id, admitted, &config).await
     }

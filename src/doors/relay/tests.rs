@@ -62,7 +62,7 @@ impl World {
         let instance = Arc::new(Instance::new(Arc::new(config), store.clone(), clock, Arc::new(SystemRandom)));
         let links = Links::start(Arc::clone(&instance)).await.expect("links");
         let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await.expect("callers"));
-        let server = Server::new(&limits, "one");
+        let server = Server::new(&limits, "one", &SystemRandom);
         let listener = Listener::bind(&Listen::Tcp(loopback()), None).expect("a free port");
         let Listen::Tcp(address) = listener.address() else { panic!("a TCP listener has a TCP address") };
         let serving = Serving { extended_connect: true, ..Serving::default() };

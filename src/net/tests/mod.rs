@@ -20,6 +20,7 @@ use super::tls::{Identity, ServerTls};
 use super::trust::Trust;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limits, Listen, Rate};
+use crate::system::SystemRandom;
 
 mod client;
 mod deadlines;
@@ -71,7 +72,7 @@ struct Site {
 
 impl Site {
     fn open(limits: &Limits, tls: Option<ServerTls>, router: Router) -> Self {
-        let server = Server::new(limits, "instance1");
+        let server = Server::new(limits, "instance1", &SystemRandom);
         let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address")), None).expect("a free port");
         let Listen::Tcp(address) = listener.address() else { unreachable!("TCP was asked for") };
         server.serve(listener, Serving { tls, extended_connect: true, ..Serving::default() }, router);

@@ -28,6 +28,9 @@ async fn a_panic_is_answered_with_500_and_the_connection_lives_on() {
     assert_eq!(response.status(), 500);
     assert_eq!(response.headers()["p2pi-error"], "internal");
     assert_eq!(response.headers()["p2pi-error-from"], "instance1");
+    let again = fetch(&client, &site.url("/panic")).await.expect("an answer");
+    let [first, second] = [&response, &again].map(|answer| answer.headers()["p2pi-request-id"].clone());
+    assert!(first.len() == 32 && first != second, "{first:?} {second:?}");
     assert_eq!(text(&client, &site.url("/")).await, before);
 }
 
@@ -203,7 +206,7 @@ async fn a_unix_socket_is_ours_alone_and_says_who_calls() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run").join("admin.sock");
     let listen = Listen::Unix(path.clone());
-    let server = Server::new(&limits(), "instance1");
+    let server = Server::new(&limits(), "instance1", &SystemRandom);
     let listener = Listener::bind(&listen, None).expect("a socket");
     assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o660);
     let error = Listener::bind(&listen, None).expect_err("taken").to_string();
@@ -238,7 +241,7 @@ async fn a_listener_on_all_addresses_takes_both_families_and_names_ipv4_as_such(
     let listener = Listener::bind(&Listen::Tcp("[::]:0".parse().expect("an address")), None).expect("a port");
     let Listen::Tcp(address) = listener.address() else { panic!("TCP was asked for") };
     assert_ne!(address.port(), 0);
-    let server = Server::new(&limits(), "instance1");
+    let server = Server::new(&limits(), "instance1", &SystemRandom);
     server.serve(listener, Serving::default(), who_calls());
     let answer = text(&anybody(), &format!("http://127.0.0.1:{}/", address.port())).await;
     assert!(answer.starts_with("127.0.0.1:"), "{answer}");
