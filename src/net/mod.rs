@@ -23,6 +23,7 @@ pub mod serve;
 mod stream;
 pub mod tls;
 pub mod trust;
+mod unreadable;
 pub mod websocket;
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use super::problem::{Code, Problem};
 use super::request_id::RequestIds;
 use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
+use super::unreadable::{self, Cut, Watched};
 use crate::config::Limits;
 use crate::random::Random;
 
@@ -212,7 +213,7 @@ impl Settings {
         }
     }
 
-    /// What is read of a head, so that one that is too long can be told so in our words; what is far too long gets a bare 431 or none.
+    /// What is read of a head: what is longer is answered without reading it to its end.
     const fn readable_header_bytes(&self) -> usize {
         2 * self.header_bytes
     }
@@ -288,12 +289,49 @@ impl Task {
             builder.header_read_timeout(None);
             let bytes = settings.readable_header_bytes();
             builder.max_headers(2 * head::MOST_FIELDS).max_header_size(bytes).max_buf_size(bytes.max(READ_AHEAD));
-            let conn = builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
-            drive(&connection, &settings, conn, http1::UpgradeableConnection::graceful_shutdown).await
+            let serve = |stream| builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
+            let (watched, ending) = unreadable::watch(stream, serve);
+            let finish =
+                |mut watched: Pin<&mut Watched<_, _>>| http1::UpgradeableConnection::graceful_shutdown(Pin::new(&mut watched.connection));
+            let outcome = drive(&connection, &settings, watched, finish).await;
+            if let Some(cut) = ending.cut() {
+                end(cut, outcome.as_ref().err(), &connection, &settings).await;
+            }
+            outcome
         };
         if let Err(error) = outcome {
             tracing::debug!(neighbour = ?connection.neighbour(), error = super::client::chain(&error), "a connection broke");
         }
+    }
+}
+
+/// Says the last words on an HTTP/1 connection that has ended before they were said: ours about what hyper could not read, or those of a
+/// service that only looked like hyper's.
+async fn end(cut: Cut<Deadlined>, error: Option<&hyper::Error>, connection: &Connection, settings: &Settings) {
+    let said = if let Some(error) = error.filter(|error| error.is_parse()) {
+        let problem = if cut.is_too_long() {
+            own_problem(Code::HeaderTooLarge, &settings.head_too_long(), connection, settings)
+        } else {
+            let reason = super::client::chain(error);
+            own_problem(
+                Code::BadRequest,
+                &format!("what came is no HTTP request: {reason}; the connection ends here"),
+                connection,
+                settings,
+            )
+        };
+        match cut.answer(&problem, settings.goodbye).await {
+            Ok(stream) => {
+                unless_finishing(connection, unreadable::read_away(stream, settings.goodbye)).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    } else {
+        cut.finish(settings.goodbye).await
+    };
+    if let Err(error) = said {
+        tracing::debug!(neighbour = ?connection.neighbour(), %error, "a connection broke at its last answer");
     }
 }
 

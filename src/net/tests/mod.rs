@@ -26,6 +26,7 @@ mod client;
 mod deadlines;
 mod serve;
 mod tls;
+mod unreadable;
 mod websocket;
 
 /// Far longer than anything here should take: a test that waits this long has failed.

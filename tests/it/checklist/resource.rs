@@ -120,11 +120,21 @@ async fn g5_what_two_readers_could_read_differently_is_refused() {
         "X-Odd : 1\r\n\r\n",
         "X-Odd: 1\r\n folded\r\n\r\n",
     ];
-    for rest in odd {
-        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
-        let request = format!("POST /p2pi/orders HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{rest}");
-        let status = wire.sends(request).await.answer().await.map(|answer| answer.status());
-        assert!(matches!(status, None | Some(400)), "{rest:?}: {status:?}");
+    let fields: String = (0..401).map(|number| format!("X-{number}: x\r\n")).collect();
+    let long = ["X-Long: ".to_owned() + &"x".repeat(1 << 20), fields].map(|rest| format!("{rest}\r\n\r\n"));
+    let bad = odd.iter().map(|rest| (*rest, (400, "bad_request")));
+    for (rest, error) in bad.chain(long.iter().map(|rest| (rest.as_str(), (431, "header_too_large")))) {
+        let mut gateway = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        let mut relay = Wire::plain(world.beta.settings.local).await;
+        for (wire, path) in [(&mut gateway, "p2pi"), (&mut relay, "alpha")] {
+            let request = format!("POST /{path}/orders HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{rest}");
+            let answer = wire.asks(request).await;
+            let shown = &rest[..rest.len().min(60)];
+            assert_eq!((answer.status(), answer.header("p2pi-error")), (error.0, Some(error.1)), "{path}: {shown:?}");
+            assert_eq!(answer.header("p2pi-error-from"), Some("beta"), "{path}: {shown:?}");
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}: {shown:?}");
+            assert!(!answer.text().contains(token), "{path}: {shown:?}");
+        }
     }
     for path in ["/p2pi/../x", "/p2pi/%2e%2e/x", "/p2pi//x", "/p2pi/%2f", "/p2pi/%5c", "/p2pi/\\x", "/p2pi/..;/x", "/p2pi/%zz", "/p2pi/%00"]
     {
