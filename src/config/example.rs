@@ -203,7 +203,7 @@ retry_window = "60s"
 ca = []
 
 [limits]
-# All headers of a request or an answer, HTTP/1 and HTTP/2: 8KiB to 1MiB. A request has at most 200 of them, whatever their length.
+# All headers of a request or an answer, HTTP/1 and HTTP/2: 8KiB to 1MiB. A request has at most 100 of them, whatever their length.
 header_bytes = "64KiB"
 # A form or document for our own endpoints. Forwarded bodies stream.
 form_bytes = "64KiB"

@@ -288,7 +288,7 @@ impl Task {
             // Our own rule for connections without a request covers heads too.
             builder.header_read_timeout(None);
             let bytes = settings.readable_header_bytes();
-            builder.max_headers(2 * head::MOST_FIELDS).max_header_size(bytes).max_buf_size(bytes.max(READ_AHEAD));
+            builder.max_header_size(bytes).max_buf_size(bytes.max(READ_AHEAD));
             let serve = |stream| builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
             let (watched, ending) = unreadable::watch(stream, serve);
             let finish =

@@ -120,7 +120,7 @@ async fn g5_what_two_readers_could_read_differently_is_refused() {
         "X-Odd : 1\r\n\r\n",
         "X-Odd: 1\r\n folded\r\n\r\n",
     ];
-    let fields: String = (0..401).map(|number| format!("X-{number}: x\r\n")).collect();
+    let fields: String = (0..101).map(|number| format!("X-{number}: x\r\n")).collect();
     let long = ["X-Long: ".to_owned() + &"x".repeat(1 << 20), fields].map(|rest| format!("{rest}\r\n\r\n"));
     let bad = odd.iter().map(|rest| (*rest, (400, "bad_request")));
     for (rest, error) in bad.chain(long.iter().map(|rest| (rest.as_str(), (431, "header_too_large")))) {
