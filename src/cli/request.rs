@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug, Default, Args)]
 pub(super) struct Options {
     /// Wait until it is linked, declined or expired
+    ///
+    /// With --json the document with the URL is printed before the wait, since somebody has to open it meanwhile; the exit code says how it
+    /// ended.
     #[arg(long)]
     wait: bool,
     /// Wait no longer than this

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 /// Which error: a [`Code`]'s name. Applications behind the gateway cannot send it.
@@ -160,6 +160,17 @@ impl Code {
     }
 }
 
+/// A wait as `Retry-After` and people are told it: in whole seconds, rounded up, for who comes back at the second said shall not be too early.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// Marks an answer that has another form than [`Problem`] (a page, RFC 6749's, JSON:API's) as [`Code::RateLimited`], over in `wait`.
+pub fn mark_rate_limited(headers: &mut HeaderMap, wait: Duration) {
+    headers.insert(ERROR, HeaderValue::from_static(Code::RateLimited.name()));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+}
+
 /// One error of gateway or relay, about to be answered.
 #[derive(Clone, Debug)]
 pub struct Problem<'a> {
@@ -202,8 +213,7 @@ impl Problem<'_> {
             }
         }
         if let Some(wait) = self.retry_after.or_else(|| self.code.retry_after()) {
-            // Rounded up: who comes back at the second said is not too early.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         response
     }

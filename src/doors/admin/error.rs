@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use crate::net::problem::Code;
+use crate::net::problem::{self, Code};
 use crate::store::StoreError;
 
 /// A refusal of the admin API. Nothing in it is ever a secret: say what kind of thing was found, not the value that somebody typed as a secret.
@@ -26,7 +26,7 @@ pub struct AdminError {
     pub expected: Option<String>,
     /// What to do next.
     pub next: Option<String>,
-    /// In how many seconds to come again, where that is known.
+    /// In how many seconds to come again, of 429 alone.
     pub retry_after: Option<NonZero<u32>>,
 }
 
@@ -72,7 +72,7 @@ impl AdminError {
 
     /// 429 `rate_limited`: too many failed of late; not before `wait`.
     pub fn rate_limited(wait: Duration) -> Self {
-        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let seconds = u32::try_from(problem::whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited.name(), "too many wrong keys came from this address");
         Self { retry_after: NonZero::new(seconds), ..refusal }.next(format!("try again in {seconds} seconds"))
     }
@@ -135,7 +135,7 @@ impl IntoResponse for AdminError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"p2pid\", charset=\"UTF-8\""));
         }
         if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
+            problem::mark_rate_limited(headers, Duration::from_secs(seconds.get().into()));
         }
         response
     }

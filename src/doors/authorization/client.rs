@@ -141,15 +141,10 @@ impl ClientRequest {
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
         }
-        let retry_after = match error {
-            ClientError::TooManyFailures(wait) => {
-                response.headers_mut().insert(problem::ERROR, HeaderValue::from_static(problem::Code::RateLimited.name()));
-                Some(wait.as_secs() + 1)
-            }
-            _ => (response.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
-        };
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if let ClientError::TooManyFailures(wait) = error {
+            problem::mark_rate_limited(response.headers_mut(), *wait);
+        } else if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
         }
         response
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{RETRY_AFTER, SET_COOKIE};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::SET_COOKIE;
 
 use super::authorize;
 use crate::config::Config;
@@ -60,10 +60,9 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let trial = match instance.failures.begin([attempt], rate, instance.clock.as_ref()).await {
         Ok(trial) => trial,
         Err(wait) => {
-            let problem = format!("Too many attempts failed. Try again in {} seconds.", wait.as_secs() + 1);
+            let problem = format!("Too many attempts failed. Try again in {} seconds.", problem::whole_seconds(wait));
             let mut response = ask(&instance, visitor, next, login, StatusCode::TOO_MANY_REQUESTS, Some(&problem)).await;
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-            response.headers_mut().insert(problem::ERROR, HeaderValue::from_static(problem::Code::RateLimited.name()));
+            problem::mark_rate_limited(response.headers_mut(), wait);
             return response;
         }
     };

@@ -263,6 +263,7 @@ async fn auth_failures_counts_wrong_keys_of_people() {
     let outside = async |key: &str| node.is_asked("GET", "/v2/tenants", &[("Authorization", &basic(key))], "").await;
     for refused in [console("p2pk_wrong").await, outside("p2pk_wrong").await] {
         assert_eq!((refused.status(), &refused.json()["errors"][0]["code"]), (429, &json!("rate_limited")), "{}", refused.text());
+        assert_eq!(refused.header("p2pi-error"), Some("rate_limited"), "{}", refused.text());
         assert!(refused.header("retry-after").is_some());
     }
     assert_eq!((console(&key).await.status(), outside(&key).await.status()), (200, 200), "a right key never waits");
