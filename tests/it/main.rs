@@ -18,6 +18,7 @@ mod linking;
 mod pages_of_a_handshake;
 mod peers_that_move;
 mod people;
+mod readme;
 mod real_browser;
 mod reload;
 mod resumed_sessions;
