@@ -199,7 +199,10 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
             context.report.note(&text(&peer["revocation_detail"]));
             context.report.data(&peer, || sentence(&peer));
         }
-        Peer::Delete { name, confirm } => PEERS.delete(context, &name, confirm).await?,
+        Peer::Delete { name, confirm } => {
+            PEERS.delete(context, &name, confirm).await?;
+            context.report.note("a token that it held is being revoked at the peer, for 30 days if it is down");
+        }
     }
     Ok(())
 }
