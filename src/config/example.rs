@@ -114,7 +114,7 @@ path = "/p2pi"
 upstream = @UPSTREAM@
 # All of them are needed; each is described in [scopes].
 scopes = ["p2pi"]
-# Default: every method.
+# Default: every method. They hold for X-HTTP-Method-Override and its like too.
 # methods = ["GET", "POST"]
 # Whose peers may use it.
 tenant = "default"

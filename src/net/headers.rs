@@ -75,6 +75,12 @@ pub fn visible(text: &str) -> HeaderValue {
     HeaderValue::try_from(encoded).expect("percent-encoded text is visible ASCII")
 }
 
+/// What a client asks the application to take its method for: many frameworks heed one of these headers.
+pub fn method_overrides(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    let is_one = |name: &HeaderName| matches!(&*read(name.as_str()), "x-http-method-override" | "x-http-method" | "x-method-override");
+    headers.iter().filter(move |(name, _)| is_one(name)).map(|(_, value)| value)
+}
+
 /// Takes out of a request what ends here: hop-by-hop headers (those named by `Connection` first), credentials, everything that claims
 /// who calls or by which way, `Host`, and our own cookies. `TE: trailers` stays: the bodies that we stream keep their trailers.
 pub fn strip_request(headers: &mut HeaderMap) {

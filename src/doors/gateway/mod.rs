@@ -142,6 +142,9 @@ impl Gateway {
             Err(why) => return Err(not_presented(why, routes)),
         };
         let permit = permit(&live, route.rule(), method, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
+        if route.is_evaded_by(request.headers()) {
+            return Err(refused(permit::Refusal::Method, route, routes));
+        }
         let uri = route.upstream.uri(rest, &target)?;
         let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
         self.pass(request, call).await

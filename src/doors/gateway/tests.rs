@@ -204,9 +204,16 @@ async fn g3_life_method_tenant_and_scope_are_judged_before_anything_is_forwarded
     for method in ["TRACE", "CONNECT"] {
         assert_eq!(world.asks(method, "/get", &authorization).await.error(), (405, Some("method_not_allowed")), "{method}");
     }
+    // Nor does a header make it another method behind the route's back.
+    for header in ["X-HTTP-Method-Override: DELETE", "X_HTTP_Method: delete", "x-method-override: GET, DELETE", "X-HTTP-Method-Override: "]
+    {
+        assert_eq!(world.gets("/get", &format!("{header}\r\n")).await.error(), (405, Some("method_not_allowed")), "{header}");
+        assert_eq!(world.gets("/p2pi", &format!("{header}\r\n")).await.status(), 200, "a route that takes every method");
+    }
+    assert_eq!(world.gets("/get", "X-HTTP-Method-Override: head\r\n").await.status(), 200);
     world.clock.pass(sample::HOUR);
     assert_eq!(world.gets("/get", "").await.error(), (401, Some("invalid_token")));
-    assert_eq!(application.requests(), 1);
+    assert_eq!(application.requests(), 6);
 }
 
 #[tokio::test]
