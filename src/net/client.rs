@@ -2,8 +2,7 @@
 //!
 //! Every error says whether the other side can have acted on the request: that decides what may be tried again.
 
-use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 
 use super::body::{RequestBody, ResponseBody};
+use super::causes;
 use super::certificate::Certificate;
 use super::connect::{Connector, Origin};
 use super::pool::{Ages, Pool, Unanswered};
@@ -118,7 +118,7 @@ impl fmt::Debug for Client {
 async fn collect(mut body: ResponseBody, most: usize, origin: &str) -> Result<Bytes, FetchError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| FetchError::Inconclusive(format!("{origin}: the answer broke off: {}", chain(&error))))?;
+        let frame = frame.map_err(|error| FetchError::Inconclusive(format!("{origin}: the answer broke off: {}", causes::told(&error))))?;
         if let Ok(data) = frame.into_data() {
             if whole.len() + data.len() > most {
                 return Err(FetchError::Inconclusive(format!("{origin}: found an answer of more than {most} bytes")));
@@ -197,18 +197,4 @@ impl From<SendError> for FetchError {
             error => Self::Inconclusive(error.to_string()),
         }
     }
-}
-
-/// An error with its causes, each said once.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            write!(text, ": {more}").expect("writing to a string does not fail");
-        }
-        cause = error.source();
-    }
-    text
 }

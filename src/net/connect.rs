@@ -17,7 +17,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::client::{SendError, chain};
+use super::causes;
+use super::client::SendError;
 use super::guard;
 use super::stream::Stream;
 use super::trust::{self, Trust};
@@ -135,7 +136,7 @@ impl Connector {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
             Err(error) => Err(match trust::untrusted(&error) {
                 Some(untrusted) => SendError::Untrusted(untrusted.clone()),
-                None => SendError::Unreachable(format!("{origin}: TLS handshake: {}", chain(&error))),
+                None => SendError::Unreachable(format!("{origin}: TLS handshake: {}", causes::told(&error))),
             }),
         }
     }
@@ -162,7 +163,7 @@ fn unreachable(origin: &Origin, error: &(dyn std::error::Error + 'static)) -> Se
         }
         cause = error.source();
     }
-    SendError::Unreachable(format!("{origin}: {}", chain(error)))
+    SendError::Unreachable(format!("{origin}: {}", causes::told(error)))
 }
 
 /// The system's resolver; guarded it leaves out addresses that may not be called.

@@ -1,6 +1,7 @@
 //! The network: whom we believe, how we call others, how we listen, and the rules that every header and path obeys.
 
 pub mod body;
+pub mod causes;
 pub mod certificate;
 pub mod client;
 mod connect;

@@ -22,7 +22,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::body::RequestBody;
-use super::client::{SendError, chain};
+use super::causes;
+use super::client::SendError;
 use super::connect::{Connector, Offer, Origin};
 use super::cores;
 use super::deadline::Deadlined;
@@ -195,7 +196,7 @@ impl Pool {
             host.protocol.store(HTTP1, Ordering::Relaxed);
             return Ok(Opened::Alone(Alone { sender, born }));
         }
-        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, chain(&error)));
+        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, causes::told(&error)));
         let (mut sender, connection) =
             self.http2.handshake(TokioIo::new(Gathering::new(Deadlined::new(stream, self.write_idle)))).await.map_err(failed)?;
         tokio::spawn(connection.map(|ended| log_end(ended.err())));
@@ -209,7 +210,7 @@ impl Pool {
     }
 
     async fn shake_http1(&self, host: &Host, stream: Stream) -> Result<http1::SendRequest<RequestBody>, SendError> {
-        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: {}", host.origin, chain(&error)));
+        let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: {}", host.origin, causes::told(&error)));
         let (mut sender, connection) = self.http1.handshake(TokioIo::new(Deadlined::new(stream, self.write_idle))).await.map_err(failed)?;
         tokio::spawn(connection.with_upgrades().map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
@@ -248,7 +249,7 @@ async fn sweep_while_used(pool: Weak<Pool>, ages: Ages) {
 /// How a connection ended is the affair of the requests on it; here it only helps who debugs.
 fn log_end(error: Option<hyper::Error>) {
     if let Some(error) = error {
-        tracing::debug!(error = chain(&error), "a connection to a peer ended");
+        tracing::debug!(error = causes::told(&error), "a connection to a peer ended");
     }
 }
 
@@ -428,7 +429,7 @@ impl Lease {
         };
         outcome.map_err(|mut failure| match failure.take_message() {
             Some(request) => {
-                let why = format!("{}: {}", self.host.origin, chain(&failure.into_error()));
+                let why = format!("{}: {}", self.host.origin, causes::told(&failure.into_error()));
                 Unanswered::Unsent(Box::new(request), SendError::Unreachable(why))
             }
             None => Unanswered::Sent(unanswered(&self.host.origin, &failure.into_error())),
@@ -457,7 +458,7 @@ fn unanswered(origin: &Origin, error: &hyper::Error) -> SendError {
         }
         cause = error.source();
     }
-    SendError::Broken(format!("{origin}: {}", chain(error)))
+    SendError::Broken(format!("{origin}: {}", causes::told(error)))
 }
 
 /// `/path?query`, as HTTP/1.1 sends it to an origin.

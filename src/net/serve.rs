@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::body::{Answer, IncomingBody};
+use super::causes;
 use super::connection::{Connection, Register, Slot};
 use super::cores::Cores;
 use super::deadline::Deadlined;
@@ -39,7 +40,7 @@ use super::problem::{Code, Problem};
 use super::request_id::RequestIds;
 use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
-use super::unreadable::{self, Cut, Watched};
+use super::unreadable::{self, OwnAnswer, Rewording, Watched};
 use crate::config::Limits;
 use crate::random::Random;
 
@@ -63,6 +64,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long accepting rests after an error, so that running out of file descriptors is no busy loop.
 const REST: Duration = Duration::from_millis(100);
+
+/// Why a connection broke.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// All listeners and their connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -282,7 +286,8 @@ impl Task {
                 builder.enable_connect_protocol();
             }
             let io = TokioIo::new(Gathering::new(stream));
-            drive(&connection, &settings, builder.serve_connection(io, hyper_service), http2::Connection::graceful_shutdown).await
+            let served = pin!(builder.serve_connection(io, hyper_service));
+            drive(&connection, &settings, served, http2::Connection::graceful_shutdown).await.map_err(Into::into)
         } else {
             let mut builder = http1::Builder::new();
             // Our own rule for connections without a request covers heads too.
@@ -290,49 +295,47 @@ impl Task {
             let bytes = settings.readable_header_bytes();
             builder.max_header_size(bytes).max_buf_size(bytes.max(READ_AHEAD));
             let serve = |stream| builder.serve_connection(TokioIo::new(stream), hyper_service).with_upgrades();
-            let (watched, ending) = unreadable::watch(stream, serve);
+            let mut watched = unreadable::watch(stream, serve);
             let finish =
-                |mut watched: Pin<&mut Watched<_, _>>| http1::UpgradeableConnection::graceful_shutdown(Pin::new(&mut watched.connection));
-            let outcome = drive(&connection, &settings, watched, finish).await;
-            if let Some(cut) = ending.cut() {
-                end(cut, outcome.as_ref().err(), &connection, &settings).await;
+                |mut watched: Pin<&mut Watched<_>>| http1::UpgradeableConnection::graceful_shutdown(Pin::new(&mut watched.connection));
+            let outcome = drive(&connection, &settings, Pin::new(&mut watched), finish).await;
+            // Whoever took it over by an upgrade has the stream.
+            match watched.connection.into_parts().map(|parts| parts.io.into_inner()) {
+                Some(stream) if stream.is_holding() && !connection.is_cut() => end(stream, outcome, &connection, &settings).await,
+                _ => outcome.map_err(Into::into),
             }
-            outcome
         };
         if let Err(error) = outcome {
-            tracing::debug!(neighbour = ?connection.neighbour(), error = super::client::chain(&error), "a connection broke");
+            tracing::debug!(neighbour = ?connection.neighbour(), error = causes::told(error.as_ref()), "a connection broke");
         }
     }
 }
 
-/// Says the last words on an HTTP/1 connection that has ended before they were said: ours about what hyper could not read, or those of a
-/// service that only looked like hyper's.
-async fn end(cut: Cut<Deadlined>, error: Option<&hyper::Error>, connection: &Connection, settings: &Settings) {
-    let said = if let Some(error) = error.filter(|error| error.is_parse()) {
-        let problem = if cut.is_too_long() {
-            own_problem(Code::HeaderTooLarge, &settings.head_too_long(), connection, settings)
-        } else {
-            let reason = super::client::chain(error);
-            own_problem(
-                Code::BadRequest,
-                &format!("what came is no HTTP request: {reason}; the connection ends here"),
-                connection,
-                settings,
-            )
-        };
-        match cut.answer(&problem, settings.goodbye).await {
-            Ok(stream) => {
-                unless_finishing(connection, unreadable::read_away(stream, settings.goodbye)).await;
-                Ok(())
-            }
-            Err(error) => Err(error),
+/// Says the last word on an HTTP/1 connection that has ended before it was said: ours about what hyper could not read, or that of a service which
+/// only looked like hyper's.
+async fn end(
+    stream: Rewording<Deadlined>,
+    outcome: Result<(), hyper::Error>,
+    connection: &Connection,
+    settings: &Settings,
+) -> Result<(), Broken> {
+    let (error, own) = match (outcome, stream.own_answer()) {
+        (Err(error), Some(own)) if error.is_parse() => (error, own),
+        (outcome, _) => {
+            stream.finish(settings.goodbye).await?;
+            return outcome.map_err(Into::into);
         }
-    } else {
-        cut.finish(settings.goodbye).await
     };
-    if let Err(error) = said {
-        tracing::debug!(neighbour = ?connection.neighbour(), %error, "a connection broke at its last answer");
-    }
+    let problem = match own {
+        OwnAnswer::TooLong => own_problem(Code::HeaderTooLarge, &settings.head_too_long(), connection, settings),
+        OwnAnswer::Broken => {
+            let detail = format!("what came is no HTTP request: {}; the connection ends here", causes::told(&error));
+            own_problem(Code::BadRequest, &detail, connection, settings)
+        }
+    };
+    let stream = stream.answer(&problem, settings.goodbye).await?;
+    unless_finishing(connection, unreadable::read_away(stream, settings.goodbye)).await;
+    Ok(())
 }
 
 /// TLS, and which HTTP it is: the stream, what was read of it to find out, and whether it is HTTP/2.
@@ -373,11 +376,10 @@ async fn unless_finishing<F: Future>(connection: &Connection, work: F) -> Option
 /// Runs a connection to its end: its own, or the one that the deadline for the next request or the daemon's stop puts to it.
 ///
 /// The timer is not moved at every request: when it fires it is set to when it should have.
-async fn drive<C, E>(connection: &Connection, settings: &Settings, work: C, finish: impl Fn(Pin<&mut C>)) -> Result<(), E>
+async fn drive<C, E>(connection: &Connection, settings: &Settings, mut work: Pin<&mut C>, finish: impl Fn(Pin<&mut C>)) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut work = pin!(work);
     let mut timer = pin!(tokio::time::sleep_until(connection.must_begin_by(settings.first_request, settings.idle)));
     let mut goodbye = false;
     let mut stood_at = None;

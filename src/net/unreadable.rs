@@ -1,16 +1,16 @@
 //! What cannot be read as an HTTP/1 request, answered in our words.
 //!
 //! hyper answers by itself what it cannot read (a head that is no HTTP, contradicting lengths, a line or a head that is far too long): with a
-//! 400, 414 or 431 that has no body and none of our headers. It is the last thing that hyper writes on a connection, which then ends with the error
-//! of the parser. So the byte stream keeps back what looks like such an answer ([`Rewording`]) until hyper's next step ([`Watched`]) shows what it was:
-//! if the connection ends with that error, whoever serves it gets the stream back and answers instead ([`Cut`]); if anything else happens, the
-//! bytes were an application's, and go out as they are.
+//! 400, 414 or 431 that has no body and none of our headers. It is the last thing that hyper writes on a connection, which it then shuts down to end
+//! with the error of its parser. So the byte stream keeps back what looks like such an answer ([`Rewording`]). If the connection ends so, the
+//! bytes are dropped and the server answers instead; if anything else happens, they were an application's and go out as they are: at once,
+//! because [`Watched`] has them released as soon as hyper waits for something, and by [`Rewording::finish`] if hyper ends in another way.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -37,99 +37,89 @@ fn own_answer(bytes: &[u8]) -> Option<usize> {
     [&b"400 "[..], b"414 ", b"431 "].iter().any(|own| status.starts_with(own)).then_some(at)
 }
 
-/// What the two halves share. They live in one task; atomics and a mutex only because the task moves between threads.
-struct Shared<S> {
-    /// hyper is at work: what looks like its own answer is kept back.
-    watching: AtomicBool,
+/// What a byte stream and the connection over it share; atomic only because their task moves between threads.
+#[derive(Default)]
+struct Watch {
+    /// hyper is at work, so that what looks like its own answer may be. Whoever takes a connection over is not watched.
+    at_work: AtomicBool,
     /// Something is kept back.
     holding: AtomicBool,
-    cut: Mutex<Option<Cut<S>>>,
+    /// hyper has gone on to wait: what is kept back was not its last word.
+    release: AtomicBool,
 }
 
 /// A byte stream that keeps back what looks like hyper's own answer.
 pub(super) struct Rewording<S> {
-    /// `None` once it was given up at the end.
-    stream: Option<S>,
+    stream: S,
     held: Bytes,
-    /// hyper has closed the stream while something was kept back.
+    /// hyper has shut the stream down while something was kept back.
     closed: bool,
-    shared: Arc<Shared<S>>,
+    watch: Arc<Watch>,
 }
 
 /// A connection of hyper's over a [`Rewording`].
-pub(super) struct Watched<C, S> {
+pub(super) struct Watched<C> {
     pub(super) connection: C,
-    shared: Arc<Shared<S>>,
-}
-
-/// Where the stream of a connection is found that has ended before its last answer was written.
-pub(super) struct Ending<S>(Arc<Shared<S>>);
-
-/// A connection that has ended before its last answer was written.
-pub(super) struct Cut<S> {
-    stream: S,
-    held: Bytes,
+    watch: Arc<Watch>,
 }
 
 /// Wraps `stream` for the connection that `serve` makes of it.
-pub(super) fn watch<S, C>(stream: S, serve: impl FnOnce(Rewording<S>) -> C) -> (Watched<C, S>, Ending<S>) {
-    let shared = Arc::new(Shared { watching: AtomicBool::new(false), holding: AtomicBool::new(false), cut: Mutex::new(None) });
-    let connection = serve(Rewording { stream: Some(stream), held: Bytes::new(), closed: false, shared: Arc::clone(&shared) });
-    (Watched { connection, shared: Arc::clone(&shared) }, Ending(shared))
+pub(super) fn watch<S, C>(stream: S, serve: impl FnOnce(Rewording<S>) -> C) -> Watched<C> {
+    let watch = Arc::<Watch>::default();
+    let connection = serve(Rewording { stream, held: Bytes::new(), closed: false, watch: Arc::clone(&watch) });
+    Watched { connection, watch }
 }
 
-impl<S> Ending<S> {
-    /// The connection, if it was dropped before its last answer was written.
-    pub(super) fn cut(self) -> Option<Cut<S>> {
-        self.0.cut.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl<C: Future + Unpin, S> Future for Watched<C, S> {
+impl<C: Future + Unpin> Future for Watched<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
         loop {
-            let watching = !self.shared.holding.load(Ordering::Relaxed);
-            self.shared.watching.store(watching, Ordering::Relaxed);
+            self.watch.at_work.store(true, Ordering::Relaxed);
             let outcome = Pin::new(&mut self.connection).poll(context);
-            // Who has the stream after an upgrade is not watched.
-            self.shared.watching.store(false, Ordering::Relaxed);
-            let was_not_its_last = outcome.is_pending() && watching && self.shared.holding.load(Ordering::Relaxed);
-            if !was_not_its_last {
+            self.watch.at_work.store(false, Ordering::Relaxed);
+            let watch = &self.watch;
+            // Once for everything that is kept back: hyper flushes in every poll, and is woken when that must wait for the other side.
+            let anew = outcome.is_pending() && watch.holding.load(Ordering::Relaxed) && !watch.release.swap(true, Ordering::Relaxed);
+            if !anew {
                 return outcome;
             }
         }
     }
 }
 
+impl<S> Rewording<S> {
+    /// Whether what is kept back may still be hyper's last word.
+    fn may_be_the_last(&self) -> bool {
+        self.watch.at_work.load(Ordering::Relaxed) && !self.watch.release.load(Ordering::Relaxed)
+    }
+
+    fn keep_back(&mut self, bytes: &[u8]) {
+        self.held = Bytes::copy_from_slice(bytes);
+        self.watch.release.store(false, Ordering::Relaxed);
+        self.watch.holding.store(true, Ordering::Relaxed);
+    }
+}
+
 impl<S: AsyncWrite + Unpin> Rewording<S> {
-    fn stream(&mut self) -> Pin<&mut S> {
-        Pin::new(self.stream.as_mut().expect("the stream is given up only when this is dropped"))
-    }
-
-    fn is_watched(&self) -> bool {
-        self.shared.watching.load(Ordering::Relaxed)
-    }
-
     /// Passes on what was kept back.
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.has_remaining() {
-            let held = self.held.clone();
-            let count = ready!(self.stream().poll_write(context, &held))?;
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, &self.held))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.held.advance(count);
         }
-        self.shared.holding.store(false, Ordering::Relaxed);
+        self.watch.holding.store(false, Ordering::Relaxed);
+        self.watch.release.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewording<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.as_mut().expect("the stream is given up only when this is dropped")).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -143,63 +133,57 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewording<S> {
             // It was not the last thing that hyper had to say.
             ready!(self.poll_release(context))?;
         }
-        if self.is_watched()
+        if self.watch.at_work.load(Ordering::Relaxed)
             && let Some(last) = slices.iter().rposition(|slice| !slice.is_empty())
             && let Some(at) = own_answer(&slices[last])
         {
             // What comes before it goes first, by itself.
             let before = &slices[..last];
             if before.iter().any(|slice| !slice.is_empty()) {
-                return self.stream().poll_write_vectored(context, before);
+                return Pin::new(&mut self.stream).poll_write_vectored(context, before);
             }
             if at > 0 {
-                return self.stream().poll_write(context, &slices[last][..at]);
+                return Pin::new(&mut self.stream).poll_write(context, &slices[last][..at]);
             }
-            self.held = Bytes::copy_from_slice(&slices[last]);
-            self.shared.holding.store(true, Ordering::Relaxed);
+            self.keep_back(&slices[last]);
             return Poll::Ready(Ok(self.held.len()));
         }
-        self.stream().poll_write_vectored(context, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held.has_remaining() && !self.is_watched() {
+        if self.held.has_remaining() && !self.may_be_the_last() {
             ready!(self.poll_release(context))?;
         }
-        self.stream().poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.held.has_remaining() {
-            if self.is_watched() {
+            if self.may_be_the_last() {
                 self.closed = true;
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_release(context))?;
         }
-        self.stream().poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
-impl<S> Drop for Rewording<S> {
-    fn drop(&mut self) {
-        if self.closed
-            && let Some(stream) = self.stream.take()
-        {
-            let cut = Cut { stream, held: std::mem::take(&mut self.held) };
-            *self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner) = Some(cut);
-        }
+impl<S: AsyncRead + AsyncWrite + Unpin> Rewording<S> {
+    /// Of a connection that has ended: whether its last word is still kept back.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.has_remaining()
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Cut<S> {
-    /// Whether hyper's own answer says that something was too long, rather than wrong.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.held.get(b"HTTP/1.1 ".len()..).is_some_and(|status| !status.starts_with(b"400"))
+    /// Of a connection that ended with the parser's error: what hyper said by itself, if it did.
+    pub(super) fn own_answer(&self) -> Option<OwnAnswer> {
+        let status = self.held.get(b"HTTP/1.1 ".len()..).filter(|_| self.closed)?;
+        Some(if status.starts_with(b"400") { OwnAnswer::Broken } else { OwnAnswer::TooLong })
     }
 
     /// Writes `answer` in place of hyper's own, and closes our half of the connection.
@@ -212,15 +196,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Cut<S> {
         Ok(self.stream)
     }
 
-    /// Ends the connection with what was kept back: it was no answer of hyper's.
-    pub(super) async fn finish(self, patience: Duration) -> io::Result<()> {
-        let Self { mut stream, held } = self;
+    /// Writes what was kept back, which was no answer of hyper's, and closes our half of the connection.
+    pub(super) async fn finish(mut self, patience: Duration) -> io::Result<()> {
         let said = async {
-            stream.write_all(&held).await?;
-            stream.shutdown().await
+            self.stream.write_all(&self.held).await?;
+            self.stream.shutdown().await
         };
         tokio::time::timeout(patience, said).await?
     }
+}
+
+/// What hyper's own answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnAnswer {
+    /// 400: no HTTP.
+    Broken,
+    /// 414 or 431.
+    TooLong,
 }
 
 /// Reads away what the client still sends. The end of a connection with bytes unread is a reset, and takes along what the client has not

@@ -1,17 +1,24 @@
 //! What is no HTTP, and what only looks like an answer to it.
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode, header};
+use http_body::Frame;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
+use crate::net::unreadable;
 
 /// An answer as hyper gives it by itself.
 const OWN: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: Sat, 28 Nov 2026 02:04:22 GMT\r\n\r\n";
@@ -147,14 +154,101 @@ async fn g5_over_http_2_a_head_that_is_far_too_long_has_its_status_and_what_is_m
     }
 }
 
+/// What a server over `stream` sends for `requests`, to a client that has room for `room` bytes at a time; what hyper says by itself becomes
+/// `REFUSED` where it is `reworded`.
+async fn sent(requests: &str, room: usize, reworded: bool) -> String {
+    let (mut client, server) = tokio::io::duplex(room);
+    let service = || {
+        hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+            let frames = if request.uri().path() == "/streamed" { vec!["first ", OWN] } else { vec![OWN] };
+            let body = http_body_util::StreamBody::new(
+                futures_util::stream::iter(frames).map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame)))),
+            );
+            let length = if request.uri().path() == "/whole" { OWN.len().to_string() } else { String::new() };
+            let answer = Response::builder().header(header::DATE, "today");
+            let answer = if length.is_empty() { answer } else { answer.header(header::CONTENT_LENGTH, length) };
+            answer.status(400).body(body)
+        })
+    };
+    let serving = async {
+        if !reworded {
+            let _ = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service()).await;
+            return;
+        }
+        let mut watched = unreadable::watch(server, |stream| {
+            http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service()).with_upgrades()
+        });
+        let outcome = (&mut watched).await;
+        let stream = watched.connection.into_parts().expect("no upgrade").io.into_inner();
+        let answer = Response::new(Bytes::from_static(b"REFUSED"));
+        match (outcome, stream.own_answer()) {
+            (Err(error), Some(_)) if error.is_parse() => drop(stream.answer(&answer, PATIENCE).await.expect("an open stream")),
+            _ if stream.is_holding() => stream.finish(PATIENCE).await.expect("an open stream"),
+            _ => {}
+        }
+    };
+    let asking = async {
+        let (mut reader, mut writer) = tokio::io::split(&mut client);
+        let said = async {
+            let _ = writer.write_all(requests.as_bytes()).await;
+            let _ = writer.shutdown().await;
+        };
+        tokio::join!(said, all(&mut reader)).1
+    };
+    soon(requests, async { tokio::join!(serving, asking) }).await.1
+}
+
+#[tokio::test]
+async fn every_byte_of_a_service_is_sent_in_its_order_however_slowly_it_is_read() {
+    let of = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let last = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let (whole, streamed) = (of("whole"), of("streamed"));
+    let requests = [
+        whole.clone(),
+        last("whole"),
+        last("streamed"),
+        whole.repeat(3),
+        format!("{whole}{streamed}{whole}"),
+        format!("{whole}no HTTP\r\n\r\n"),
+        format!("{streamed}{whole}no HTTP\r\n\r\n"),
+        format!("{whole}{}", last("whole")),
+        "GET /streamed HTTP/1.0\r\n\r\n".to_owned(),
+        // What hyper breaks off at without a word: a head that ends early, and how HTTP/2 begins.
+        format!("{whole}GET / HT"),
+        format!("{whole}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ];
+    for request in &requests {
+        let is_refused = request.contains("no HTTP");
+        // What hyper sends to somebody who reads quickly, but for its own last word.
+        let plain = sent(request, 1 << 20, false).await;
+        let expected = if is_refused { &plain[..plain.rfind("HTTP/1.1 400").expect("a refusal")] } else { &plain };
+        assert!(expected.contains(OWN), "{request}: {plain}");
+        for room in [1, 2, 7, 64, 150, 4096, 1 << 20] {
+            let found = sent(request, room, true).await;
+            let rest = found.strip_prefix(expected).unwrap_or_else(|| panic!("{room}: {request}\n{found}\nexpected\n{expected}"));
+            // How HTTP/2 begins is no HTTP/1 as long as not all of it is there.
+            let is_refused = is_refused || (request.contains("PRI") && !rest.is_empty());
+            assert_eq!((rest.ends_with("REFUSED"), rest.is_empty()), (is_refused, !is_refused), "{room}: {request}\n{found}");
+            assert_eq!(rest.matches("HTTP/1.1").count(), usize::from(is_refused), "{room}: {request}\n{found}");
+        }
+    }
+}
+
 /// Answers with [`OWN`] in several disguises.
 fn look_alikes() -> Router {
     let disguised = async |Path(way): Path<String>| match way.as_str() {
         "whole" => OWN.into_response(),
         "streamed" => Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("first "), Ok(OWN)])).into_response(),
+        "broken-after" => {
+            let fails = futures_util::stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("on purpose"))
+            });
+            Body::from_stream(futures_util::stream::iter([Ok(OWN)]).chain(fails)).into_response()
+        }
         "silent-after" => {
             let frames = futures_util::stream::iter([Ok::<_, std::io::Error>(OWN)]);
-            Body::from_stream(futures_util::StreamExt::chain(frames, futures_util::stream::pending())).into_response()
+            Body::from_stream(frames.chain(futures_util::stream::pending())).into_response()
         }
         _ => (StatusCode::BAD_REQUEST, HeaderMap::from_iter([(header::DATE, "yesterday".parse().expect("a value"))])).into_response(),
     };
@@ -184,6 +278,12 @@ async fn what_a_service_says_is_passed_on_whatever_it_looks_like() {
         assert!(answers[..last].contains(body) && !answers[..last].contains("p2pi-error"), "{way}: {answers}");
         says_what_is_wrong(&answers[last..], 400, no_http);
     }
+    // It is not lost with what fails behind it.
+    let mut stream = TcpStream::connect(site.address).await.expect("a connection");
+    let mut seen = Vec::new();
+    stream.write_all(b"GET /broken-after HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a reader");
+    let _ = soon("the end", stream.read_to_end(&mut seen)).await;
+    assert!(String::from_utf8_lossy(&seen).contains(OWN), "{}", String::from_utf8_lossy(&seen));
     // Nor does it wait for what comes behind it.
     let mut stream = TcpStream::connect(site.address).await.expect("a connection");
     stream.write_all(b"GET /silent-after HTTP/1.0\r\n\r\n").await.expect("a reader");
@@ -195,7 +295,7 @@ async fn who_takes_over_a_connection_says_what_it_likes() {
     let upgrade = async |request: axum::extract::Request| {
         let upgraded = hyper::upgrade::on(request);
         tokio::spawn(async move {
-            let mut stream = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
+            let mut stream = TokioIo::new(upgraded.await.expect("an upgrade"));
             stream.write_all(OWN.as_bytes()).await.expect("a reader");
             stream.flush().await.expect("a reader");
             let _ = stream.read(&mut [0]).await;

@@ -27,6 +27,7 @@ use url::Url;
 pub use cookies::Cookies;
 pub use page::{Form, Hop, Page};
 
+use crate::net::causes;
 use cookies::Context;
 
 const MOST_REDIRECTS: usize = 10;
@@ -159,7 +160,7 @@ impl Browser {
         let request = self.request(navigation).map_err(|error| fail(error.to_string()))?;
         let answer = tokio::time::timeout(PATIENCE, self.exchange(url, request)).await;
         let answer = answer.map_err(|_| fail(format!("nothing within {} s", PATIENCE.as_secs())))?;
-        let (parts, body) = answer.map_err(|error| fail(chain(error.as_ref())))?.into_parts();
+        let (parts, body) = answer.map_err(|error| fail(causes::told(error.as_ref())))?.into_parts();
         let lines = parts.headers.get_all(header::SET_COOKIE).iter().filter_map(|line| line.to_str().ok());
         let refused = self.cookies.store(url, lines);
         if !refused.is_empty() {
@@ -370,12 +371,6 @@ where
     let body = Limited::new(body, LARGEST_PAGE).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
     connection.abort();
     Ok(http::Response::from_parts(parts, body))
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
