@@ -402,7 +402,7 @@ async fn checks(base: &Path, span: Duration) -> Result<(), Failure> {
         while begin.elapsed() < span {
             for _ in 0..1_000 {
                 let live = table.cached(std::hint::black_box(token));
-                let is_permitted = live.is_some_and(|live| permit(&live, rule, &Method::GET, clock.now().wall).is_ok());
+                let is_permitted = live.is_some_and(|live| permit(&live, rule, &Method::GET, [], clock.now().wall).is_ok());
                 assert_eq!(is_permitted, is_good);
             }
             done += 1_000;

@@ -200,8 +200,13 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&peer, || sentence(&peer));
         }
         Peer::Delete { name, confirm } => {
+            let peer = PEERS.fetch(context, &name).await?;
             PEERS.delete(context, &name, confirm).await?;
-            context.report.note("a token that it held is being revoked at the peer, for 30 days if it is down");
+            if !peer["token"].is_null() {
+                context
+                    .report
+                    .note("its token is forgotten here, and is being revoked at the peer; that is tried again while the peer is down");
+            }
         }
     }
     Ok(())

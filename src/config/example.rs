@@ -114,7 +114,8 @@ path = "/p2pi"
 upstream = @UPSTREAM@
 # All of them are needed; each is described in [scopes].
 scopes = ["p2pi"]
-# Default: every method. They hold for X-HTTP-Method-Override and its like too.
+# Default: every method. They hold for the headers X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override too, not for what an
+# application reads from a query or a body (_method).
 # methods = ["GET", "POST"]
 # Whose peers may use it.
 tenant = "default"

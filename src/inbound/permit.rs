@@ -50,6 +50,9 @@ pub enum Refusal {
     /// 405 `method_not_allowed`.
     #[error("the route does not take this method")]
     Method,
+    /// 405 `method_not_allowed` too: a header asks the application to take the call for another method.
+    #[error("a header such as X-HTTP-Method-Override names a method that the route does not take")]
+    Override,
     /// 403 `insufficient_scope`.
     #[error("the access token lacks a scope of the route")]
     Scope,
@@ -69,15 +72,29 @@ impl<'a> Permit<'a> {
 }
 
 /// Whether the bearer of a token may call a route with `method` at `now`. That the token is not revoked is the token table's word.
-pub fn permit<'a>(bearer: &'a Bearer, rule: RouteRule<'_>, method: &Method, now: Timestamp) -> Result<Permit<'a>, Refusal> {
+///
+/// `overrides` are what headers ask the application to take the method for; they pass where the route takes every method or takes them too.
+pub fn permit<'a, 'h>(
+    bearer: &'a Bearer,
+    rule: RouteRule<'_>,
+    method: &Method,
+    overrides: impl IntoIterator<Item = &'h [u8]>,
+    now: Timestamp,
+) -> Result<Permit<'a>, Refusal> {
     if bearer.expires_at <= now {
         return Err(Refusal::Expired);
     }
     if bearer.tenant != rule.tenant {
         return Err(Refusal::OtherTenant);
     }
-    if rule.methods.is_some_and(|methods| !methods.contains(method)) {
-        return Err(Refusal::Method);
+    if let Some(methods) = rule.methods {
+        if !methods.contains(method) {
+            return Err(Refusal::Method);
+        }
+        let is_taken = |name: &[u8]| methods.iter().any(|method| method.as_str().as_bytes().eq_ignore_ascii_case(name));
+        if !overrides.into_iter().all(|name| is_taken(name.trim_ascii())) {
+            return Err(Refusal::Override);
+        }
     }
     if !rule.scopes.is_within(&bearer.scope) {
         return Err(Refusal::Scope);
@@ -105,11 +122,19 @@ mod tests {
         let needed = scope("a b");
         let methods = [Method::GET];
         let rule = RouteRule { scopes: &needed, methods: Some(&methods), tenant: "default" };
-        let judge = |bearer: &Bearer, method: Method, now: i64| permit(bearer, rule, &method, Timestamp::from_millis(now)).map(|_| ());
+        let judge = |bearer: &Bearer, method: Method, now: i64| permit(bearer, rule, &method, [], Timestamp::from_millis(now)).map(|_| ());
 
         assert_eq!(judge(&minimal, Method::GET, 999), Ok(()));
         assert_eq!(judge(&minimal, Method::GET, 1_000), Err(Refusal::Expired));
         assert_eq!(judge(&minimal, Method::POST, 999), Err(Refusal::Method));
+        let asks = |rule, overrides: &[&[u8]]| {
+            permit(&minimal, rule, &Method::GET, overrides.iter().copied(), Timestamp::from_millis(999)).map(|_| ())
+        };
+        assert_eq!(asks(rule, &[b"get", b" GET "]), Ok(()));
+        for other in [&b"DELETE"[..], b"GET, DELETE", b""] {
+            assert_eq!(asks(rule, &[b"GET", other]), Err(Refusal::Override), "{other:?}");
+            assert_eq!(asks(RouteRule { methods: None, ..rule }, &[other]), Ok(()), "{other:?}");
+        }
         assert_eq!(judge(&Bearer { tenant: "other".into(), ..minimal.clone() }, Method::GET, 999), Err(Refusal::OtherTenant));
         assert_eq!(judge(&Bearer { scope: scope("a"), ..minimal }, Method::GET, 999), Err(Refusal::Scope));
     }

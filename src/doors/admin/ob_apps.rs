@@ -254,8 +254,12 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let name = settings.name.clone().ok_or_else(|| missing("name"))?;
-    if settings.or_update && find(&state, &tenant, &name).await.is_ok() {
-        return change(&state, &caller, &tenant, &name, &settings).await;
+    if settings.or_update {
+        match find(&state, &tenant, &name).await {
+            Ok(_) => return change(&state, &caller, &tenant, &name, &settings).await,
+            Err(error) if error.status == StatusCode::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
     }
     if settings.client_id.is_none() {
         return Err(missing("client_id"));

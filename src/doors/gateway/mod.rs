@@ -141,10 +141,9 @@ impl Gateway {
             }
             Err(why) => return Err(not_presented(why, routes)),
         };
-        let permit = permit(&live, route.rule(), method, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
-        if route.is_evaded_by(request.headers()) {
-            return Err(refused(permit::Refusal::Method, route, routes));
-        }
+        let overrides = headers::method_overrides(request.headers()).map(HeaderValue::as_bytes);
+        let permit =
+            permit(&live, route.rule(), method, overrides, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
         let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
         self.pass(request, call).await
@@ -281,7 +280,9 @@ fn refused(why: permit::Refusal, route: &Route, routes: &Routes) -> Refusal {
     match why {
         permit::Refusal::Expired => invalid_token("the access token has expired", routes),
         permit::Refusal::OtherTenant => missing_route(),
-        permit::Refusal::Method => Refusal::new(Code::MethodNotAllowed, why.to_string()).with(header::ALLOW, route.allow.clone()),
+        permit::Refusal::Method | permit::Refusal::Override => {
+            Refusal::new(Code::MethodNotAllowed, why.to_string()).with(header::ALLOW, route.allow.clone())
+        }
         permit::Refusal::Scope => {
             Refusal::new(Code::InsufficientScope, why.to_string()).with(header::WWW_AUTHENTICATE, route.insufficient_scope.clone())
         }

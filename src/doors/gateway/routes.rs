@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 
 use crate::config::{self, Config, Paths};
 use crate::doors::call;
 use crate::inbound::permit::RouteRule;
-use crate::net::headers;
 use crate::net::path::{BadPath, Path, Upstream, below};
 use crate::oauth::bearer::Challenge;
 use crate::oauth::scope::Scope;
@@ -123,16 +122,6 @@ impl Route {
             series: calls.series(&route.path),
             path: route.path.clone(),
         })
-    }
-
-    /// Whether the application may take a call with these headers for one with a method that the route does not take.
-    pub(super) fn is_evaded_by(&self, headers: &HeaderMap) -> bool {
-        let Some(methods) = &self.methods else { return false };
-        let is_taken = |wanted: &HeaderValue| {
-            let wanted = wanted.as_bytes().trim_ascii();
-            methods.iter().any(|method| method.as_str().as_bytes().eq_ignore_ascii_case(wanted))
-        };
-        headers::method_overrides(headers).any(|wanted| !is_taken(wanted))
     }
 
     /// What it demands of a call.
