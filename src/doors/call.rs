@@ -45,6 +45,11 @@ impl Refusal {
         self
     }
 
+    /// What is wrong, for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The answer.
     fn into_response(self, instance: &str, request_id: &HeaderValue) -> Response<Body> {
         let request_id = request_id.to_str().unwrap_or_default();

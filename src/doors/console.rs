@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use tokio::sync::watch;
 
 use super::admin::{self, AdminError, AdminState};
-use super::local_browser;
+use super::{call, local_browser};
 use crate::observe::metrics;
 
 /// What the console's handlers share.
@@ -49,6 +49,7 @@ async fn show_metrics(State(console): State<ConsoleState>) -> Response {
 }
 
 async fn refuse_other_pages(State(console): State<ConsoleState>, request: Request, next: Next) -> Result<Response, AdminError> {
+    call::check_head(&request).map_err(|refusal| AdminError::new(StatusCode::BAD_REQUEST, "bad_request", refusal.detail()))?;
     if let Some(port) = console.port {
         let config = console.admin.instance.config();
         let checked = local_browser::check(request.uri(), request.headers(), port, &config.console.hosts, &config.console.origins);

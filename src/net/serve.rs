@@ -66,7 +66,13 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const REST: Duration = Duration::from_millis(100);
 
 /// Why a connection broke.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+}
 
 /// All listeners and their connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -306,7 +312,7 @@ impl Task {
             }
         };
         if let Err(error) = outcome {
-            tracing::debug!(neighbour = ?connection.neighbour(), error = causes::told(error.as_ref()), "a connection broke");
+            tracing::debug!(neighbour = ?connection.neighbour(), error = causes::told(&error), "a connection broke");
         }
     }
 }
@@ -322,7 +328,11 @@ async fn end(
     let (error, own) = match (outcome, stream.own_answer()) {
         (Err(error), Some(own)) if error.is_parse() => (error, own),
         (outcome, _) => {
-            stream.finish(settings.goodbye).await?;
+            tokio::select! {
+                biased;
+                () = connection.ended() => {}
+                finished = stream.finish() => finished?,
+            }
             return outcome.map_err(Into::into);
         }
     };

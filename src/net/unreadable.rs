@@ -196,13 +196,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rewording<S> {
         Ok(self.stream)
     }
 
-    /// Writes what was kept back, which was no answer of hyper's, and closes our half of the connection.
-    pub(super) async fn finish(mut self, patience: Duration) -> io::Result<()> {
-        let said = async {
-            self.stream.write_all(&self.held).await?;
-            self.stream.shutdown().await
-        };
-        tokio::time::timeout(patience, said).await?
+    /// Writes what was kept back, which was no answer of hyper's, and closes our half of the connection; as patiently as the stream is.
+    pub(super) async fn finish(mut self) -> io::Result<()> {
+        self.stream.write_all(&self.held).await?;
+        self.stream.shutdown().await
     }
 }
 

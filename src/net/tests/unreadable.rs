@@ -183,7 +183,7 @@ async fn sent(requests: &str, room: usize, reworded: bool) -> String {
         let answer = Response::new(Bytes::from_static(b"REFUSED"));
         match (outcome, stream.own_answer()) {
             (Err(error), Some(_)) if error.is_parse() => drop(stream.answer(&answer, PATIENCE).await.expect("an open stream")),
-            _ if stream.is_holding() => stream.finish(PATIENCE).await.expect("an open stream"),
+            _ if stream.is_holding() => stream.finish().await.expect("an open stream"),
             _ => {}
         }
     };

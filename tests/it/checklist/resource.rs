@@ -149,4 +149,20 @@ async fn g5_what_two_readers_could_read_differently_is_refused() {
     );
     assert_eq!(wire.asks(both).await.status(), 200, "chunked wins");
     wire.ends().await;
+    let settings = &world.beta.settings;
+    for times in [0, 2] {
+        let mut pages = Wire::tls(host, &settings.authority()).await;
+        let mut gateway = Wire::tls(host, &settings.authority()).await;
+        let mut console = Wire::plain(settings.console).await;
+        let mut relay = Wire::plain(settings.local).await;
+        for (wire, path, host) in [
+            (&mut pages, "/oauth/login", host),
+            (&mut gateway, "/p2pi/x", host),
+            (&mut console, "/livez", settings.console),
+            (&mut relay, "/alpha/x", settings.local),
+        ] {
+            let hosts = format!("Host: {host}\r\n").repeat(times);
+            assert_eq!(wire.asks(format!("GET {path} HTTP/1.1\r\n{hosts}\r\n")).await.status(), 400, "{path} {hosts:?}");
+        }
+    }
 }
