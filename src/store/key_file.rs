@@ -161,12 +161,20 @@ pub(super) fn make_anew(path: &Path) -> io::Result<File> {
 
 /// Makes a rename or a new file in the directory of `path` durable.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    // A bare name has an empty parent.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directory_of_a_bare_name_is_the_one_we_are_in() {
+        assert!(sync_directory(Path::new("a-name")).is_ok());
+        assert!(sync_directory(Path::new("/nowhere/a-name")).is_err());
+    }
 
     #[test]
     fn k5_a_key_list_is_read_as_it_was_written() {

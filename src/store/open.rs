@@ -200,7 +200,12 @@ pub(super) fn open(state_dir: &Path, credential: Option<&Path>, clock: Arc<dyn C
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(|error| OpenError::Io(state_dir.to_owned(), error))?;
     let lock = Lock::take(state_dir)?;
     let path = state_dir.join(connection::FILE);
-    let is_new = fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
+    let length = fs::metadata(&path).map(|metadata| metadata.len()).ok();
+    // A start that was interrupted leaves an empty file, but no epoch beside it yet.
+    if length == Some(0) && read_epoch(state_dir)?.is_some() {
+        return Err(OpenError::Corrupt(path, "an empty file where a database was".to_owned()));
+    }
+    let is_new = length.is_none_or(|length| length == 0);
     let seals = Seals::new(&key_list(state_dir, credential, is_new)?);
     if is_new {
         // SQLite gives its other files the mode of this one.

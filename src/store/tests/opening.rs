@@ -148,6 +148,19 @@ async fn a_start_that_was_interrupted_is_taken_up() {
     assert!(open(directory.path()).is_ok());
 }
 
+#[tokio::test]
+async fn a_database_that_was_emptied_is_no_new_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    open(directory.path()).expect("a new store").close().await;
+    for file in ["p2pid.db-wal", "p2pid.db-shm"] {
+        let _ = fs::remove_file(directory.path().join(file));
+    }
+    fs::write(database(directory.path()), "").expect("an empty file");
+    let Err(OpenError::Corrupt(path, found)) = open(directory.path()) else { panic!("it was taken for a new one") };
+    assert_eq!((path, found.as_str()), (database(directory.path()), "an empty file where a database was"));
+    assert_eq!(fs::metadata(database(directory.path())).expect("the file").len(), 0, "left alone");
+}
+
 /// In the child: writes as fast as it can, and says what was acknowledged.
 #[tokio::test]
 #[ignore = "the other half of the test below, which runs it in a process of its own"]
