@@ -1,10 +1,12 @@
 //! `p2pid backup` and `p2pid restore`: a copy of the database, and putting one back.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
 
+use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
 use crate::clock::{Clock, Timestamp};
@@ -24,6 +26,8 @@ pub(super) struct Backup {
 pub(super) struct Restore {
     /// A file that `p2pid backup` made
     file: PathBuf,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 /// Makes the copy.
@@ -40,6 +44,10 @@ pub(super) fn backup(command: &Backup, context: &Context<'_>) -> Result<(), Fail
 /// Puts the copy in place.
 pub(super) fn restore(command: &Restore, context: &Context<'_>) -> Result<(), Failure> {
     let state_dir = context.located()?.state_dir;
+    // Without a terminal it needs no yes: the database that is there is kept beside the new one.
+    if io::stdin().is_terminal() {
+        command.confirm.or_ask(&format!("put {} in the place of the database in {}", command.file.display(), state_dir.display()))?;
+    }
     let report = store::restore(&state_dir, key_credential().as_deref(), &command.file, now()).map_err(|error| refused(&error))?;
     context.report.data(&document(&report)?, || format!("{}  as of {}", report.database.display(), report.made_at));
     if let Some(replaced) = &report.replaced {

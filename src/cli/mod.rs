@@ -48,7 +48,7 @@ struct Arguments {
     #[command(flatten)]
     selection: Selection,
     /// Whose records are meant
-    #[arg(long, value_name = "T", global = true)]
+    #[arg(long, value_name = "T", global = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     tenant: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true)]
@@ -144,7 +144,7 @@ fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failur
 
 /// Help and version were asked for, or the command line is wrong.
 fn not_a_command(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    use clap::error::ErrorKind;
+    use clap::error::{ContextKind, ErrorKind};
     // Nothing was parsed, so whether programs read this is looked up by hand.
     let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let report = Report::new(json);
@@ -157,7 +157,26 @@ fn not_a_command(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         return report.finish(Ok(()));
     }
     let text = error.render().to_string();
-    report.finish(Err(Failure::usage(in_one_line(&text)).next("p2pid --help").said_as(text.trim_end())))
+    let said =
+        |kinds: &[ContextKind]| kinds.iter().find_map(|kind| error.get(*kind)).map(ToString::to_string).filter(|said| !said.is_empty());
+    let failure = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            let expected = said(&[ContextKind::ValidSubcommand]).unwrap_or_else(|| "one of the commands that its help lists".to_owned());
+            Failure::usage("a command is missing").found("no more words").expected(expected)
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let expected = said(&[ContextKind::InvalidArg]).unwrap_or_else(|| "what its help says".to_owned());
+            Failure::usage(in_one_line(&text)).found("no such argument").expected(expected)
+        }
+        kind => {
+            let found = said(&[ContextKind::InvalidValue, ContextKind::InvalidSubcommand, ContextKind::InvalidArg]);
+            let reason = std::error::Error::source(error).filter(|_| kind == ErrorKind::ValueValidation).map(ToString::to_string);
+            let expected = said(&[ContextKind::ValidValue, ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg]).or(reason);
+            let failure = Failure::usage(in_one_line(&text)).found(found.unwrap_or_else(|| "these arguments".to_owned()));
+            failure.expected(expected.unwrap_or_else(|| "what its help says".to_owned()))
+        }
+    };
+    report.finish(Err(failure.next("p2pid --help").said_as(text.trim_end())))
 }
 
 /// What clap says is wrong, without the usage and the hint at `--help` that follow.

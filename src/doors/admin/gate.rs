@@ -39,10 +39,16 @@ struct Target(Vec<String>);
 
 impl Target {
     fn of(path: &str) -> Result<Self, AdminError> {
-        let decoded =
-            path.split('/').filter(|segment| !segment.is_empty()).skip(1).map(|segment| percent_decode_str(segment).decode_utf8());
+        // Behind the slash and the version.
+        let decoded = path.split('/').skip(2).map(|segment| percent_decode_str(segment).decode_utf8());
         let segments: Result<Vec<_>, _> = decoded.map(|segment| segment.map(|segment| segment.into_owned())).collect();
-        segments.map(Self).map_err(|_| AdminError::new(StatusCode::BAD_REQUEST, "bad_path", "the path is not UTF-8 text"))
+        let segments = segments.map_err(|_| AdminError::new(StatusCode::BAD_REQUEST, "bad_path", "the path is not UTF-8 text"))?;
+        // The router would take an empty name for one, and another record's rules would hold for it. What is behind `call` is the peer's.
+        if segments.iter().take("tenants/T/peers/P/call".split('/').count()).any(String::is_empty) {
+            return Err(AdminError::new(StatusCode::BAD_REQUEST, "bad_path", "the path has an empty segment")
+                .expected("a name between two slashes"));
+        }
+        Ok(Self(segments))
     }
 
     fn segments(&self) -> Vec<&str> {
@@ -110,6 +116,16 @@ mod tests {
             let target = Target::of(path).expect("a path");
             assert_eq!(target.permit(&person(permission), &method), Ok(()), "{path}");
             assert!(target.permit(&person("peers.other"), &method).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_name_in_a_path_is_empty() {
+        for path in ["/v2/tenants//peers", "/v2/tenants/sales/peers/", "/v2//tenants/sales/peers", "/v2/tenants/sales//two"] {
+            assert!(Target::of(path).is_err(), "{path}");
+        }
+        for path in ["/v2/tenants/sales/peers/two/call/", "/v2/tenants/sales/peers/two/call/a//b"] {
+            assert!(Target::of(path).is_ok(), "the peer's own path: {path}");
         }
     }
 

@@ -166,15 +166,15 @@ impl Relay {
 
     /// Which peer a request is for, when its sender may call it, and where in the path the peer's own begins.
     fn admit<B>(&self, request: &Request<B>, port: Option<u16>, config: &Config) -> Result<(Arc<Link>, String), Refusal> {
+        if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
+            return Err(call::never_forwarded(call::ALLOW));
+        }
+        let path = Path::of_request(request.uri(), request.version())?;
         if let Some(port) = port {
             local_browser::check(request.uri(), request.headers(), port, &config.local.hosts, &config.local.origins)
                 .map_err(|refusal| Refusal::new(Code::BrowserRefused, refusal.to_string()))?;
         }
-        if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
-            return Err(call::never_forwarded(call::ALLOW));
-        }
         call::check_head(request)?;
-        let path = Path::of_request(request.uri(), request.version())?;
         let caller = match bearer::presented(request.headers(), None) {
             Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, config))?),
             Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,

@@ -249,6 +249,15 @@ async fn pages_of_other_sites_are_refused() {
     ] {
         assert_eq!(world.sends("GET", "/two/x", &format!("{header}\r\n\r\n")).await.status(), status, "{header}");
     }
+    // What no relay forwards is said so, whatever host it names.
+    for (line, error) in [
+        ("CONNECT evil.example:443", (405, Some("method_not_allowed"))),
+        ("TRACE /two/x", (405, Some("method_not_allowed"))),
+        ("GET http://evil.example/two/x", (400, Some("bad_path"))),
+    ] {
+        let answer = sends(world.address, &format!("{line} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(answer.error(), error, "{line}");
+    }
     let rebound = sends(world.address, "GET /two/x HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await;
     assert_eq!(rebound.error(), (403, Some("browser_refused")));
 }
