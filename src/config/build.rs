@@ -342,7 +342,7 @@ fn tokens(mut section: Section<'_>) -> Tokens {
         access_ttl: section.or("access_ttl", default.access_ttl, values::life),
         refresh_ttl: section.or("refresh_ttl", default.refresh_ttl, values::life),
         grant_ttl: section.or("grant_ttl", default.grant_ttl, values::life_or_off),
-        code_ttl: section.or("code_ttl", default.code_ttl, values::life),
+        code_ttl: section.or("code_ttl", default.code_ttl, values::code_life),
         request_ttl: section.or("request_ttl", default.request_ttl, values::life),
         rotation: section.or("rotation", default.rotation, values::rotation),
         retry_window: section.or("retry_window", default.retry_window, values::life),

@@ -191,7 +191,7 @@ access_ttl = "1h"
 refresh_ttl = "90d"
 # Absolute life of a grant, never extended: a duration, or "off".
 grant_ttl = "off"
-# Life of an authorization code.
+# Life of an authorization code, ten minutes at most.
 code_ttl = "60s"
 # Life of a request URL.
 request_ttl = "24h"

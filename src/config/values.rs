@@ -47,6 +47,12 @@ pub(super) fn life(node: &Node) -> Result<Duration, Refusal> {
         .ok_or(Refusal::expected("a duration from \"1s\" to ten years, such as \"1h\" or \"90d\""))
 }
 
+/// The life of a code: at most ten minutes (RFC 6749 §4.1.2).
+pub(super) fn code_life(node: &Node) -> Result<Duration, Refusal> {
+    duration(node, Duration::from_secs(1), Duration::from_secs(600))
+        .ok_or(Refusal::expected("a duration from \"1s\" to \"10m\", such as \"60s\""))
+}
+
 /// A life, or `"off"`.
 pub(super) fn life_or_off(node: &Node) -> Result<Option<Duration>, Refusal> {
     if text(node) == Some("off") {

@@ -91,6 +91,34 @@ mod tests {
     }
 
     #[test]
+    fn a14_k1_every_kind_has_192_bits_that_chance_alone_decides() {
+        let kinds = [
+            Kind::Access,
+            Kind::Refresh,
+            Kind::Code,
+            Kind::Ticket,
+            Kind::ClientSecret,
+            Kind::ApiKey,
+            Kind::CallerKey,
+            Kind::Session,
+            Kind::State,
+        ];
+        for kind in kinds {
+            let (mut ever, mut always) = ([0_u8; 24], [0xff_u8; 24]);
+            for _ in 0..200 {
+                let token = mint(kind, &SystemRandom);
+                let body = URL_SAFE_NO_PAD.decode(&token.expose_secret()[5..37]).expect("base64url");
+                for (place, byte) in body.iter().enumerate() {
+                    ever[place] |= byte;
+                    always[place] &= byte;
+                }
+            }
+            // A bit that never changes in 200 draws is no chance.
+            assert_eq!((ever, always), ([0xff; 24], [0; 24]), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn k1_one_changed_character_is_garbage() {
         let token = mint(Kind::Access, &SystemRandom).expose_secret().to_owned();
         for position in 0..token.len() {

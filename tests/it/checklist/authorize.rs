@@ -72,9 +72,13 @@ async fn a3_a_redirect_uri_that_no_browser_should_be_sent_to_is_not_registered()
         let document =
             json!({ "data": { "type": "ib-app", "attributes": { "name": "shop", "redirect_uris": [uri], "scopes": ["p2pi"] } } });
         let answer = world.beta.asks("POST", "/v2/tenants/default/ib-apps", Some(&document)).await;
-        assert!((400..500).contains(&answer.status()), "{uri}: {}", answer.text());
+        let error = &answer.json()["errors"][0];
+        assert_eq!((answer.status(), &error["code"]), (400, &json!("bad_attribute")), "{uri}: {error}");
+        assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("redirect")), "{uri}: {error}");
     }
     assert!(world.beta.lists("ib-app").await.is_empty());
+    let good = json!({ "data": { "type": "ib-app", "attributes": { "name": "shop", "redirect_uris": ["https://shop.example/done"], "scopes": ["p2pi"] } } });
+    assert_eq!(world.beta.asks("POST", "/v2/tenants/default/ib-apps", Some(&good)).await.status(), 201);
 }
 
 #[tokio::test]

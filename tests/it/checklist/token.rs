@@ -248,7 +248,8 @@ async fn d1_d2_metadata_name_us_as_configured_and_every_endpoint_answers() {
             && !server["grant_types_supported"].to_string().contains("password")
     );
     for (name, value) in server.as_object().expect("an object") {
-        let Some(path) = value.as_str().filter(|_| name.ends_with("_endpoint")).and_then(|url| url.strip_prefix(&base)) else { continue };
+        let Some(url) = value.as_str().filter(|_| name.ends_with("_endpoint")) else { continue };
+        let path = url.strip_prefix(&base).unwrap_or_else(|| panic!("{name} is {url}, not below {base}"));
         let answer = world.beta.is_asked("GET", path, &[], "").await;
         assert!(answer.status() != 404 && answer.status() < 500, "{name}: {}", answer.first_line);
     }
@@ -276,6 +277,7 @@ async fn k6_nothing_that_a_request_carries_changes_who_we_are() {
     let page = client.authorize(&world.beta).url();
     let target = page.strip_prefix(&base).expect("ours");
     let answer = wire.asks(crate::world::settings::request("GET", target, "evil.example", &[], "")).await;
+    assert!(!answer.text().contains("evil") && !format!("{:?}", answer.headers).contains("evil"), "{answer:?}");
     let location = answer.header("location").unwrap_or_default();
     assert!(location.is_empty() || location.starts_with(&base) || location.starts_with('/'), "{location}");
     let led = world.operator.decides(&page, "allow").await;
