@@ -29,6 +29,9 @@ pub fn router(state: Arc<AdminState>, ready: watch::Receiver<bool>, port: Option
         .route("/livez", routing::get(|| async { "ok\n" }))
         .route("/readyz", routing::get(ready_or_not))
         .route("/metrics", routing::get(show_metrics))
+        .method_not_allowed_fallback(|| async {
+            AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes GET only")
+        })
         .with_state(console.clone())
         .fallback_service(admin::key_router(state))
         .layer(middleware::from_fn_with_state(console, refuse_other_pages))

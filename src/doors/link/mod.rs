@@ -7,10 +7,11 @@ mod request;
 
 use std::sync::Arc;
 
+use axum::extract::{Request, State};
 use axum::{Router, routing};
 
 use crate::config::PublicUrl;
-use crate::doors::browser;
+use crate::doors::{browser, nothing_here};
 use crate::instance::Instance;
 use crate::secret::Digest;
 use crate::tasks::keeper::Links;
@@ -24,10 +25,12 @@ struct LinkDoor {
 
 /// `/link/{ticket}`, `/oauth/callback` and `/oauth/callback/{ob app}`, below the path of `public_url`.
 pub fn router(instance: Arc<Instance>, links: Arc<Links>) -> Router {
+    let our = Arc::clone(&instance);
     Router::new()
         .route("/link/{ticket}", routing::get(request::look).post(request::press))
         .route("/oauth/callback", routing::get(callback::arrive))
         .route("/oauth/callback/{app}", routing::get(callback::arrive_for_app))
+        .method_not_allowed_fallback(move |request: Request| nothing_here::method_not_allowed(State(Arc::clone(&our)), request))
         .with_state(Arc::new(LinkDoor { instance, links }))
 }
 

@@ -146,9 +146,10 @@ async fn a8_what_follows_a_post_is_a_303() {
     world.introduces().await;
     let url = world.alpha.request_url("beta").await;
     let page = world.operator.opens(&url).continues().allows().await;
-    let way = led.page.way.iter().chain(&page.way);
+    let declined = world.operator.decides(&client.authorize(&world.beta).url(), "decline").await;
+    let way = led.page.way.iter().chain(&page.way).chain(&declined.page.way);
     let posts: Vec<_> = way.filter(|hop| hop.method == "POST").map(|hop| (hop.url.path().to_owned(), hop.status.as_u16())).collect();
-    assert!(posts.len() >= 3 && posts.iter().all(|(_, status)| *status == 303), "{posts:?}");
+    assert!(posts.len() >= 4 && posts.iter().all(|(_, status)| *status == 303), "{posts:?}");
 }
 
 #[tokio::test]

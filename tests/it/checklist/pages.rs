@@ -6,6 +6,7 @@ use p2pid::cli::demo::browser::{Navigation, Page};
 use crate::world::World;
 use crate::world::client::Client;
 use crate::world::node::Node;
+use crate::world::person::Person;
 
 /// Every kind of page: log-in, question, request page, linked, and errors.
 async fn all_pages(world: &mut World, client: &Client) -> Vec<(&'static str, Page)> {
@@ -63,6 +64,17 @@ async fn a9_no_page_can_be_framed_or_sends_its_address_away() {
 #[tokio::test]
 async fn a10_a_form_is_taken_only_with_its_token_from_our_own_pages() {
     let mut world = World::new().await;
+    let asks = [("Origin", "https://evil.example"), ("Access-Control-Request-Method", "POST")];
+    for path in ["/login", "/logout", "/oauth/authorize", "/oauth/callback", "/link/x"] {
+        for method in ["GET", "OPTIONS", "PUT"] {
+            let answer = world.beta.is_asked(method, path, &asks, "").await;
+            let allowed = answer.headers.iter().find(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
+            assert_eq!(allowed, None, "{method} {path}");
+            if method != "GET" {
+                assert_eq!((answer.status(), answer.header("p2pi-error")), (405, Some("method_not_allowed")), "{method} {path}");
+            }
+        }
+    }
     let client = Client::registered(&world.beta, "shop").await;
     world.introduces().await;
     let request = world.alpha.request_url("beta").await;
@@ -147,6 +159,14 @@ async fn refused_when_forged(world: &mut World, what: &str, form: &Navigation) {
 async fn a12_no_parameter_sends_a_browser_elsewhere() {
     let mut world = World::new().await;
     let base = world.beta.settings.url();
+    let targets = ["https://evil.example/", "//evil.example/", "/\\evil.example", "https:evil.example", "/login", "/p2pi/orders"];
+    for target in targets {
+        let encoded: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
+        let mut person = Person::new(&world.operator.login, &world.operator.password, &[world.beta.settings.authority()]);
+        let page = person.opens(&format!("{base}/login?next={encoded}")).logs_in().await;
+        assert!(page.way.iter().all(|hop| hop.url.origin().ascii_serialization() == base), "{target}: {:?}", page.way);
+        assert!(page.url.path() == "/login" && page.form_with("password").is_err(), "{target}: logged in, and nowhere else: {}", page.url);
+    }
     for query in ["next", "return_to", "redirect", "redirect_uri", "continue", "url", "next_url"] {
         for target in ["https://evil.example/", "//evil.example/", "/\\evil.example", "https:evil.example"] {
             let encoded: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
