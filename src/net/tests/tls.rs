@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::*;
 
 fn url(text: &str) -> url::Url {
@@ -85,4 +88,38 @@ async fn who_speaks_http_to_a_tls_port_is_told() {
     assert_eq!(response.status(), 400);
     assert!(response.body().ends_with(b"expected TLS: the URL begins with https://\n"), "{response:?}");
     until("its end", || site.server.connections() == 0).await;
+}
+
+/// The first flight of a client whose newest TLS is `version` (RFC 5246 §7.4.1.2), and which could do with our certificate and its key.
+fn client_hello(version: [u8; 2]) -> Vec<u8> {
+    // ECDHE-ECDSA with AES: in GCM, as TLS 1.2 has it, and in CBC, as all before have it.
+    let ciphers = [0xc0, 0x2b, 0xc0, 0x09, 0xc0, 0x0a];
+    // secp256r1, points as they are, ECDSA with SHA-256.
+    let extensions = [0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3];
+    let mut hello = version.to_vec();
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 6]);
+    hello.extend(ciphers);
+    hello.extend([1, 0, 0, 22]);
+    hello.extend(extensions);
+    let length = u8::try_from(hello.len()).expect("a short one");
+    [&[0x16, 3, 1, 0, length + 4, 1, 0, 0, length][..], &hello].concat()
+}
+
+#[tokio::test]
+async fn c5_tls_before_1_2_is_refused_as_too_old() {
+    let (identity, _) = identity();
+    let (site, _) = Site::secure(who_calls(), &identity);
+    for version in [[3, 0], [3, 1], [3, 2], [3, 3]] {
+        let mut stream = TcpStream::connect(site.address).await.expect("a connection");
+        stream.write_all(&client_hello(version)).await.expect("a reader");
+        let mut record = [0; 7];
+        soon("an answer", stream.read_exact(&mut record)).await.expect("an answer");
+        if version == [3, 3] {
+            assert_eq!((record[0], record[5]), (0x16, 2), "TLS 1.2 goes on with a server hello");
+        } else {
+            // A fatal alert, protocol_version (RFC 8446 §6.2).
+            assert_eq!((record[0], &record[5..]), (0x15, &[2, 70][..]), "{version:?}");
+        }
+    }
 }
