@@ -299,7 +299,7 @@ fn route(mut section: Section<'_>) -> Option<PlacedRoute> {
     let path = section.required("path", "the path prefix, such as \"/p2pi\"", values::route_path);
     let upstream = section.required("upstream", "the application's URL, such as \"http://127.0.0.1:8080\"", values::upstream);
     let scopes = section.list("scopes", "a list of scopes, such as [\"p2pi\"]", values::scope_token).unwrap_or_default();
-    let methods = section.list("methods", "a list of methods, such as [\"GET\", \"POST\"]", values::method);
+    let methods = section.some("methods", "a list of methods, such as [\"GET\", \"POST\"]", values::method);
     let tenant = section.or("tenant", default::TENANT.to_owned(), values::name);
     let paths = section.or("paths", Paths::Strict, values::paths);
     let paths_place = section.place_of("paths");

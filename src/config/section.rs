@@ -157,6 +157,24 @@ impl<'t> Section<'t> {
         self.placed(key, read)
     }
 
+    /// A list of at least one thing, where an empty one would mean "nothing at all", which nobody writes on purpose.
+    pub(super) fn some<T>(
+        &mut self,
+        key: &'static str,
+        expected: &'static str,
+        read: impl Fn(&Node) -> Result<T, Refusal>,
+    ) -> Option<Vec<Placed<T>>> {
+        let entry = self.table.and_then(|table| table.entry(key));
+        if let Some(entry) = entry
+            && matches!(&entry.node.value, Value::List(list) if list.is_empty())
+        {
+            self.asked.push(key);
+            self.refuse(&entry.node, self.path(key), Refusal::expected(expected));
+            return None;
+        }
+        self.list(key, expected, read)
+    }
+
     /// The items of the list under `key` that could be read; `None` when the key is missing.
     pub(super) fn list<T>(
         &mut self,
