@@ -158,10 +158,9 @@ fn public(
     findings: &Findings,
 ) -> (Public, Vec<Placed<Listen>>, Placed<Tls>) {
     let everywhere = Listen::Tcp("[::]:7443".parse().expect("a constant address"));
-    let listen = addresses(&mut section, folder, vec![everywhere]);
-    if listen.is_empty() && section.has("listen") {
-        checks::nothing_to_listen_on(section.place_of("listen"), findings);
-    }
+    // Peers and browsers need somewhere to go.
+    let written = section.some("listen", ADDRESSES, values::listen(folder));
+    let listen = or_default(&section, written, everywhere);
     let files = Tls::Files { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
     let tls = tls(&mut section, folder, files, materials, findings);
     checks::clear_text(&tls, &listen, findings);
@@ -177,7 +176,8 @@ fn public(
 }
 
 fn local(mut section: Section<'_>, folder: &Path) -> (Local, Vec<Placed<Listen>>, Option<Placed<bool>>) {
-    let listen = addresses(&mut section, folder, vec![loopback(7480)]);
+    let written = section.list("listen", ADDRESSES, values::listen(folder));
+    let listen = or_default(&section, written, loopback(7480));
     let open = section.placed("open", values::switch);
     let local = Local {
         listen: listen.iter().map(|placed| placed.value.clone()).collect(),
@@ -190,7 +190,8 @@ fn local(mut section: Section<'_>, folder: &Path) -> (Local, Vec<Placed<Listen>>
 }
 
 fn console(mut section: Section<'_>, folder: &Path, materials: &mut Vec<PathBuf>, findings: &Findings) -> (Console, Vec<Placed<Listen>>) {
-    let listen = addresses(&mut section, folder, vec![loopback(7490)]);
+    let written = section.list("listen", ADDRESSES, values::listen(folder));
+    let listen = or_default(&section, written, loopback(7490));
     let tls = tls(&mut section, folder, Tls::Off, materials, findings);
     checks::clear_text(&tls, &listen, findings);
     let console = Console {
@@ -211,14 +212,11 @@ fn admin(mut section: Section<'_>, folder: &Path) -> (Option<Placed<PathBuf>>, O
     (socket, group, at)
 }
 
-fn addresses(section: &mut Section<'_>, folder: &Path, default: Vec<Listen>) -> Vec<Placed<Listen>> {
-    let at = section.place_of("listen");
-    let key = section.path("listen");
-    let written = section.list("listen", "a list of addresses, such as [\"127.0.0.1:7480\"]", values::listen(folder));
-    match written {
-        Some(listen) => listen,
-        None => default.into_iter().map(|value| Placed { value, at, key: key.clone() }).collect(),
-    }
+const ADDRESSES: &str = "a list of addresses, such as [\"127.0.0.1:7480\"]";
+
+/// The addresses that were written, or the one that is meant where none were.
+fn or_default(section: &Section<'_>, written: Option<Vec<Placed<Listen>>>, default: Listen) -> Vec<Placed<Listen>> {
+    written.unwrap_or_else(|| vec![Placed { value: default, at: section.place_of("listen"), key: section.path("listen") }])
 }
 
 fn loopback(port: u16) -> Listen {

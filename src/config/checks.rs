@@ -5,13 +5,8 @@ use std::path::Path;
 
 use super::build::{Listening, PlacedRoute};
 use super::section::{Findings, Placed};
-use super::tree::{Place, quoted};
+use super::tree::quoted;
 use super::{BUILT_IN_PATHS, Listen, OfferedScope, Paths, PublicUrl, Tls};
-
-/// Peers and browsers need somewhere to go.
-pub(super) fn nothing_to_listen_on(at: Place, findings: &Findings) {
-    findings.note(at, "public.listen", "an empty list", "at least one address, such as \"[::]:7443\"");
-}
 
 /// Tokens and passwords do not cross a network in clear.
 pub(super) fn clear_text(tls: &Placed<Tls>, listen: &[Placed<Listen>], findings: &Findings) {

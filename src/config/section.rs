@@ -157,24 +157,6 @@ impl<'t> Section<'t> {
         self.placed(key, read)
     }
 
-    /// A list of at least one thing, where an empty one would mean "nothing at all", which nobody writes on purpose.
-    pub(super) fn some<T>(
-        &mut self,
-        key: &'static str,
-        expected: &'static str,
-        read: impl Fn(&Node) -> Result<T, Refusal>,
-    ) -> Option<Vec<Placed<T>>> {
-        let entry = self.table.and_then(|table| table.entry(key));
-        if let Some(entry) = entry
-            && matches!(&entry.node.value, Value::List(list) if list.is_empty())
-        {
-            self.asked.push(key);
-            self.refuse(&entry.node, self.path(key), Refusal::expected(expected));
-            return None;
-        }
-        self.list(key, expected, read)
-    }
-
     /// The items of the list under `key` that could be read; `None` when the key is missing.
     pub(super) fn list<T>(
         &mut self,
@@ -200,6 +182,24 @@ impl<'t> Section<'t> {
             }
         });
         Some(items.collect())
+    }
+
+    /// As [`Self::list`], of at least one thing: an empty one would mean "nothing at all", which nobody writes on purpose.
+    pub(super) fn some<T>(
+        &mut self,
+        key: &'static str,
+        expected: &'static str,
+        read: impl Fn(&Node) -> Result<T, Refusal>,
+    ) -> Option<Vec<Placed<T>>> {
+        let items = self.list(key, expected, read);
+        // Of a list whose items are all wrong, each was refused already.
+        if let Some(Value::List(list)) = self.table.and_then(|table| table.entry(key)).map(|entry| &entry.node.value)
+            && list.is_empty()
+        {
+            let expected = format!("{expected}, and at least one of them");
+            self.findings.note(self.place_of(key), self.path(key), "an empty list", expected);
+        }
+        items.filter(|items| !items.is_empty())
     }
 
     /// Every key with what it holds, for a table whose keys are free.

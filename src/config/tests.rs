@@ -115,6 +115,7 @@ fn each_single_value_is_checked() {
             "[[route]]\npath = \"/x\"\nupstream = \"http://127.0.0.1:1\"\nmethods = []",
             "methods: found an empty list, expected a list of methods",
         ),
+        ("listen = []", "public.listen: found an empty list, expected a list of addresses"),
         ("[tokens]\ncode_ttl = \"11m\"", "tokens.code_ttl: found \"11m\", expected a duration from \"1s\" to \"10m\""),
         ("[limits]\nheader_bytes = \"4KiB\"", "expected a size from \"8KiB\" to \"1MiB\""),
         ("[limits]\nform_bytes = \"64 kilobytes\"", "limits.form_bytes: found \"64 kilobytes\""),
