@@ -5,6 +5,7 @@
 #   benches/beside-nginx.sh [SECONDS] [CONNECTIONS]
 #
 # Needs nginx and wrk (Debian: nginx-light, wrk) and a release build. Reads CPU time from /proc, so that a noisy machine disturbs less.
+# With strace it also counts system calls.
 set -euo pipefail
 seconds=${1:-5} connections=${2:-32}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -77,3 +78,20 @@ for _ in 1 2 3; do
   printf '%-28s %10s %14s %s\n' "p2pid relay, p2pid gateway" "$rate" "$micros" "$bad"; echo "$rate $micros" > "$work/b"
   ratio
 done
+
+# ── system calls: counted, since their price differs from host to host; strace slows both, so that no time is taken here ──
+if command -v strace >/dev/null; then
+  counted() { # name, URL, then the processes
+    local name=$1 url=$2; shift 2
+    local attach=() each
+    for each in "$@"; do attach+=(-p "$each"); done
+    strace -c -f -o "$work/calls" "${attach[@]}" 2>/dev/null & local tracer=$!
+    sleep 1
+    wrk -t1 -c"$connections" -d"${seconds}s" -H "Authorization: Bearer $key" "$url" > "$work/wrk"
+    kill -INT "$tracer"; wait "$tracer" || true
+    awk -v name="$name" 'FNR == NR {if (/requests in/) n = $1; next} $NF == "total" {printf "%-28s %10.1f system calls per request\n", name, $4 / n}' \
+      "$work/wrk" "$work/calls"
+  }
+  counted "nginx, nginx" "http://127.0.0.1:$near/instance2/orders" $(pgrep -P "${pids[1]}") $(pgrep -P "${pids[2]}")
+  counted "p2pid relay, p2pid gateway" "http://$relay/instance2/orders" "$pid_one" "$pid_two"
+fi
