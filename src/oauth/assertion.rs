@@ -1,0 +1,148 @@
+//! Client assertions: `private_key_jwt` (RFC 7523 §2.2 and §3, with the audience of its revision and of FAPI 2.0: our issuer and nothing else).
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::jws::{AHEAD, BadSignature, Unverified};
+use super::key::KeySet;
+use crate::clock::Timestamp;
+use crate::secret::Digest;
+
+/// `client_assertion_type`
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The longest that an assertion may live: its `jti` is remembered for as long.
+pub const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// The longest `jti`.
+const LONGEST_JTI: usize = 256;
+
+/// An assertion that is its client's. Whether it was used before is the store's to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asserted {
+    /// Names it, among all of all clients.
+    pub once: Digest,
+    /// From when on it is refused anyway.
+    pub expires_at: Timestamp,
+}
+
+/// Why an assertion is not believed; all are `invalid_client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is not signed by a registered key.
+    #[error("client_assertion: {0}")]
+    Signature(#[from] BadSignature),
+    /// `iss` or `sub` is not the client.
+    #[error("client_assertion: iss and sub are not both the client_id")]
+    Client,
+    /// `aud` is another, or a list. An assertion for the token endpoint could have been made for another server (RFC 9700 §4.9).
+    #[error("client_assertion: aud is not this instance's issuer as one string")]
+    Audience,
+    /// `exp` is missing, past, or further ahead than anybody needs.
+    #[error("client_assertion: exp is missing, over, or more than an hour ahead")]
+    Expiry,
+    /// `nbf` or `iat` lies ahead.
+    #[error("client_assertion: nbf or iat lies ahead of this instance's clock")]
+    NotYet,
+    /// There is no `jti`, or an endless one.
+    #[error("client_assertion: jti is not a text of 1 to 256 bytes")]
+    Identifier,
+}
+
+/// Judges the assertion `text` of the client `client_id`, whose keys are `keys`, at the server `issuer`.
+pub fn judge(text: &str, client_id: &str, keys: &KeySet, issuer: &str, now: Timestamp) -> Result<Asserted, Refusal> {
+    let unverified = Unverified::read(text)?;
+    unverified.check_type(&["jwt", "client-authentication+jwt"], false)?;
+    let claims = unverified.verify(keys.candidates(unverified.algorithm, unverified.key_id()))?;
+    if claims.text("iss") != Some(client_id) || claims.text("sub") != Some(client_id) {
+        return Err(Refusal::Client);
+    }
+    if claims.text("aud") != Some(issuer) {
+        return Err(Refusal::Audience);
+    }
+    let now_seconds = now.seconds();
+    let end = claims.seconds("exp").filter(|end| {
+        let most = i64::try_from(LONGEST.as_secs()).unwrap_or(i64::MAX).saturating_add(AHEAD);
+        *end > now_seconds && *end <= now_seconds.saturating_add(most)
+    });
+    let end = end.ok_or(Refusal::Expiry)?;
+    let lies_ahead = |name: &str| match claims.0.get(name) {
+        None | Some(Value::Null) => false,
+        Some(_) => claims.seconds(name).is_none_or(|from| from > now_seconds.saturating_add(AHEAD)),
+    };
+    if lies_ahead("nbf") || lies_ahead("iat") {
+        return Err(Refusal::NotYet);
+    }
+    let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
+    let once = Digest::of(&format!("client assertion\n{client_id}\n{jti}"));
+    Ok(Asserted { once, expires_at: Timestamp::from_millis(end.saturating_mul(1000)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::oauth::signing_key::SigningKey;
+
+    const NOW: i64 = 1_000_000;
+    const ISSUER: &str = "https://two.example:7443";
+
+    fn judged(header: &str, changes: &[(&str, Value)]) -> Result<Asserted, Refusal> {
+        let key = SigningKey::generate();
+        let keys = KeySet::read(json!({ "keys": [key.public().to_jwk()] }).to_string().as_bytes()).expect("a set");
+        let mut claims = json!({ "iss": "one", "sub": "one", "aud": ISSUER, "exp": NOW + 60, "jti": "a" });
+        for (name, value) in changes {
+            claims[*name] = value.clone();
+        }
+        let text = key.sign(header, &claims.to_string());
+        judge(&text, "one", &keys, ISSUER, Timestamp::from_millis(NOW * 1000))
+    }
+
+    const HEADER: &str = r#"{"alg":"ES256"}"#;
+
+    #[test]
+    fn t13_an_assertion_of_the_clients_own_key_for_us_is_believed() {
+        let asserted = judged(HEADER, &[]).expect("believed");
+        assert_eq!(asserted.expires_at, Timestamp::from_millis((NOW + 60) * 1000));
+        for header in [r#"{"alg":"ES256","typ":"JWT"}"#, r#"{"alg":"ES256","typ":"client-authentication+jwt"}"#] {
+            assert_eq!(judged(header, &[("iat", json!(NOW)), ("nbf", json!(NOW + AHEAD))]), Ok(asserted));
+        }
+        assert_ne!(judged(HEADER, &[("jti", json!("b"))]).expect("believed").once, asserted.once);
+        assert!(judged(HEADER, &[("exp", json!(NOW as f64 + 0.5 + 60.0))]).is_ok());
+    }
+
+    #[test]
+    fn t13_k2_k3_one_thing_wrong_is_one_refusal() {
+        for (name, value, expected) in [
+            ("iss", json!("other"), Refusal::Client),
+            ("sub", json!("other"), Refusal::Client),
+            ("sub", json!(null), Refusal::Client),
+            ("aud", json!(format!("{ISSUER}/oauth/token")), Refusal::Audience),
+            ("aud", json!(format!("{ISSUER}/")), Refusal::Audience),
+            ("aud", json!([ISSUER]), Refusal::Audience),
+            ("aud", json!([ISSUER, "https://other.example"]), Refusal::Audience),
+            ("aud", json!(null), Refusal::Audience),
+            ("exp", json!(NOW), Refusal::Expiry),
+            ("exp", json!(NOW - 60), Refusal::Expiry),
+            ("exp", json!(null), Refusal::Expiry),
+            ("exp", json!((NOW + 60).to_string()), Refusal::Expiry),
+            ("exp", json!(NOW + 3_600 + AHEAD + 1), Refusal::Expiry),
+            ("exp", json!(i64::MAX), Refusal::Expiry),
+            ("exp", json!(1e300), Refusal::Expiry),
+            ("nbf", json!(NOW + AHEAD + 1), Refusal::NotYet),
+            ("iat", json!(NOW + 61), Refusal::NotYet),
+            ("iat", json!("now"), Refusal::NotYet),
+            ("jti", json!(""), Refusal::Identifier),
+            ("jti", json!(7), Refusal::Identifier),
+            ("jti", json!("x".repeat(257)), Refusal::Identifier),
+        ] {
+            assert_eq!(judged(HEADER, &[(name, value.clone())]), Err(expected), "{name} {value}");
+        }
+        for header in [r#"{"alg":"ES256","typ":"dpop+jwt"}"#, r#"{"alg":"ES256","typ":7}"#] {
+            assert_eq!(judged(header, &[]), Err(Refusal::Signature(BadSignature::Type)), "{header}");
+        }
+        assert_eq!(judged(r#"{"alg":"ES256","kid":"another"}"#, &[]), Err(Refusal::Signature(BadSignature::Signature)));
+    }
+}

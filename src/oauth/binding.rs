@@ -1,0 +1,92 @@
+//! What an access token is bound to, besides whoever holds it: a key or a certificate that each call must show (`cnf`, RFC 7800 §3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use super::key::Thumbprint;
+
+/// The key or certificate that a token is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// A DPoP key, `jkt` (RFC 9449 §6).
+    Key(Thumbprint),
+    /// A TLS client certificate, `x5t#S256` (RFC 8705 §3.1).
+    Certificate(Thumbprint),
+}
+
+impl Binding {
+    /// The name of the confirmation method.
+    const fn method(self) -> &'static str {
+        match self {
+            Self::Key(_) => "jkt",
+            Self::Certificate(_) => "x5t#S256",
+        }
+    }
+
+    const fn thumbprint(self) -> Thumbprint {
+        match self {
+            Self::Key(thumbprint) | Self::Certificate(thumbprint) => thumbprint,
+        }
+    }
+
+    /// `cnf`, for introspection.
+    pub fn to_confirmation(self) -> Value {
+        json!({ self.method(): self.thumbprint().to_string() })
+    }
+
+    /// `token_type`
+    pub const fn token_type(binding: Option<Self>) -> &'static str {
+        match binding {
+            Some(Self::Key(_)) => super::dpop::TOKEN_TYPE,
+            Some(Self::Certificate(_)) | None => "Bearer",
+        }
+    }
+}
+
+/// As it is stored.
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.method(), self.thumbprint())
+    }
+}
+
+/// The text names no binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a binding of a token")]
+pub struct NotABinding;
+
+impl FromStr for Binding {
+    type Err = NotABinding;
+
+    fn from_str(text: &str) -> Result<Self, NotABinding> {
+        let (method, thumbprint) = text.split_once(':').ok_or(NotABinding)?;
+        let thumbprint = Thumbprint::from_text(thumbprint).ok_or(NotABinding)?;
+        match method {
+            "jkt" => Ok(Self::Key(thumbprint)),
+            "x5t#S256" => Ok(Self::Certificate(thumbprint)),
+            _ => Err(NotABinding),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_reads_back_and_says_what_it_is() {
+        let thumbprint = Thumbprint::of_certificate(b"x");
+        for (binding, method, token_type) in
+            [(Binding::Key(thumbprint), "jkt", "DPoP"), (Binding::Certificate(thumbprint), "x5t#S256", "Bearer")]
+        {
+            assert_eq!(binding.to_string().parse(), Ok(binding));
+            assert_eq!(binding.to_confirmation(), json!({ method: thumbprint.to_string() }));
+            assert_eq!(Binding::token_type(Some(binding)), token_type);
+        }
+        for text in ["", "jkt", "jkt:", "jkt:AAAA", &format!("x:{thumbprint}")] {
+            assert_eq!(text.parse::<Binding>(), Err(NotABinding));
+        }
+    }
+}
