@@ -19,7 +19,7 @@ use p2pid::inbound::authorize::{self, Destination};
 use p2pid::inbound::consent::{Authorization, Stage};
 use p2pid::inbound::grant::{Fresh, Grant, NewAccess};
 use p2pid::inbound::ib_app::{GrantType, IbApp};
-use p2pid::inbound::permit::{RouteRule, permit};
+use p2pid::inbound::permit::{Holder, RouteRule, permit};
 use p2pid::inbound::user::User;
 use p2pid::net::client::Client;
 use p2pid::net::trust::Trust;
@@ -351,19 +351,21 @@ fn client() -> IbApp {
         access_ttl: None,
         rotation: None,
         native: false,
+        security: Default::default(),
         created_at: Timestamp::from_millis(0),
     }
 }
 
 /// What somebody is asked, in a session of its own.
 fn question(until: Timestamp) -> Authorization {
-    let destination = Destination { redirect_uri: CALLBACK.to_owned(), state: None };
+    let destination = Destination { redirect_uri: CALLBACK.to_owned(), state: None, is_named: true };
     Authorization {
         id: Id::from_bytes(random::bytes(&SystemRandom)),
         app: client().id,
         user: person().id,
         session: Digest::from_bytes(random::bytes(&SystemRandom)),
-        request: authorize::Request { destination, scope: Scope::default(), challenge: Challenge::of(VERIFIER) },
+        request: authorize::Request { destination, scope: Scope::default(), challenge: Some(Challenge::of(VERIFIER)), dpop_key: None },
+        pushed: None,
         stage: Stage::Pending { until },
     }
 }
@@ -374,7 +376,16 @@ async fn linked(store: &Store) -> Result<Fresh, Failure> {
     let (pair, id, app) = (first.clone(), Id::from_bytes(random::bytes(&SystemRandom)), client().id);
     let judge = move |transaction: &Transaction<'_>| {
         let now = transaction.now().wall;
-        let made = Grant { id, app, user: Some(person().id), scope: Scope::default(), created_at: now, expires_at: None, ended: None };
+        let made = Grant {
+            id,
+            app,
+            user: Some(person().id),
+            scope: Scope::default(),
+            created_at: now,
+            expires_at: None,
+            ended: None,
+            binding: None,
+        };
         grant::insert(transaction, &made, HOUR)?;
         refresh_token::insert(transaction, id, Digest::of(pair.refresh.expose_secret()), 1, true)?;
         access_token::insert(transaction, id, &NewAccess::of(&pair, None, 1, Scope::default(), HOUR, now))
@@ -402,7 +413,8 @@ async fn checks(base: &Path, span: Duration) -> Result<(), Failure> {
         while begin.elapsed() < span {
             for _ in 0..1_000 {
                 let live = table.cached(std::hint::black_box(token));
-                let is_permitted = live.is_some_and(|live| permit(&live, rule, &Method::GET, [], clock.now().wall).is_ok());
+                let is_permitted =
+                    live.is_some_and(|live| permit(&live, Holder::ANYBODY, rule, &Method::GET, [], clock.now().wall).is_ok());
                 assert_eq!(is_permitted, is_good);
             }
             done += 1_000;

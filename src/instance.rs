@@ -1,7 +1,9 @@
 //! One running instance: what every door and every task is handed.
 
 pub mod callers;
+pub mod key_sets;
 pub mod passwords;
+pub mod proofs;
 pub mod throttle;
 
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use crate::store::Store;
 use crate::store::token_table::TokenTable;
 
 use callers::Callers;
+use key_sets::KeySets;
 use passwords::Passwords;
+use proofs::Proofs;
 use throttle::Throttle;
 
 /// The parts of an instance that everything shares.
@@ -37,6 +41,10 @@ pub struct Instance {
     pub passwords: Passwords,
     /// Failed authentications of late.
     pub failures: Throttle,
+    /// Public keys of clients, from their URLs.
+    pub key_sets: KeySets,
+    /// DPoP proofs that were used of late, and the nonces that date them.
+    pub proofs: Proofs,
     /// Local applications that may use the relay.
     pub callers: Callers,
     /// What `/metrics` shows.
@@ -58,9 +66,11 @@ impl Instance {
             store,
             tokens,
             clock,
-            random,
             passwords: Passwords::new(),
             failures: Throttle::new(),
+            key_sets: KeySets::default(),
+            proofs: Proofs::new(random.as_ref(), started_at),
+            random,
             callers: Callers::default(),
             under_way: TaskTracker::new(),
             started_at,

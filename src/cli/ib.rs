@@ -98,12 +98,68 @@ pub(super) struct Settings {
     /// It runs on a person's machine: the port of its loopback redirect URIs may vary; --native=false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     native: Option<bool>,
+    #[command(flatten)]
+    security: Security,
+}
+
+/// How an app shows who it is, and what its requests and tokens are tied to.
+#[derive(Debug, Default, Args)]
+struct Security {
+    /// How it authenticates: client_secret (in either way), client_secret_basic, client_secret_post, private_key_jwt, or none
+    #[arg(long, value_name = "M", value_parser = ["client_secret", "client_secret_basic", "client_secret_post", "private_key_jwt", "none"])]
+    auth_method: Option<String>,
+    /// Its public keys, a JSON Web Key Set in a file or at a URL; means --auth-method private_key_jwt
+    #[arg(long, value_name = "FILE|URL")]
+    jwks: Option<String>,
+    /// Its tokens are bound to a key of its own (DPoP): a stolen one is useless; --dpop=false takes it back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    dpop: Option<bool>,
+    /// Its authorization requests must be pushed first (PAR); --require-par=false takes it back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    require_par: Option<bool>,
+    /// optional: for a client that cannot do PKCE
+    #[arg(long, value_name = "P", value_parser = ["required", "optional"])]
+    pkce: Option<String>,
+    /// fapi2: all that the FAPI 2.0 Security Profile demands of a client; none takes it back
+    #[arg(long, value_name = "P", value_parser = ["fapi2", "none"])]
+    profile: Option<String>,
+    /// It is a resource server: it may introspect tokens that carry this scope; "" takes all back
+    #[arg(long = "introspects", value_name = "S")]
+    introspects: Vec<String>,
+}
+
+impl Security {
+    fn add_to(&self, given: Given) -> Result<Given, Failure> {
+        let (mut jwks, mut jwks_uri) = (None, None);
+        match &self.jwks {
+            Some(url) if url.starts_with("https://") || url.starts_with("http://") => jwks_uri = Some(url.as_str()),
+            Some(file) => jwks = Some(key_set(file)?),
+            None => {}
+        }
+        Ok(given
+            .maybe("auth_method", self.auth_method.as_deref())
+            .maybe("jwks", jwks)
+            .maybe("jwks_uri", jwks_uri)
+            .maybe("dpop", self.dpop)
+            .maybe("require_par", self.require_par)
+            .maybe("pkce", self.pkce.as_deref())
+            .maybe("profile", self.profile.as_deref())
+            .list("introspects", &self.introspects))
+    }
+}
+
+/// The JSON of a file of public keys. Whether they are good ones the daemon says.
+fn key_set(file: &str) -> Result<Value, Failure> {
+    let wrong =
+        |why: String| Failure::new("bad_file", format!("--jwks {file}: {why}")).expected("a JSON Web Key Set of public keys, or a URL");
+    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| wrong(format!("not JSON, at line {}, column {}", error.line(), error.column())))
 }
 
 impl Settings {
     fn given(&self, report: &Report) -> Result<Given, Failure> {
         let secret = if self.client_secret_stdin { Some(ask::client_secret(report, true)?) } else { None };
-        Ok(Given::new()
+        let given = Given::new()
             .maybe("peer_url", self.peer_url.as_deref())
             .list("redirect_uris", &self.redirect_uris)
             .maybe("client_secret", secret.as_ref().map(ExposeSecret::expose_secret))
@@ -111,7 +167,8 @@ impl Settings {
             .list("scopes", &self.scopes)
             .maybe("access_ttl", self.access_ttl.map(|life| life.as_secs()))
             .maybe("rotation", self.rotation.as_deref())
-            .maybe("native", self.native))
+            .maybe("native", self.native);
+        self.security.add_to(given)
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) mod default {
             request_ttl: Duration::from_secs(86_400),
             rotation: Rotation::RetrySafe,
             retry_window: Duration::from_secs(60),
+            require_par: false,
         }
     }
 
@@ -344,6 +345,7 @@ fn tokens(mut section: Section<'_>) -> Tokens {
         request_ttl: section.or("request_ttl", default.request_ttl, values::life),
         rotation: section.or("rotation", default.rotation, values::rotation),
         retry_window: section.or("retry_window", default.retry_window, values::life),
+        require_par: section.or("require_par", default.require_par, values::switch),
     };
     section.end();
     tokens

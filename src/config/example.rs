@@ -198,6 +198,8 @@ request_ttl = "24h"
 # retry_safe: replaced, and a lost answer is given again inside retry_window; strict: replaced, a second use is refused; none: kept.
 rotation = "retry_safe"
 retry_window = "60s"
+# true: authorization requests are taken only when their app pushed them first (RFC 9126); `p2pid ib update --require-par` for one app.
+require_par = false
 
 # Certificate authorities besides the system's, PEM, for every peer; `p2pid peer create --ca FILE` for one.
 [trust]

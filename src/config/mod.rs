@@ -28,7 +28,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-pub use crate::oauth::rotation::Rotation;
+pub use crate::oauth::resource::Audience;
+use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 
 pub use example::{Blueprint, BlueprintTls, example};
@@ -80,6 +81,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// For whom all access tokens are.
+    pub fn audience(&self) -> Audience {
+        let public_url = &self.instance.public_url;
+        Audience::new(public_url.as_str(), public_url.join(&self.instance.p2pi_path))
+    }
+
     /// The scopes that IB apps of `tenant` can be given.
     pub fn scopes_of(&self, tenant: &str) -> impl Iterator<Item = &str> {
         self.scopes.iter().filter(move |(_, offered)| offered.tenant == tenant).map(|(name, _)| name.as_str())
@@ -125,6 +132,14 @@ impl PublicUrl {
     /// The URL of `path`, which starts with a slash.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
+    }
+
+    /// What a client may call the URL of a request with that path: a proxy may have taken the path of ours away, or left it.
+    pub fn names_of(&self, path: &str) -> Vec<Url> {
+        let whole = [format!("{}{path}", self.origin()), self.join(path)];
+        let mut names: Vec<Url> = whole.iter().filter_map(|name| Url::parse(name).ok()).collect();
+        names.dedup();
+        names
     }
 }
 
@@ -265,6 +280,8 @@ pub struct Tokens {
     pub rotation: Rotation,
     /// How long a replaced refresh token gets its first answer again.
     pub retry_window: Duration,
+    /// Every authorization request must be pushed first (RFC 9126 §5).
+    pub require_par: bool,
 }
 
 /// `[trust]`

@@ -23,19 +23,19 @@ pub(super) const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST,
 pub(super) struct Refusal {
     code: Code,
     detail: Cow<'static, str>,
-    header: Option<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// `detail` is for people: what was found, what was expected, what to do next.
     pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), header: None, retry_after: None }
+        Self { code, detail: detail.into(), headers: Vec::new(), retry_after: None }
     }
 
     /// With a header that belongs to it: a challenge, the methods that are allowed.
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 
@@ -55,7 +55,7 @@ impl Refusal {
         let request_id = request_id.to_str().unwrap_or_default();
         let problem = Problem { code: self.code, detail: &self.detail, instance, request_id, retry_after: self.retry_after };
         let mut response = problem.response().map(Body::from);
-        if let Some((name, value)) = self.header {
+        for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }
         response

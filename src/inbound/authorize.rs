@@ -5,8 +5,10 @@
 
 use super::ib_app::{GrantType, IbApp};
 use crate::oauth::error::{Code, WireError};
+use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::{Doubled, Parameters};
 use crate::oauth::pkce::{self, Challenge};
+use crate::oauth::resource::Audience;
 use crate::oauth::scope::Scope;
 
 /// Where the answer goes.
@@ -16,6 +18,8 @@ pub struct Destination {
     pub redirect_uri: String,
     /// `state`, byte-exact; none when it is absent or doubled.
     pub state: Option<String>,
+    /// The request named the redirect URI; else it is the only one that the app has.
+    pub is_named: bool,
 }
 
 /// Why an answer may go nowhere: a page with status 400.
@@ -42,8 +46,10 @@ pub struct Request {
     pub destination: Destination,
     /// What is asked.
     pub scope: Scope,
-    /// What the code will be bound to.
-    pub challenge: Challenge,
+    /// What the code will be bound to; none only for an app of which PKCE is not asked.
+    pub challenge: Option<Challenge>,
+    /// The DPoP key that the code will be bound to (RFC 9449 §10).
+    pub dpop_key: Option<Thumbprint>,
 }
 
 /// The `client_id` of a request.
@@ -60,29 +66,41 @@ pub fn destination(app: &IbApp, parameters: &Parameters) -> Result<Destination, 
         (None, [only]) => only.as_str().to_owned(),
         (None, _) => return Err(Untrusted::NoRedirectUri),
     };
-    Ok(Destination { redirect_uri, state: parameters.the("state").ok().flatten().map(str::to_owned) })
+    let state = parameters.the("state").ok().flatten().map(str::to_owned);
+    Ok(Destination { redirect_uri, state, is_named: named.is_some() })
 }
 
 /// The parameters that are looked at here.
-const KNOWN: [&str; 8] =
-    ["client_id", "redirect_uri", "state", "response_type", "response_mode", "scope", "code_challenge", "code_challenge_method"];
+const KNOWN: [&str; 9] = [
+    "client_id",
+    "redirect_uri",
+    "state",
+    "response_type",
+    "response_mode",
+    "scope",
+    "code_challenge",
+    "code_challenge_method",
+    "dpop_jkt",
+];
 
 /// What is checked, in this order; the first that fails is the answer.
 #[expect(clippy::type_complexity, reason = "a table of functions is what it is; another name would only hide what each takes")]
-const CHECKS: [fn(&IbApp, &Parameters) -> Result<(), WireError>; 7] = [
+const CHECKS: [fn(&IbApp, &Parameters) -> Result<(), WireError>; 8] = [
     each_parameter_comes_once,
     no_request_object,
     response_type_is_code,
     response_mode_is_query,
     app_may_use_codes,
     challenge_is_s256,
+    dpop_key_is_one,
     scope_is_within_the_apps,
 ];
 
-/// Judges the request of somebody who has logged in.
-pub fn judge(app: &IbApp, parameters: &Parameters, destination: Destination) -> Result<Request, WireError> {
+/// Judges a request, handed in by its app or carried by the browser of somebody who has logged in, at an instance that is `audience`.
+pub fn judge(app: &IbApp, parameters: &Parameters, destination: Destination, audience: &Audience) -> Result<Request, WireError> {
     CHECKS.iter().try_for_each(|check| check(app, parameters))?;
-    Ok(Request { destination, scope: scope(app, parameters)?, challenge: challenge(parameters)? })
+    audience.check(parameters)?;
+    Ok(Request { destination, scope: scope(app, parameters)?, challenge: challenge(parameters)?, dpop_key: dpop_key(parameters)? })
 }
 
 /// The URL that takes an answer to the client: `answer` in the query, with `state` and `iss`.
@@ -138,11 +156,13 @@ fn app_may_use_codes(app: &IbApp, _: &Parameters) -> Result<(), WireError> {
     Err(WireError::new(Code::UnauthorizedClient, "the application may not use the grant authorization_code"))
 }
 
-/// PKCE is required of every client: it also ties the code to the browser that asked (RFC 9700 §2.1.1).
-fn challenge_is_s256(_: &IbApp, parameters: &Parameters) -> Result<(), WireError> {
+/// PKCE is required of every client, unless its registration says otherwise: it also ties the code to the browser that asked (RFC 9700 §2.1.1).
+fn challenge_is_s256(app: &IbApp, parameters: &Parameters) -> Result<(), WireError> {
     match the(parameters, "code_challenge_method")? {
-        Some(pkce::METHOD) => challenge(parameters).map(drop),
+        Some(pkce::METHOD) if the(parameters, "code_challenge")?.is_some() => challenge(parameters).map(drop),
+        Some(pkce::METHOD) => Err(WireError::new(Code::InvalidRequest, "the parameter code_challenge is missing")),
         Some(_) => Err(WireError::new(Code::InvalidRequest, "the code_challenge_method here is S256")),
+        None if app.security.pkce_optional && the(parameters, "code_challenge")?.is_none() => Ok(()),
         // Absent it would mean "plain" (RFC 7636 §4.3).
         None => Err(WireError::new(Code::InvalidRequest, "code_challenge with code_challenge_method S256 is required")),
     }
@@ -152,9 +172,19 @@ fn scope_is_within_the_apps(app: &IbApp, parameters: &Parameters) -> Result<(), 
     scope(app, parameters).map(drop)
 }
 
-fn challenge(parameters: &Parameters) -> Result<Challenge, WireError> {
-    let text = the(parameters, "code_challenge")?.unwrap_or_default();
-    text.parse().map_err(|error: pkce::NotAChallenge| WireError::new(Code::InvalidRequest, error.to_string()))
+fn dpop_key_is_one(_: &IbApp, parameters: &Parameters) -> Result<(), WireError> {
+    dpop_key(parameters).map(drop)
+}
+
+fn challenge(parameters: &Parameters) -> Result<Option<Challenge>, WireError> {
+    let challenge = the(parameters, "code_challenge")?.map(str::parse).transpose();
+    challenge.map_err(|error: pkce::NotAChallenge| WireError::new(Code::InvalidRequest, error.to_string()))
+}
+
+fn dpop_key(parameters: &Parameters) -> Result<Option<Thumbprint>, WireError> {
+    let Some(text) = the(parameters, "dpop_jkt")? else { return Ok(None) };
+    let wrong = || WireError::new(Code::InvalidRequest, "dpop_jkt is not the SHA-256 thumbprint of a key in base64url");
+    Thumbprint::from_text(text).map(Some).ok_or_else(wrong)
 }
 
 /// What is asked; a request without scope asks for all that the app may have.
@@ -193,11 +223,12 @@ mod tests {
             name: "one".into(),
             client_id: "client".into(),
             redirect_uris: vec![RedirectUri::register(CALLBACK).expect("registrable")],
-            grants: GrantType::ALL.into(),
+            grants: GrantType::OF_A_LINK.into(),
             scope: "a b".parse().expect("a scope"),
             access_ttl: None,
             rotation: None,
             native: false,
+            security: crate::inbound::security::Security::default(),
             created_at: Timestamp::default(),
         }
     }
@@ -224,14 +255,15 @@ mod tests {
     fn judged(app: &IbApp, changes: &[(&str, &str)]) -> Result<Request, Code> {
         let parameters = parameters(changes);
         let destination = destination(app, &parameters).expect("it is trusted");
-        judge(app, &parameters, destination).map_err(|error| error.code)
+        let audience = Audience::new("https://two.example", "https://two.example/p2pi".to_owned());
+        judge(app, &parameters, destination, &audience).map_err(|error| error.code)
     }
 
     #[test]
     fn a_minimal_request_asks_for_all_that_the_app_may_have() {
         let request = judged(&app(), &[]).expect("accepted");
-        assert_eq!(request.destination, Destination { redirect_uri: CALLBACK.into(), state: None });
-        assert_eq!((request.scope, request.challenge.as_str()), (app().scope, CHALLENGE));
+        assert_eq!(request.destination, Destination { redirect_uri: CALLBACK.into(), state: None, is_named: false });
+        assert_eq!((request.scope, request.challenge.as_ref().map(Challenge::as_str)), (app().scope, Some(CHALLENGE)));
         let request = judged(&app(), &[("redirect_uri", CALLBACK), ("scope", "a"), ("state", "x y"), ("unknown", "1"), ("+unknown", "2")])
             .expect("accepted");
         assert_eq!((request.scope.to_string(), request.destination.state.as_deref()), ("a".into(), Some("x y")));
@@ -273,6 +305,9 @@ mod tests {
             (vec![("code_challenge_method", "s256")], Code::InvalidRequest),
             (vec![("+response_type", "code")], Code::InvalidRequest),
             (vec![("state", "1"), ("+state", "2")], Code::InvalidRequest),
+            (vec![("resource", "https://other.example")], Code::InvalidTarget),
+            (vec![("dpop_jkt", "short")], Code::InvalidRequest),
+            (vec![("dpop_jkt", CHALLENGE), ("+dpop_jkt", CHALLENGE)], Code::InvalidRequest),
             (vec![("scope", "a c")], Code::InvalidScope),
             (vec![("scope", "a  b")], Code::InvalidScope),
             (vec![("request", "x")], Code::RequestNotSupported),
@@ -285,10 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn a5_only_an_app_registered_so_may_leave_pkce_out_and_then_as_a_whole() {
+        let security = crate::inbound::security::Security { pkce_optional: true, ..Default::default() };
+        let lenient = IbApp { security, ..app() };
+        let without = [("code_challenge", ""), ("code_challenge_method", "")];
+        assert_eq!(judged(&lenient, &without).expect("accepted").challenge, None);
+        assert!(judged(&lenient, &[]).expect("accepted").challenge.is_some());
+        for half in [&without[..1], &without[1..]] {
+            assert_eq!(judged(&lenient, half), Err(Code::InvalidRequest), "{half:?}");
+        }
+    }
+
+    #[test]
+    fn g6_a_request_may_name_the_key_that_its_code_is_bound_to() {
+        let request = judged(&app(), &[("dpop_jkt", CHALLENGE)]).expect("accepted");
+        assert_eq!(request.dpop_key.map(|key| key.to_string()).as_deref(), Some(CHALLENGE));
+    }
+
+    #[test]
     fn a7_state_and_issuer_stand_in_every_answer() {
         let destination = |redirect_uri: &str, state: Option<&str>| Destination {
             redirect_uri: redirect_uri.to_owned(),
             state: state.map(str::to_owned),
+            is_named: true,
         };
         let issuer = "https://two.example:7443";
         for (destination, answer, expected) in [

@@ -9,6 +9,7 @@ use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy};
 use super::ib_app::{GrantType, IbApp};
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::binding::Binding;
 use crate::oauth::token_request::CodeRequest;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -30,6 +31,9 @@ pub enum Refusal {
     /// The verifier is missing, malformed, or another one.
     #[error("the code_verifier does not belong to the code_challenge of the authorization request")]
     Verifier,
+    /// The key that the authorization request named is not shown (RFC 9449 §10).
+    #[error("the DPoP key is not the dpop_jkt of the authorization request")]
+    Key,
 }
 
 /// What follows from a code that is presented.
@@ -76,6 +80,8 @@ pub struct Materials<'a> {
     pub id: Id,
     /// The tokens.
     pub fresh: &'a Fresh,
+    /// What they are to be bound to: the key or certificate that the request shows.
+    pub binding: Option<Binding>,
 }
 
 /// Judges a code that `app`, which has authenticated, presents. `authorization` is the one that the code belongs to.
@@ -104,12 +110,26 @@ pub fn judge(
     if now >= until {
         return burnt(Refusal::Expired, "it came too late");
     }
-    if request.redirect_uri.as_ref().is_some_and(|uri| *uri != authorization.request.destination.redirect_uri) {
+    let asked = &authorization.request;
+    let is_redirect_uri_right = match &request.redirect_uri {
+        Some(uri) => *uri == asked.destination.redirect_uri,
+        // What PKCE binds needs no redirect URI (OAuth 2.1 §4.1.3); what it does not repeats the one that was named (RFC 6749 §4.1.3).
+        None => asked.challenge.is_some() || !asked.destination.is_named,
+    };
+    if !is_redirect_uri_right {
         return burnt(Refusal::RedirectUri, "it came with another redirect_uri");
     }
-    let verifier = request.verifier.as_ref().map_or("", |verifier| verifier.expose_secret());
-    if !authorization.request.challenge.is_met_by(verifier) {
+    let is_verifier_right = match (&asked.challenge, &request.verifier) {
+        (Some(challenge), Some(verifier)) => challenge.is_met_by(verifier.expose_secret()),
+        (None, None) => true,
+        // Each without the other is a downgrade (RFC 9700 §4.8.2).
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    if !is_verifier_right {
         return burnt(Refusal::Verifier, "it came with another code_verifier");
+    }
+    if asked.dpop_key.is_some_and(|key| materials.binding != Some(Binding::Key(key))) {
+        return burnt(Refusal::Key, "it came with another DPoP key");
     }
     let issue = issue(authorization, app, code, materials, policy, now);
     Judgement { changes: Changes::Issue(Box::new(issue)), answer: Ok(()), event: Some(Event::GrantMade) }
@@ -123,13 +143,23 @@ fn issue(
     policy: &Policy,
     now: Timestamp,
 ) -> Issue {
-    let Materials { id, fresh } = materials;
+    let Materials { id, fresh, binding } = materials;
     let scope = authorization.request.scope.clone();
     let expires_at = policy.grant_ttl.map(|life| now.plus(life));
-    let grant = Grant { id, app: app.id, user: Some(authorization.user), scope: scope.clone(), created_at: now, expires_at, ended: None };
+    let grant = Grant {
+        id,
+        app: app.id,
+        user: Some(authorization.user),
+        scope: scope.clone(),
+        created_at: now,
+        expires_at,
+        ended: None,
+        // An app that authenticates is bound by that already (RFC 9449 §5).
+        binding: binding.filter(|_| !app.security.is_confidential()),
+    };
     Issue {
         stage: Stage::Exchanged { code, grant: id },
-        access: NewAccess::of(fresh, expires_at, 1, scope, policy.access_ttl, now),
+        access: NewAccess::of(fresh, expires_at, 1, scope, policy.access_ttl, now).bound_to(binding),
         refresh: app.may_use(GrantType::RefreshToken).then(|| fresh.refresh.clone()),
         grant,
     }
@@ -141,6 +171,8 @@ mod tests {
 
     use super::*;
     use crate::inbound::authorize::{Destination, Request};
+    use crate::inbound::security::Security;
+    use crate::oauth::key::Thumbprint;
     use crate::oauth::pkce::Challenge;
     use crate::oauth::redirect_uri::RedirectUri;
     use crate::oauth::rotation::Rotation;
@@ -160,23 +192,30 @@ mod tests {
             name: "one".into(),
             client_id: "client".into(),
             redirect_uris: vec![RedirectUri::register(CALLBACK).expect("registrable")],
-            grants: GrantType::ALL.into(),
+            grants: GrantType::OF_A_LINK.into(),
             scope: "a b".parse().expect("a scope"),
             access_ttl: None,
             rotation: None,
             native: false,
+            security: crate::inbound::security::Security::default(),
             created_at: at(0),
         }
     }
 
     fn in_stage(stage: Stage) -> Authorization {
-        let destination = Destination { redirect_uri: CALLBACK.into(), state: None };
+        let destination = Destination { redirect_uri: CALLBACK.into(), state: None, is_named: true };
         Authorization {
             id: Id::from_bytes([5; 16]),
             app: app(1).id,
             user: Id::from_bytes([3; 16]),
             session: Digest::of("session"),
-            request: Request { destination, scope: "a".parse().expect("a scope"), challenge: Challenge::of(VERIFIER) },
+            request: Request {
+                destination,
+                scope: "a".parse().expect("a scope"),
+                challenge: Some(Challenge::of(VERIFIER)),
+                dpop_key: None,
+            },
+            pushed: None,
             stage,
         }
     }
@@ -194,6 +233,10 @@ mod tests {
     }
 
     fn judged(authorization: Option<&Authorization>, app: &IbApp, request: &CodeRequest, now: i64) -> Judgement {
+        shown(authorization, app, request, None, now)
+    }
+
+    fn shown(authorization: Option<&Authorization>, app: &IbApp, request: &CodeRequest, binding: Option<Binding>, now: i64) -> Judgement {
         let fresh = Fresh { access: SecretString::from("access"), refresh: SecretString::from("refresh") };
         let policy = Policy {
             access_ttl: Duration::from_secs(3_600),
@@ -202,7 +245,47 @@ mod tests {
             rotation: Rotation::RetrySafe,
             retry_window: Duration::from_secs(60),
         };
-        judge(authorization, app, request, Materials { id: Id::from_bytes([7; 16]), fresh: &fresh }, &policy, at(now))
+        judge(authorization, app, request, Materials { id: Id::from_bytes([7; 16]), fresh: &fresh, binding }, &policy, at(now))
+    }
+
+    #[test]
+    fn t5_t6_without_a_challenge_there_is_no_verifier_and_the_redirect_uri_that_was_named_is_repeated() {
+        let without = |is_named| {
+            let mut authorization = allowed();
+            authorization.request.challenge = None;
+            authorization.request.destination.is_named = is_named;
+            authorization
+        };
+        for (is_named, redirect_uri, verifier, expected) in [
+            (true, Some(CALLBACK), None, Ok(())),
+            (true, None, None, Err(Refusal::RedirectUri)),
+            (false, None, None, Ok(())),
+            (false, Some(CALLBACK), None, Ok(())),
+            (false, Some("https://other.example/"), None, Err(Refusal::RedirectUri)),
+            (true, Some(CALLBACK), Some(VERIFIER), Err(Refusal::Verifier)),
+        ] {
+            let judgement = judged(Some(&without(is_named)), &app(1), &request(redirect_uri, verifier), 1);
+            assert_eq!(judgement.answer, expected, "{is_named} {redirect_uri:?} {verifier:?}");
+        }
+    }
+
+    #[test]
+    fn g6_a_code_is_bound_to_the_key_that_the_request_named_and_a_public_apps_grant_to_the_one_it_showed() {
+        let (key, other) = (Thumbprint::of_certificate(b"key"), Thumbprint::of_certificate(b"other"));
+        let mut named = allowed();
+        named.request.dpop_key = Some(key);
+        let request = request(None, Some(VERIFIER));
+        for wrong in [None, Some(Binding::Key(other)), Some(Binding::Certificate(key))] {
+            let judgement = shown(Some(&named), &app(1), &request, wrong, 1);
+            assert_eq!(judgement.answer, Err(Refusal::Key), "{wrong:?}");
+            assert!(matches!(judgement.changes, Changes::Move(Stage::Burnt { .. })));
+        }
+        let security = Security { method: crate::oauth::client_auth::Method::None, ..Security::default() };
+        for (app, of_grant) in [(app(1), None), (IbApp { security, ..app(1) }, Some(Binding::Key(key)))] {
+            let judgement = shown(Some(&named), &app, &request, Some(Binding::Key(key)), 1);
+            let Changes::Issue(issue) = judgement.changes else { panic!("{:?}", judgement.changes) };
+            assert_eq!((issue.access.binding, issue.grant.binding), (Some(Binding::Key(key)), of_grant));
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Authorization {
     pub session: Digest,
     /// What is asked.
     pub request: Request,
+    /// The pushed request that it is the question of, by the digest of its reference: that is decided once, whoever is asked.
+    pub pushed: Option<Digest>,
     /// How far it has come.
     pub stage: Stage,
 }
@@ -130,13 +132,14 @@ mod tests {
 
     fn pending() -> Authorization {
         let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().expect("a challenge");
-        let destination = Destination { redirect_uri: "https://one.example/cb".into(), state: None };
+        let destination = Destination { redirect_uri: "https://one.example/cb".into(), state: None, is_named: true };
         Authorization {
             id: Id::from_bytes([1; 16]),
             app: Id::from_bytes([2; 16]),
             user: Id::from_bytes([3; 16]),
             session: Digest::of("session"),
-            request: Request { destination, scope: "a".parse().expect("a scope"), challenge },
+            request: Request { destination, scope: "a".parse().expect("a scope"), challenge: Some(challenge), dpop_key: None },
+            pushed: None,
             stage: Stage::Pending { until: at(100) },
         }
     }

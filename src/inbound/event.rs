@@ -16,6 +16,8 @@ pub enum Event {
     CodeReplayed,
     /// An app presented a refresh token that was issued to another.
     RefreshTokenOfAnotherClient,
+    /// An app presented its refresh token without the key that it is bound to.
+    RefreshTokenWithoutItsKey,
     /// A replaced refresh token got its first answer again.
     Repeated {
         /// It came from another address than the first time.
@@ -45,6 +47,7 @@ impl Event {
             Self::CodeBurnt { .. } => "code_burnt",
             Self::CodeReplayed => "code_replayed",
             Self::RefreshTokenOfAnotherClient => "refresh_token_of_another_client",
+            Self::RefreshTokenWithoutItsKey => "refresh_token_without_its_key",
             Self::Repeated { .. } => "refresh_repeated",
             Self::Reminted { .. } => "refresh_reminted",
             Self::LatePresentation => "refresh_token_late",
@@ -64,6 +67,7 @@ impl Event {
             | Self::CodeOfAnotherClient
             | Self::CodeReplayed
             | Self::RefreshTokenOfAnotherClient
+            | Self::RefreshTokenWithoutItsKey
             | Self::Repeated { from_elsewhere: false }
             | Self::LatePresentation
             | Self::RefreshTokenReplayed
@@ -81,6 +85,7 @@ impl Event {
             | Self::CodeOfAnotherClient
             | Self::CodeBurnt { .. }
             | Self::RefreshTokenOfAnotherClient
+            | Self::RefreshTokenWithoutItsKey
             | Self::Repeated { from_elsewhere: false }
             | Self::LatePresentation
             | Self::GrantRevoked

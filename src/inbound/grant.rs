@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::binding::Binding;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::secret::{Digest, ExposeSecret, SecretString};
@@ -25,6 +26,8 @@ pub struct Grant {
     pub expires_at: Option<Timestamp>,
     /// When and why it was ended.
     pub ended: Option<Ended>,
+    /// The key that each refresh must show: of an app that does not authenticate, its DPoP key (RFC 9449 §5).
+    pub binding: Option<Binding>,
 }
 
 /// The end of a grant.
@@ -125,6 +128,8 @@ pub struct NewAccess {
     pub issued_at: Timestamp,
     /// From when on it is refused.
     pub expires_at: Timestamp,
+    /// What it is bound to.
+    pub binding: Option<Binding>,
 }
 
 impl NewAccess {
@@ -137,7 +142,13 @@ impl NewAccess {
             scope,
             issued_at: now,
             expires_at: grant_end.map_or(end, |grant_end| grant_end.min(end)),
+            binding: None,
         }
+    }
+
+    /// The same, bound.
+    pub fn bound_to(self, binding: Option<Binding>) -> Self {
+        Self { binding, ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::security::Security;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::redirect_uri::RedirectUri;
@@ -17,17 +18,23 @@ pub enum GrantType {
     AuthorizationCode,
     /// What was allowed is renewed (RFC 6749 §6).
     RefreshToken,
+    /// The app acts for itself (RFC 6749 §4.4).
+    ClientCredentials,
 }
 
 impl GrantType {
     /// Every grant type that is served, as the metadata names them.
-    pub const ALL: [Self; 2] = [Self::AuthorizationCode, Self::RefreshToken];
+    pub const ALL: [Self; 3] = [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
+
+    /// What an app may use of which nothing else is said: what makes and keeps a link.
+    pub const OF_A_LINK: [Self; 2] = [Self::AuthorizationCode, Self::RefreshToken];
 
     /// As sent.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
         }
     }
 }
@@ -55,6 +62,8 @@ pub struct IbApp {
     pub rotation: Option<Rotation>,
     /// Runs on a person's machine: the port of its loopback redirect URIs may vary.
     pub native: bool,
+    /// What it must show of itself.
+    pub security: Security,
     /// When it was registered.
     pub created_at: Timestamp,
 }

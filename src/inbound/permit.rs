@@ -4,6 +4,9 @@ use http::Method;
 
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::bearer::Scheme;
+use crate::oauth::binding::Binding;
+use crate::oauth::key::Thumbprint;
 use crate::oauth::scope::Scope;
 
 /// What a live access token says of the call that presents it.
@@ -25,6 +28,34 @@ pub struct Bearer {
     pub scope: Scope,
     /// From when on it is refused.
     pub expires_at: Timestamp,
+    /// The key or certificate that each call must show.
+    pub binding: Option<Binding>,
+}
+
+/// What a call shows besides its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The scheme that the token came with.
+    pub scheme: Scheme,
+    /// The key of its DPoP proof, one for this call and token, and used for the first time.
+    pub key: Option<Thumbprint>,
+}
+
+impl Holder {
+    /// Whoever has the token.
+    pub const ANYBODY: Self = Self { scheme: Scheme::Bearer, key: None };
+
+    /// Whether that is what a token bound in that way asks for. A token that is bound to nothing has no business under `DPoP`: its client believes
+    /// it to be bound.
+    fn check(self, binding: Option<Binding>) -> Result<(), Refusal> {
+        match (binding, self.scheme) {
+            (None, Scheme::Bearer) => Ok(()),
+            (None, Scheme::Dpop) => Err(Refusal::NotBound),
+            (Some(Binding::Key(key)), Scheme::Dpop) if self.key == Some(key) => Ok(()),
+            (Some(Binding::Key(_)), _) => Err(Refusal::OtherKey),
+            (Some(Binding::Certificate(_)), _) => Err(Refusal::NoCertificate),
+        }
+    }
 }
 
 /// What a route demands.
@@ -44,6 +75,15 @@ pub enum Refusal {
     /// 401 `invalid_token`.
     #[error("the access token has expired")]
     Expired,
+    /// 401 `invalid_token`, with a challenge for a proof.
+    #[error("the access token is bound to a key: the call must come with the scheme DPoP and a proof by that key")]
+    OtherKey,
+    /// 401 `invalid_token`.
+    #[error("the access token is bound to no key; its scheme is Bearer")]
+    NotBound,
+    /// 401 `invalid_token`.
+    #[error("the access token is bound to a client certificate, which the call does not come with")]
+    NoCertificate,
     /// 404 `no_route`: another tenant's route answers like a missing one.
     #[error("no such route")]
     OtherTenant,
@@ -76,6 +116,7 @@ impl<'a> Permit<'a> {
 /// `overrides` are what headers ask the application to take the method for; they pass where the route takes every method or takes them too.
 pub fn permit<'a, 'h>(
     bearer: &'a Bearer,
+    holder: Holder,
     rule: RouteRule<'_>,
     method: &Method,
     overrides: impl IntoIterator<Item = &'h [u8]>,
@@ -84,6 +125,7 @@ pub fn permit<'a, 'h>(
     if bearer.expires_at <= now {
         return Err(Refusal::Expired);
     }
+    holder.check(bearer.binding)?;
     if bearer.tenant != rule.tenant {
         return Err(Refusal::OtherTenant);
     }
@@ -118,17 +160,20 @@ mod tests {
             subject: "ops@one.example".into(),
             scope: scope("a b"),
             expires_at: Timestamp::from_millis(1_000),
+            binding: None,
         };
         let needed = scope("a b");
         let methods = [Method::GET];
         let rule = RouteRule { scopes: &needed, methods: Some(&methods), tenant: "default" };
-        let judge = |bearer: &Bearer, method: Method, now: i64| permit(bearer, rule, &method, [], Timestamp::from_millis(now)).map(|_| ());
+        let judge = |bearer: &Bearer, method: Method, now: i64| {
+            permit(bearer, Holder::ANYBODY, rule, &method, [], Timestamp::from_millis(now)).map(|_| ())
+        };
 
         assert_eq!(judge(&minimal, Method::GET, 999), Ok(()));
         assert_eq!(judge(&minimal, Method::GET, 1_000), Err(Refusal::Expired));
         assert_eq!(judge(&minimal, Method::POST, 999), Err(Refusal::Method));
         let asks = |rule, overrides: &[&[u8]]| {
-            permit(&minimal, rule, &Method::GET, overrides.iter().copied(), Timestamp::from_millis(999)).map(|_| ())
+            permit(&minimal, Holder::ANYBODY, rule, &Method::GET, overrides.iter().copied(), Timestamp::from_millis(999)).map(|_| ())
         };
         assert_eq!(asks(rule, &[b"get", b" GET "]), Ok(()));
         for other in [&b"DELETE"[..], b"GET, DELETE", b""] {
@@ -137,5 +182,25 @@ mod tests {
         }
         assert_eq!(judge(&Bearer { tenant: "other".into(), ..minimal.clone() }, Method::GET, 999), Err(Refusal::OtherTenant));
         assert_eq!(judge(&Bearer { scope: scope("a"), ..minimal }, Method::GET, 999), Err(Refusal::Scope));
+    }
+
+    #[test]
+    fn g6_a_token_needs_what_it_is_bound_to() {
+        let (key, other) = (Thumbprint::of_certificate(b"key"), Thumbprint::of_certificate(b"other"));
+        let shows = |scheme, key| Holder { scheme, key };
+        for (binding, holder, expected) in [
+            (None, Holder::ANYBODY, Ok(())),
+            (None, shows(Scheme::Bearer, Some(key)), Ok(())),
+            (None, shows(Scheme::Dpop, Some(key)), Err(Refusal::NotBound)),
+            (Some(Binding::Key(key)), shows(Scheme::Dpop, Some(key)), Ok(())),
+            (Some(Binding::Key(key)), shows(Scheme::Dpop, Some(other)), Err(Refusal::OtherKey)),
+            (Some(Binding::Key(key)), shows(Scheme::Dpop, None), Err(Refusal::OtherKey)),
+            (Some(Binding::Key(key)), shows(Scheme::Bearer, Some(key)), Err(Refusal::OtherKey)),
+            (Some(Binding::Key(key)), Holder::ANYBODY, Err(Refusal::OtherKey)),
+            (Some(Binding::Certificate(key)), Holder::ANYBODY, Err(Refusal::NoCertificate)),
+            (Some(Binding::Certificate(key)), shows(Scheme::Dpop, Some(key)), Err(Refusal::NoCertificate)),
+        ] {
+            assert_eq!(holder.check(binding), expected, "{binding:?} {holder:?}");
+        }
     }
 }

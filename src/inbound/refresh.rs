@@ -18,6 +18,7 @@ use super::event::Event;
 use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy, is_in_its_time};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
+use crate::oauth::binding::Binding;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::secret::SecretString;
@@ -77,6 +78,8 @@ pub struct Repeat {
     pub issued_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// What it is bound to.
+    pub binding: Option<Binding>,
 }
 
 /// What is known of a refresh token that was ours at some time.
@@ -105,6 +108,8 @@ pub struct Request<'a> {
     pub from: Option<&'a str>,
     /// Tokens to issue, should any be.
     pub fresh: &'a Fresh,
+    /// What they are to be bound to: the key or certificate that the request shows.
+    pub binding: Option<Binding>,
 }
 
 /// What follows.
@@ -129,6 +134,8 @@ pub struct Answer {
     pub scope: Scope,
     /// What is left of its life.
     pub expires_in: Duration,
+    /// What it is bound to.
+    pub binding: Option<Binding>,
 }
 
 /// Why there are no tokens.
@@ -137,6 +144,9 @@ pub enum Refusal {
     /// `invalid_grant`: the token was issued to another client.
     #[error("the refresh token is not known")]
     OtherClient,
+    /// `invalid_grant`: the grant is bound to a key, which the request does not show (RFC 9449 §5).
+    #[error("the refresh token is bound to another key")]
+    OtherHolder,
     /// `invalid_grant`: the grant was ended or has run out.
     #[error("the grant has ended; link again")]
     GrantEnded,
@@ -155,6 +165,9 @@ pub enum Refusal {
     /// `invalid_request`: a retry asks for something else than the first request.
     #[error("a repeated request must ask for the same scope as the first")]
     OtherScope,
+    /// `invalid_request`: a retry shows another key than the first request.
+    #[error("a repeated request must show the same key as the first")]
+    OtherKey,
 }
 
 /// What a judgement writes.
@@ -209,6 +222,9 @@ pub enum Replaces {
 pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> Judgement {
     if facts.grant.app != request.client {
         return refused(Changes::Nothing, Refusal::OtherClient, Some(Event::RefreshTokenOfAnotherClient));
+    }
+    if facts.grant.binding.is_some() && facts.grant.binding != request.binding {
+        return refused(Changes::Nothing, Refusal::OtherHolder, Some(Event::RefreshTokenWithoutItsKey));
     }
     if let Err(refusal) = check_life(facts, policy, now) {
         return refused(Changes::Nothing, refusal, None);
@@ -267,6 +283,7 @@ fn mint(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, pres
         access: request.fresh.access.clone(),
         scope: access.scope.clone(),
         expires_in: access.expires_at.since(now.wall),
+        binding: access.binding,
     };
     let repeat = (presented_becomes == State::Previous).then(|| Repeat {
         refresh: request.fresh.refresh.clone(),
@@ -274,6 +291,7 @@ fn mint(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, pres
         scope: access.scope.clone(),
         issued_at: access.issued_at,
         expires_at: access.expires_at,
+        binding: access.binding,
     });
     let remints = facts.presented.remints + u32::from(is_remint);
     let changes = Changes::Mint(Mint {
@@ -292,6 +310,9 @@ fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &
     if request.scope.unwrap_or(&facts.grant.scope) != &repeat.scope {
         return refused(Changes::Nothing, Refusal::OtherScope, None);
     }
+    if request.binding != repeat.binding {
+        return refused(Changes::Nothing, Refusal::OtherKey, None);
+    }
     let from_elsewhere = matches!((request.from, &facts.presented.presented_from), (Some(now), Some(first)) if now != first);
     let event = Some(Event::Repeated { from_elsewhere });
     let life = repeat.expires_at.since(repeat.issued_at);
@@ -302,6 +323,7 @@ fn answer_again(facts: &Facts, request: &Request<'_>, repeat: &Repeat, policy: &
         access: access.clone(),
         scope: repeat.scope.clone(),
         expires_in,
+        binding: repeat.binding,
     };
     // Nor is a token of use that seems to come from the future since then.
     let is_good = is_in_its_time(repeat.issued_at, repeat.expires_at, now.wall);
@@ -324,12 +346,13 @@ fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> J
         access: request.fresh.access.clone(),
         scope: access.scope.clone(),
         expires_in: access.expires_at.since(now.wall),
+        binding: access.binding,
     };
     Judgement { changes: Changes::Renew(access), answer: Ok(answer), event: None }
 }
 
 fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u32, scope: Scope) -> NewAccess {
-    NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall)
+    NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall).bound_to(request.binding)
 }
 
 /// Rule 5.

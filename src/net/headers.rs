@@ -152,7 +152,17 @@ fn is_ours_to_say(name: &str) -> bool {
         || name.starts_with("x-forwarded-")
         || matches!(
             name,
-            "authorization" | "forwarded" | "x-forwarded" | "x-real-ip" | "x-original-url" | "x-rewrite-url" | "x-original-host" | "proxy"
+            "authorization"
+                | "dpop"
+                | "client-cert"
+                | "client-cert-chain"
+                | "forwarded"
+                | "x-forwarded"
+                | "x-real-ip"
+                | "x-original-url"
+                | "x-rewrite-url"
+                | "x-original-host"
+                | "proxy"
         )
 }
 
@@ -415,6 +425,7 @@ mod tests {
             subject: "ops@one.example".into(),
             scope: "b a".parse().expect("a scope"),
             expires_at: Timestamp::from_millis(0),
+            binding: None,
         })
     }
 

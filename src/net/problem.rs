@@ -38,6 +38,8 @@ pub enum Code {
     NoToken,
     /// A token that does not hold, or not any more.
     InvalidToken,
+    /// The proof beside a token that is bound to a key needs the nonce of the answer; the call was not made.
+    UseDpopNonce,
     /// A path that could be read in two ways.
     BadPath,
     /// A request that breaks HTTP's rules.
@@ -70,7 +72,7 @@ pub enum Code {
 
 impl Code {
     /// Every code once.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::UnknownPeer,
         Self::CallerUnknown,
         Self::CallerDenied,
@@ -82,6 +84,7 @@ impl Code {
         Self::UpstreamTimeout,
         Self::NoToken,
         Self::InvalidToken,
+        Self::UseDpopNonce,
         Self::BadPath,
         Self::BadRequest,
         Self::RetryCall,
@@ -111,6 +114,7 @@ impl Code {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NoToken => "no_token",
             Self::InvalidToken => "invalid_token",
+            Self::UseDpopNonce => "use_dpop_nonce",
             Self::BadPath => "bad_path",
             Self::BadRequest => "bad_request",
             Self::RetryCall => "retry_call",
@@ -132,7 +136,7 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadPath | Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::CallerUnknown | Self::NoToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::CallerUnknown | Self::NoToken | Self::InvalidToken | Self::UseDpopNonce => StatusCode::UNAUTHORIZED,
             Self::CallerDenied | Self::InsufficientScope | Self::BrowserRefused => StatusCode::FORBIDDEN,
             Self::UnknownPeer | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -253,6 +257,7 @@ mod tests {
             ("upstream_timeout", 504),
             ("no_token", 401),
             ("invalid_token", 401),
+            ("use_dpop_nonce", 401),
             ("bad_path", 400),
             ("bad_request", 400),
             ("retry_call", 503),

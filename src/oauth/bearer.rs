@@ -1,4 +1,4 @@
-//! Bearer tokens in requests, and the challenge that answers a request without a good one (RFC 6750, RFC 9728 §5.1).
+//! Access tokens in requests, and the challenge that answers a request without a good one (RFC 6750, RFC 9449 §7, RFC 9728 §5.1).
 
 use std::fmt::Write;
 
@@ -21,28 +21,39 @@ pub enum NotPresented {
     Malformed,
 }
 
+/// The authentication scheme that a token is presented with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `Bearer`
+    Bearer,
+    /// `DPoP`, beside a proof (RFC 9449 §7.1).
+    Dpop,
+}
+
 /// The token in the request's `Authorization` header. `query` is the request's raw query.
-pub fn presented<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a str, NotPresented> {
+pub fn presented<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<(&'a str, Scheme), NotPresented> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(NotPresented::Nothing)?;
     if values.next().is_some() {
         return Err(NotPresented::Twice);
     }
-    let token = credentials(value.as_bytes()).ok_or(NotPresented::Nothing)?;
+    let (token, scheme) = credentials(value.as_bytes()).ok_or(NotPresented::Nothing)?;
     if query.is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token")) {
         return Err(NotPresented::Twice);
     }
     if token.is_empty() || !token.iter().copied().all(is_token_character) {
         return Err(NotPresented::Malformed);
     }
-    std::str::from_utf8(token).map_err(|_| NotPresented::Malformed)
+    std::str::from_utf8(token).map(|token| (token, scheme)).map_err(|_| NotPresented::Malformed)
 }
 
-/// What stands behind `Bearer`; nothing for another scheme.
-fn credentials(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(b"bearer".len())?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && rest.first().is_none_or(|byte| *byte == b' ');
-    is_bearer.then(|| rest.trim_ascii())
+/// What stands behind `Bearer` or `DPoP`; nothing for another scheme.
+fn credentials(value: &[u8]) -> Option<(&[u8], Scheme)> {
+    [(&b"bearer"[..], Scheme::Bearer), (&b"dpop"[..], Scheme::Dpop)].into_iter().find_map(|(name, scheme)| {
+        let (found, rest) = value.split_at_checked(name.len())?;
+        let is_it = found.eq_ignore_ascii_case(name) && rest.first().is_none_or(|byte| *byte == b' ');
+        is_it.then(|| (rest.trim_ascii(), scheme))
+    })
 }
 
 /// A character of `b64token` (RFC 6750 §2.1).
@@ -61,6 +72,13 @@ pub enum Challenge<'a> {
     InvalidToken,
     /// The token is good but lacks what is asked here.
     InsufficientScope(&'a Scope),
+}
+
+/// The `WWW-Authenticate: DPoP` of a call whose token is bound to a key, with the `error` code (RFC 9449 §7.1).
+pub fn dpop_challenge(resource_metadata: &str, error: &str) -> HeaderValue {
+    let algorithms = super::key::ALGORITHMS.join(" ");
+    let text = format!("DPoP resource_metadata=\"{resource_metadata}\", error=\"{error}\", algs=\"{algorithms}\"");
+    HeaderValue::try_from(text).expect("a URL and fixed words are visible ASCII")
 }
 
 impl Challenge<'_> {
@@ -89,13 +107,17 @@ mod tests {
 
     #[test]
     fn g1_the_token_comes_from_one_authorization_header_only() {
-        assert_eq!(presented(&headers(&["Bearer abc.-_~+/="]), None), Ok("abc.-_~+/="));
-        assert_eq!(presented(&headers(&["bEaReR  abc"]), Some("x=1")), Ok("abc"));
-        let refused: [(&[&str], Option<&str>, NotPresented); 9] = [
+        assert_eq!(presented(&headers(&["Bearer abc.-_~+/="]), None), Ok(("abc.-_~+/=", Scheme::Bearer)));
+        assert_eq!(presented(&headers(&["bEaReR  abc"]), Some("x=1")), Ok(("abc", Scheme::Bearer)));
+        assert_eq!(presented(&headers(&["dpop abc"]), None), Ok(("abc", Scheme::Dpop)));
+        let refused: [(&[&str], Option<&str>, NotPresented); 12] = [
             (&[], None, NotPresented::Nothing),
             (&[], Some("access_token=abc"), NotPresented::Nothing),
             (&["Basic YTpi"], None, NotPresented::Nothing),
             (&["Bearerabc"], None, NotPresented::Nothing),
+            (&["DPoPabc"], None, NotPresented::Nothing),
+            (&["DPoP"], None, NotPresented::Malformed),
+            (&["DPoP abc", "Bearer abc"], None, NotPresented::Twice),
             (&["Bearer"], None, NotPresented::Malformed),
             (&["Bearer a b"], None, NotPresented::Malformed),
             (&["Bearer abc", "Bearer abc"], None, NotPresented::Twice),

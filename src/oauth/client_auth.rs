@@ -1,4 +1,5 @@
-//! How a client says who it is at our endpoints: `client_secret_basic` or `client_secret_post` (RFC 6749 §2.3.1), one of them, once.
+//! How a client says who it is at our endpoints: with a secret in `Authorization: Basic` or in the form (RFC 6749 §2.3.1), with an assertion
+//! that it signed (RFC 7523 §2.2), or by its name alone; in one way, once.
 
 use base64::Engine;
 use base64::alphabet;
@@ -7,7 +8,9 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode;
 
+use super::assertion;
 use super::error::{Code, WireError};
+use super::jws::Unverified;
 use super::parameters::Parameters;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -15,13 +18,77 @@ use crate::secret::{ExposeSecret, SecretString};
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
+/// How a client authenticates, as it is registered (RFC 7591 §2 `token_endpoint_auth_method`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// With its secret, in either way.
+    #[default]
+    ClientSecret,
+    /// With its secret in `Authorization: Basic`.
+    ClientSecretBasic,
+    /// With its secret in the form.
+    ClientSecretPost,
+    /// With an assertion that its private key signed.
+    PrivateKeyJwt,
+    /// Not at all: it cannot keep a secret.
+    None,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::ClientSecret, Self::ClientSecretBasic, Self::ClientSecretPost, Self::PrivateKeyJwt, Self::None];
+
+    /// As it is registered.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientSecret => "client_secret",
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether the client has a secret at all.
+    pub const fn has_secret(self) -> bool {
+        matches!(self, Self::ClientSecret | Self::ClientSecretBasic | Self::ClientSecretPost)
+    }
+
+    /// Whether a secret may be presented in that way.
+    pub const fn takes_secret(self, way: Way) -> bool {
+        match (self, way) {
+            (Self::ClientSecret, _) | (Self::ClientSecretBasic, Way::Basic) | (Self::ClientSecretPost, Way::Post) => true,
+            (Self::ClientSecretBasic, Way::Post) | (Self::ClientSecretPost, Way::Basic) | (Self::PrivateKeyJwt | Self::None, _) => false,
+        }
+    }
+}
+
+/// What the metadata of the token endpoint name.
+pub const METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
+/// What the metadata of endpoints name that a client without any authentication may not use.
+pub const CONFIDENTIAL_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+
 /// What a client presents to authenticate.
 #[derive(Debug)]
-pub struct Presented {
-    /// What it may have meant, most likely first. Basic's halves are form-encoded by the RFC, yet many clients send them raw.
-    pub readings: Vec<Credentials>,
-    /// How it came.
-    pub method: Method,
+pub enum Presented {
+    /// A secret.
+    Secret {
+        /// What it may have meant, most likely first. Basic's halves are form-encoded by the RFC, yet many clients send them raw.
+        readings: Vec<Credentials>,
+        /// How it came.
+        way: Way,
+    },
+    /// An assertion, not yet looked into but for its subject.
+    Assertion {
+        /// Who it says that it is.
+        client_id: String,
+        /// The signed text.
+        text: SecretString,
+    },
+    /// A `client_id` alone.
+    Name(String),
 }
 
 /// One reading of what a client presents.
@@ -33,17 +100,25 @@ pub struct Credentials {
     pub secret: SecretString,
 }
 
-/// How a client authenticates.
+/// How a secret comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum Way {
     /// `Authorization: Basic`
     Basic,
     /// In the form.
     Post,
 }
 
-/// The methods that the metadata names.
-pub const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+impl Presented {
+    /// Every `client_id` that it may be meant for.
+    pub fn client_ids(&self) -> impl Iterator<Item = &str> {
+        let (readings, name) = match self {
+            Self::Secret { readings, .. } => (readings.as_slice(), None),
+            Self::Assertion { client_id, .. } | Self::Name(client_id) => (&[][..], Some(client_id.as_str())),
+        };
+        readings.iter().map(|reading| reading.client_id.as_str()).chain(name)
+    }
+}
 
 /// Reads a request's client authentication.
 ///
@@ -53,31 +128,44 @@ pub fn presented(headers: &HeaderMap, form: &Parameters) -> Result<Presented, Wi
     let invalid_request = |what: &str| WireError::new(Code::InvalidRequest, what);
     let invalid_client = |what: &str| WireError::new(Code::InvalidClient, what);
     let the = |name| form.the(name).map_err(|doubled| invalid_request(&doubled.to_string()));
-    let (client_id, client_secret) = (the("client_id")?, the("client_secret")?);
+    let (client_id, client_secret, assertion) = (the("client_id")?, the("client_secret")?, the("client_assertion")?);
+    let assertion_type = the("client_assertion_type")?;
 
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(invalid_request("the Authorization header is there more than once")),
-        (Some(_), None) if client_secret.is_some() || form.has("client_assertion") => {
-            Err(invalid_request("a client authenticates in one way, not in two"))
+    let header = values.next();
+    if values.next().is_some() {
+        return Err(invalid_request("the Authorization header is there more than once"));
+    }
+    let has_assertion = form.has("client_assertion") || form.has("client_assertion_type");
+    if [header.is_some(), client_secret.is_some(), has_assertion].iter().filter(|is_there| **is_there).count() > 1 {
+        return Err(invalid_request("a client authenticates in one way, not in two"));
+    }
+    if let Some(value) = header {
+        let readings = basic(value.as_bytes()).ok_or_else(|| invalid_client("the Authorization header is not Basic id:secret"))?;
+        if client_id.is_some_and(|named| readings.iter().all(|reading| reading.client_id != named)) {
+            return Err(invalid_request("client_id is not the one in the Authorization header"));
         }
-        (Some(value), None) => {
-            let readings = basic(value.as_bytes()).ok_or_else(|| invalid_client("the Authorization header is not Basic id:secret"))?;
-            if client_id.is_some_and(|named| readings.iter().all(|reading| reading.client_id != named)) {
-                return Err(invalid_request("client_id is not the one in the Authorization header"));
-            }
-            Ok(Presented { readings, method: Method::Basic })
+        return Ok(Presented::Secret { readings, way: Way::Basic });
+    }
+    if has_assertion {
+        let text = assertion.filter(|_| assertion_type == Some(assertion::TYPE));
+        let text =
+            text.ok_or_else(|| invalid_request(&format!("client_assertion comes with client_assertion_type {}", assertion::TYPE)))?;
+        let unverified = Unverified::read(text).map_err(|why| invalid_client(&format!("client_assertion: {why}")))?;
+        let subject = unverified.unverified_claim("sub").ok_or_else(|| invalid_client("client_assertion: sub is missing"))?;
+        if client_id.is_some_and(|named| named != subject) {
+            return Err(invalid_request("client_id is not the sub of client_assertion"));
         }
-        (None, None) if client_secret.is_some() && form.has("client_assertion") => {
-            Err(invalid_request("a client authenticates in one way, not in two"))
+        return Ok(Presented::Assertion { client_id: subject.to_owned(), text: SecretString::from(text) });
+    }
+    match (client_id, client_secret) {
+        (Some(client_id), Some(secret)) => {
+            let credentials = Credentials { client_id: client_id.to_owned(), secret: SecretString::from(secret) };
+            Ok(Presented::Secret { readings: vec![credentials], way: Way::Post })
         }
-        (None, None) => match (client_id, client_secret) {
-            (Some(client_id), Some(secret)) => {
-                let credentials = Credentials { client_id: client_id.to_owned(), secret: SecretString::from(secret) };
-                Ok(Presented { readings: vec![credentials], method: Method::Post })
-            }
-            _ => Err(invalid_client("a client authenticates with its client_id and client_secret")),
-        },
+        // An empty secret is no secret, but whoever sends one did not mean to go without.
+        (Some(client_id), None) if !form.has("client_secret") => Ok(Presented::Name(client_id.to_owned())),
+        _ => Err(invalid_client("a client authenticates with its client_id and client_secret, or with a client_assertion")),
     }
 }
 
@@ -112,12 +200,20 @@ mod tests {
 
     use super::*;
 
-    fn read(authorization: &[&str], form: &str) -> Result<(Vec<(String, String)>, Method), Code> {
+    fn read(authorization: &[&str], form: &str) -> Result<(Vec<(String, String)>, Way), Code> {
+        match of(authorization, form)? {
+            Presented::Secret { readings, way } => {
+                let pairs = readings.into_iter().map(|reading| (reading.client_id, reading.secret.expose_secret().to_owned()));
+                Ok((pairs.collect(), way))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn of(authorization: &[&str], form: &str) -> Result<Presented, Code> {
         let headers = authorization.iter().map(|value| (AUTHORIZATION, HeaderValue::from_str(value).expect("a header value"))).collect();
         let form = Parameters::read(form.as_bytes()).expect("a form");
-        let presented = presented(&headers, &form).map_err(|error| error.code)?;
-        let pairs = presented.readings.into_iter().map(|reading| (reading.client_id, reading.secret.expose_secret().to_owned()));
-        Ok((pairs.collect(), presented.method))
+        presented(&headers, &form).map_err(|error| error.code)
     }
 
     fn basic_header(pair: &str) -> String {
@@ -130,17 +226,17 @@ mod tests {
 
     #[test]
     fn t2_one_method_is_read() {
-        assert_eq!(read(&[], "client_id=a&client_secret=b"), Ok((vec![pair("a", "b")], Method::Post)));
-        assert_eq!(read(&[&basic_header("a:b")], ""), Ok((vec![pair("a", "b")], Method::Basic)));
-        assert_eq!(read(&[basic_header("a:b").trim_end_matches('=')], "client_id=a"), Ok((vec![pair("a", "b")], Method::Basic)));
-        assert_eq!(read(&["bAsIc YTpiOmM="], ""), Ok((vec![pair("a", "b:c")], Method::Basic)));
+        assert_eq!(read(&[], "client_id=a&client_secret=b"), Ok((vec![pair("a", "b")], Way::Post)));
+        assert_eq!(read(&[&basic_header("a:b")], ""), Ok((vec![pair("a", "b")], Way::Basic)));
+        assert_eq!(read(&[basic_header("a:b").trim_end_matches('=')], "client_id=a"), Ok((vec![pair("a", "b")], Way::Basic)));
+        assert_eq!(read(&["bAsIc YTpiOmM="], ""), Ok((vec![pair("a", "b:c")], Way::Basic)));
     }
 
     #[test]
     fn t2_basic_is_form_decoded_first_and_raw_second() {
         let expected = vec![pair("a c", "b:+"), pair("a+c", "b%3A%2B")];
-        assert_eq!(read(&[&basic_header("a+c:b%3A%2B")], ""), Ok((expected, Method::Basic)));
-        assert_eq!(read(&[&basic_header("a:50%")], ""), Ok((vec![pair("a", "50%")], Method::Basic)));
+        assert_eq!(read(&[&basic_header("a+c:b%3A%2B")], ""), Ok((expected, Way::Basic)));
+        assert_eq!(read(&[&basic_header("a:50%")], ""), Ok((vec![pair("a", "50%")], Way::Basic)));
     }
 
     #[test]
@@ -164,7 +260,6 @@ mod tests {
     fn t3_no_credentials_are_an_invalid_client() {
         for (authorization, form) in [
             (vec![], ""),
-            (vec![], "client_id=a"),
             (vec![], "client_id=a&client_secret="),
             (vec![], "client_secret=b"),
             (vec!["Bearer x"], ""),
@@ -175,6 +270,44 @@ mod tests {
             (vec!["Basic /w=="], ""),
         ] {
             assert_eq!(read(&authorization, form), Err(Code::InvalidClient), "{authorization:?} {form}");
+        }
+    }
+
+    #[test]
+    fn t2_t13_an_assertion_names_its_client_and_comes_alone() {
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let text = format!("{}.{}.AAAA", encoded(r#"{"alg":"ES256"}"#), encoded(r#"{"sub":"a"}"#));
+        let nameless = format!("{}.{}.AAAA", encoded(r#"{"alg":"ES256"}"#), encoded("{}"));
+        let form = |text: &str, more: &str| format!("client_assertion_type={}&client_assertion={text}{more}", assertion::TYPE);
+        for more in ["", "&client_id=a"] {
+            match of(&[], &form(&text, more)) {
+                Ok(Presented::Assertion { client_id, text: read }) => {
+                    assert_eq!((client_id.as_str(), read.expose_secret()), ("a", text.as_str()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for (authorization, form, expected) in [
+            (vec![], form(&text, "&client_id=b"), Code::InvalidRequest),
+            (vec![], form(&text, "&client_secret=b"), Code::InvalidRequest),
+            (vec!["Basic YTpi"], form(&text, ""), Code::InvalidRequest),
+            (vec![], format!("client_assertion={text}"), Code::InvalidRequest),
+            (vec![], format!("client_id=a&client_assertion_type={}", assertion::TYPE), Code::InvalidRequest),
+            (vec![], format!("client_assertion_type=urn:x&client_assertion={text}"), Code::InvalidRequest),
+            (vec![], form(&text, &format!("&client_assertion={text}")), Code::InvalidRequest),
+            (vec![], form("x", ""), Code::InvalidClient),
+            (vec![], form(&nameless, ""), Code::InvalidClient),
+        ] {
+            assert_eq!(of(&authorization, &form).map(|_| ()), Err(expected), "{authorization:?} {form}");
+        }
+    }
+
+    #[test]
+    fn a_name_alone_is_what_a_client_without_a_secret_presents() {
+        match of(&[], "client_id=a") {
+            Ok(presented @ Presented::Name(_)) => assert_eq!(presented.client_ids().collect::<Vec<_>>(), ["a"]),
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -27,6 +27,14 @@ pub enum Code {
     RequestNotSupported,
     /// Request objects by reference are not served (OpenID Connect Core §3.1.2.6).
     RequestUriNotSupported,
+    /// The resource is not this instance (RFC 8707 §2).
+    InvalidTarget,
+    /// The DPoP proof is not one, or is missing (RFC 9449 §5).
+    InvalidDpopProof,
+    /// The DPoP proof lacks the nonce that the answer hands out (RFC 9449 §8).
+    UseDpopNonce,
+    /// The request object that is named is not one of the client's, or not any more (OpenID Connect Core §3.1.2.6, RFC 9126 §4).
+    InvalidRequestUri,
     /// Too many failures; to be tried again later (RFC 6749 §4.1.2.1).
     TemporarilyUnavailable,
     /// The server failed, or is too late to judge; to be tried again (RFC 6749 §4.1.2.1).
@@ -48,6 +56,10 @@ impl Code {
             Self::UnsupportedTokenType => "unsupported_token_type",
             Self::RequestNotSupported => "request_not_supported",
             Self::RequestUriNotSupported => "request_uri_not_supported",
+            Self::InvalidTarget => "invalid_target",
+            Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::UseDpopNonce => "use_dpop_nonce",
+            Self::InvalidRequestUri => "invalid_request_uri",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
             Self::ServerError => "server_error",
         }
@@ -68,7 +80,11 @@ impl Code {
             | Self::AccessDenied
             | Self::UnsupportedTokenType
             | Self::RequestNotSupported
-            | Self::RequestUriNotSupported => StatusCode::BAD_REQUEST,
+            | Self::RequestUriNotSupported
+            | Self::InvalidTarget
+            | Self::InvalidDpopProof
+            | Self::UseDpopNonce
+            | Self::InvalidRequestUri => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod key;
 pub mod parameters;
 pub mod pkce;
 pub mod redirect_uri;
+pub mod resource;
 pub mod rotation;
 pub mod scope;
 pub mod signing_key;

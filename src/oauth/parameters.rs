@@ -64,6 +64,11 @@ impl Parameters {
         names.iter().try_for_each(|name| self.the(name).map(drop))
     }
 
+    /// All of them, in their order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Whether `name` is there, with a value or without.
     pub fn has(&self, name: &str) -> bool {
         self.pairs.iter().any(|(found, _)| found == name)

@@ -79,6 +79,14 @@ impl serde::Serialize for Scope {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Scope {
+    /// From the list that it is written as.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = BTreeSet::<String>::deserialize(deserializer)?;
+        Self::from_words(words).map_err(serde::de::Error::custom)
+    }
+}
+
 /// `1*( %x21 / %x23-5B / %x5D-7E )`.
 fn is_scope_token(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))

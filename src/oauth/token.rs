@@ -31,6 +31,8 @@ pub enum Kind {
     Session,
     /// The `state` of a handshake, and what ties a browser to it.
     State,
+    /// The reference to a pushed authorization request.
+    PushedRequest,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Self::CallerKey => "p2pl_",
             Self::Session => "p2pb_",
             Self::State => "p2ph_",
+            Self::PushedRequest => "p2pu_",
         }
     }
 }
@@ -102,6 +105,7 @@ mod tests {
             Kind::CallerKey,
             Kind::Session,
             Kind::State,
+            Kind::PushedRequest,
         ];
         for kind in kinds {
             let (mut ever, mut always) = ([0_u8; 24], [0xff_u8; 24]);

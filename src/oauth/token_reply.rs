@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::binding::Binding;
 use super::scope::Scope;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -12,6 +13,8 @@ use crate::secret::{ExposeSecret, SecretString};
 pub struct TokenReply {
     /// `access_token`
     pub access_token: SecretString,
+    /// What it is bound to, which makes its `token_type`.
+    pub binding: Option<Binding>,
     /// `expires_in`, what is left of its life.
     pub expires_in: Duration,
     /// `refresh_token`, for apps that have one.
@@ -43,7 +46,7 @@ impl TokenReply {
     pub fn to_json(&self) -> String {
         let wire = Wire {
             access_token: self.access_token.expose_secret(),
-            token_type: "Bearer",
+            token_type: Binding::token_type(self.binding),
             // 0 would read as "no life known"; a token that lives at all is never announced with it.
             expires_in: self.expires_in.as_secs().max(1),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose_secret()),
@@ -63,6 +66,7 @@ mod tests {
     fn t7_a_reply_has_type_life_and_scope_and_only_what_there_is() {
         let reply = TokenReply {
             access_token: SecretString::from("A"),
+            binding: None,
             expires_in: Duration::from_millis(3_999),
             refresh_token: None,
             refresh_token_expires_in: None,

@@ -1,4 +1,4 @@
-//! What a client asks at the token endpoint (RFC 6749 §4.1.3, §6).
+//! What a client asks at the token endpoint (RFC 6749 §4.1.3, §4.4.2, §6; `resource` of RFC 8707).
 
 use super::error::{Code, WireError};
 use super::parameters::{Doubled, Parameters};
@@ -12,6 +12,8 @@ pub enum TokenRequest {
     Code(CodeRequest),
     /// `grant_type=refresh_token`
     Refresh(RefreshRequest),
+    /// `grant_type=client_credentials`, with the scope that is asked for; none asks for all of the app's.
+    ClientCredentials(Option<Scope>),
 }
 
 /// A code to be exchanged.
@@ -47,16 +49,21 @@ impl TokenRequest {
                 redirect_uri: optional(form, "redirect_uri")?.map(str::to_owned),
                 verifier: optional(form, "code_verifier")?.map(SecretString::from),
             })),
-            "refresh_token" => Ok(Self::Refresh(RefreshRequest {
-                token: SecretString::from(required(form, "refresh_token")?),
-                scope: optional(form, "scope")?
-                    .map(str::parse)
-                    .transpose()
-                    .map_err(|error: super::scope::NotAScope| WireError::new(Code::InvalidScope, error.to_string()))?,
-            })),
-            _ => Err(WireError::new(Code::UnsupportedGrantType, "the grant types here are authorization_code and refresh_token")),
+            "refresh_token" => {
+                Ok(Self::Refresh(RefreshRequest { token: SecretString::from(required(form, "refresh_token")?), scope: scope(form)? }))
+            }
+            "client_credentials" => Ok(Self::ClientCredentials(scope(form)?)),
+            _ => {
+                let served = "the grant types here are authorization_code, refresh_token and client_credentials";
+                Err(WireError::new(Code::UnsupportedGrantType, served))
+            }
         }
     }
+}
+
+fn scope(form: &Parameters) -> Result<Option<Scope>, WireError> {
+    let scope = optional(form, "scope")?.map(str::parse).transpose();
+    scope.map_err(|error: super::scope::NotAScope| WireError::new(Code::InvalidScope, error.to_string()))
 }
 
 /// The value of a parameter that must be there.
@@ -82,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_grants_are_read() {
+    fn the_grants_are_read() {
         match read("grant_type=authorization_code&code=c&redirect_uri=https%3A%2F%2Fa%2Fcb&code_verifier=v&unknown=1") {
             Ok(TokenRequest::Code(request)) => {
                 assert_eq!(request.code.expose_secret(), "c");
@@ -94,6 +101,12 @@ mod tests {
         match read("grant_type=refresh_token&refresh_token=r&scope=b+a") {
             Ok(TokenRequest::Refresh(request)) => assert_eq!(request.scope.expect("a scope").to_string(), "a b"),
             other => panic!("{other:?}"),
+        }
+        for (form, expected) in [("grant_type=client_credentials", None), ("grant_type=client_credentials&scope=b", Some("b"))] {
+            match read(form) {
+                Ok(TokenRequest::ClientCredentials(scope)) => assert_eq!(scope.map(|scope| scope.to_string()).as_deref(), expected),
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -108,7 +121,9 @@ mod tests {
             ("grant_type=refresh_token&refresh_token=r&code=1&code=2", Code::InvalidRequest),
             ("grant_type=refresh_token&refresh_token=r&scope=a%0Ab", Code::InvalidScope),
             ("grant_type=password&username=a&password=b", Code::UnsupportedGrantType),
-            ("grant_type=client_credentials", Code::UnsupportedGrantType),
+            ("grant_type=client_credentials&scope=a%0Ab", Code::InvalidScope),
+            ("grant_type=client_credentials&scope=a&scope=a", Code::InvalidRequest),
+            ("grant_type=implicit", Code::UnsupportedGrantType),
             ("grant_type=Refresh_Token&refresh_token=r", Code::UnsupportedGrantType),
         ] {
             assert_eq!(read(form).map(|_| ()).map_err(|error| error.code), Err(expected), "{form}");

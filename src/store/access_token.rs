@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Fault, Transaction, refresh_token};
+use super::{Fault, Transaction, app_token, refresh_token};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::{NewAccess, is_in_its_time};
@@ -13,12 +13,13 @@ use crate::secret::Digest;
 /// What the subject of a grant is called when the person is gone.
 pub const DELETED: &str = "(deleted)";
 
-const INSERT: &str =
-    "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)";
+const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended, binding)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
 const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
         t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta),
         a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
-        EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0)
+        EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0),
+        t.binding
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
     WHERE t.digest = ?1";
 const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
@@ -49,12 +50,13 @@ impl Found {
 
 /// Adds an access token of a grant. It is known as long as the grant, also when it has expired: who revokes it ends the grant.
 pub fn insert(transaction: &Transaction<'_>, grant: Id, token: &NewAccess) -> Result<(), Fault> {
-    let row = params![token.digest, grant, token.generation, token.scope, token.issued_at, token.expires_at];
+    let binding = token.binding.map(|binding| binding.to_string());
+    let row = params![token.digest, grant, token.generation, token.scope, token.issued_at, token.expires_at, binding];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
 }
 
-/// The token with that digest, whether or not it is still good.
+/// The token with that digest, of a grant or of an app itself, whether or not it is still good.
 pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fault> {
     let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
         // A scope that was taken from the app since is not in its tokens any more.
@@ -68,10 +70,14 @@ pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fa
             subject: row.get::<_, Option<String>>(11)?.unwrap_or_else(|| DELETED.to_owned()),
             scope: granted.intersection(&held),
             expires_at: row.get(4)?,
+            binding: super::rows::binding(row, 13)?,
         };
         Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended: row.get(5)?, is_first_presentation: row.get(12)? })
     });
-    Ok(found.optional()?)
+    match found.optional()? {
+        Some(found) => Ok(Some(found)),
+        None => app_token::find(connection, digest),
+    }
 }
 
 /// The grant and the app that a token was issued to, whether or not it is still good.

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::authorize::{Destination, Request};
 use crate::inbound::consent::{Authorization, Stage};
+use crate::oauth::key::Thumbprint;
 use crate::oauth::pkce::Challenge;
 use crate::secret::{Digest, ExposeSecret};
 
@@ -19,20 +20,23 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(60 * 60);
 const OPEN_AT_MOST: u32 = 16;
 
 const INSERT: &str = "INSERT INTO authorization
-        (id, app, user, session, redirect_uri, state_sealed, scope, challenge, epoch, stage, expires_at, purge_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT epoch FROM meta), 'pending', ?9, ?10)";
+        (id, app, user, session, redirect_uri, state_sealed, scope, challenge, epoch, stage, expires_at, purge_at,
+         names_redirect_uri, dpop_key, pushed)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT epoch FROM meta), 'pending', ?9, ?10, ?11, ?12, ?13)";
 const LIMIT_OPEN: &str = "DELETE FROM authorization WHERE id IN
     (SELECT id FROM authorization WHERE session = ?1 AND stage = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?2)";
 const MOVE: &str =
     "UPDATE authorization SET stage = ?2, state_sealed = NULL, code = ?3, grant = ?4, expires_at = ?5, purge_at = ?6 WHERE id = ?1";
-const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at
+const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
+        names_redirect_uri, dpop_key, pushed
     FROM authorization WHERE id = ?1 AND epoch = (SELECT epoch FROM meta)";
-const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at
+const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
+        names_redirect_uri, dpop_key, pushed
     FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)";
 
 /// Adds a question that nobody has answered, until `until`.
 pub fn insert(transaction: &Transaction<'_>, seals: &Seals, authorization: &Authorization, until: Timestamp) -> Result<(), Fault> {
-    let Request { destination, scope, challenge } = &authorization.request;
+    let Request { destination, scope, challenge, dpop_key } = &authorization.request;
     let state = destination.state.as_ref().map(|state| seals.seal(place(&authorization.id), state.as_bytes()));
     transaction.prepare_cached(INSERT)?.execute(params![
         authorization.id,
@@ -42,9 +46,12 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, authorization: &Auth
         destination.redirect_uri,
         state,
         scope,
-        challenge.as_str(),
+        challenge.as_ref().map_or("", Challenge::as_str),
         until,
         until.plus(KEPT_AFTER_END),
+        destination.is_named,
+        dpop_key.map(|key| key.to_string()),
+        authorization.pushed,
     ])?;
     transaction.prepare_cached(LIMIT_OPEN)?.execute(params![authorization.session, OPEN_AT_MOST])?;
     Ok(())
@@ -99,18 +106,30 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Authorization, Option<Vec<u8>>)> {
         // The table allows no sixth.
         _ => Stage::Declined,
     };
-    let challenge: Challenge =
-        challenge.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, Box::new(error)))?;
+    let challenge = Some(challenge).filter(|text| !text.is_empty()).map(|text| text.parse::<Challenge>()).transpose();
+    let challenge = challenge.map_err(|error| corrupt(7, error))?;
+    let dpop_key: Option<String> = row.get(13)?;
+    let dpop_key = dpop_key.map(|text| Thumbprint::from_text(&text).ok_or_else(|| corrupt(13, NoThumbprint))).transpose()?;
+    let destination = Destination { redirect_uri: row.get(4)?, state: None, is_named: row.get(12)? };
     let authorization = Authorization {
         id: row.get(0)?,
         app: row.get(1)?,
         user: row.get(2)?,
         session: row.get(3)?,
-        request: Request { destination: Destination { redirect_uri: row.get(4)?, state: None }, scope: row.get(6)?, challenge },
+        request: Request { destination, scope: row.get(6)?, challenge, dpop_key },
+        pushed: row.get(14)?,
         stage,
     };
     Ok((authorization, row.get(5)?))
 }
+
+fn corrupt(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not the thumbprint of a key")]
+struct NoThumbprint;
 
 #[cfg(test)]
 mod tests {
@@ -124,11 +143,12 @@ mod tests {
         linked(&store).await;
         let id = Id::from_bytes([9; 16]);
         let until = Timestamp::from_millis(4_000_000_000_000);
-        let destination = Destination { redirect_uri: "https://one.example/cb".to_owned(), state: Some("p2ph_of_the_client".to_owned()) };
+        let destination =
+            Destination { redirect_uri: "https://one.example/cb".to_owned(), state: Some("p2ph_of_the_client".to_owned()), is_named: true };
         let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".parse().expect("a challenge");
-        let request = Request { destination, scope: app().scope, challenge };
+        let request = Request { destination, scope: app().scope, challenge: Some(challenge), dpop_key: None };
         let session = Digest::of("a session");
-        let asked = Authorization { id, app: app().id, user: person().id, session, request, stage: Stage::Pending { until } };
+        let asked = Authorization { id, app: app().id, user: person().id, session, request, pushed: None, stage: Stage::Pending { until } };
         let (seals, put) = (store.seals().clone(), asked.clone());
         store.write(move |transaction| insert(transaction, &seals, &put, until)).await.expect("written");
         let kept = async || {

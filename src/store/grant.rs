@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::rows::binding;
 use super::{Fault, Transaction};
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -16,18 +17,18 @@ const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// a wall clock that is a year ahead for a while must not delete what is still used.
 const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at)
-    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7)";
+const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding)
+    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
 const OF_USER: &str = "SELECT id FROM grant WHERE user = ?1 AND ended_at IS NULL";
 const OF_APP: &str = "SELECT id FROM grant WHERE app = ?1 AND ended_at IS NULL";
 const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 AND g.id = ?2";
 const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
 
 /// A grant with the names that people know it by.
@@ -50,7 +51,8 @@ pub struct ShownGrant {
 /// Adds a grant; without use it is kept for `idle`.
 pub fn insert(transaction: &Transaction<'_>, grant: &Grant, idle: Duration) -> Result<(), Fault> {
     let purge_at = grant.created_at.plus(idle).plus(KEPT_AFTER_IDLE);
-    let row = params![grant.id, grant.app, grant.user, grant.scope, grant.created_at, grant.expires_at, purge_at];
+    let binding = grant.binding.map(|binding| binding.to_string());
+    let row = params![grant.id, grant.app, grant.user, grant.scope, grant.created_at, grant.expires_at, purge_at, binding];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
 }
@@ -96,8 +98,8 @@ pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant
     Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
 }
 
-/// The grant in the nine columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, and whether its
-/// epoch is the database's.
+/// The grant in the ten columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, whether its
+/// epoch is the database's, and binding.
 pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
     let ended_why: Option<String> = row.get(first + 7)?;
     let ended = match (row.get(first + 6)?, ended_why) {
@@ -114,17 +116,18 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
         created_at: row.get(first + 4)?,
         expires_at: row.get(first + 5)?,
         ended,
+        binding: binding(row, first + 9)?,
     })
 }
 
 fn read_shown(row: &Row<'_>) -> rusqlite::Result<ShownGrant> {
     Ok(ShownGrant {
         grant: read(row, 0)?,
-        app_name: row.get(9)?,
-        client_id: row.get(10)?,
-        tenant: row.get(11)?,
-        login: row.get(12)?,
-        last_used_at: row.get(13)?,
+        app_name: row.get(10)?,
+        client_id: row.get(11)?,
+        tenant: row.get(12)?,
+        login: row.get(13)?,
+        last_used_at: row.get(14)?,
     })
 }
 

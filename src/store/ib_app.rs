@@ -5,11 +5,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
-use super::{Fault, Seals, Transaction, Verified};
+use super::{Fault, Seals, Transaction, Verified, used_once};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::ib_app::{ClientSecret, IbApp};
-use crate::oauth::client_auth::{Credentials, Presented};
+use crate::inbound::security::Shown;
+use crate::oauth::assertion;
+use crate::oauth::client_auth::{Credentials, Method};
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::rotation::Rotation;
 use crate::secret::{ExposeSecret, SecretString};
@@ -18,18 +20,23 @@ use crate::secret::{ExposeSecret, SecretString};
 const PURPOSE: &str = "client secret";
 
 const INSERT: &str =
-    "INSERT INTO ib_app (id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
-const UPDATE: &str = "UPDATE ib_app SET name = ?2, redirect_uris = ?3, grants = ?4, scope = ?5, access_ttl = ?6, rotation = ?7, native = ?8
+    "INSERT INTO ib_app (id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at,
+        security)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING";
+const UPDATE: &str =
+    "UPDATE ib_app SET name = ?2, redirect_uris = ?3, grants = ?4, scope = ?5, access_ttl = ?6, rotation = ?7, native = ?8,
+        security = ?9
     WHERE id = ?1";
 const DELETE: &str = "DELETE FROM ib_app WHERE id = ?1";
-const BY_ID: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at
+const BY_ID: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
     FROM ib_app WHERE id = ?1";
-const BY_CLIENT_ID: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at
+const BY_CLIENT_ID: &str =
+    "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
     FROM ib_app WHERE client_id = ?1";
-const BY_NAME: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at
+const BY_NAME: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
     FROM ib_app WHERE tenant = ?1 AND name = ?2";
-const OF_TENANT: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at
+const OF_TENANT: &str =
+    "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
     FROM ib_app WHERE tenant = ?1 ORDER BY name";
 
 const SECRETS: &str =
@@ -53,6 +60,7 @@ pub fn insert(transaction: &Transaction<'_>, app: &IbApp) -> Result<bool, Fault>
         app.rotation.map(rotation_text),
         app.native,
         app.created_at,
+        json(&app.security),
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
 }
@@ -68,6 +76,7 @@ pub fn update(transaction: &Transaction<'_>, app: &IbApp) -> Result<(), Fault> {
         app.access_ttl.map(millis),
         app.rotation.map(rotation_text),
         app.native,
+        json(&app.security),
     ];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
@@ -123,15 +132,29 @@ pub fn replace_secrets(transaction: &Transaction<'_>, app: Id, secrets: &[Client
     Ok(())
 }
 
-/// The app that `presented` authenticates, if it does; notes that the secret was used.
-pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, presented: &Presented) -> Result<Option<IbApp>, Fault> {
-    for credentials in &presented.readings {
-        let Some(app) = by_client_id(transaction, &credentials.client_id)? else { continue };
-        if is_secret_of(transaction, seals, &app, credentials)? {
-            return Ok(Some(app));
+/// The app that what was shown authenticates, if it does; notes that the secret, or the assertion, was used.
+pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) -> Result<Option<IbApp>, Fault> {
+    match shown {
+        Shown::Secret { readings, way } => {
+            for credentials in readings {
+                let Some(app) = by_client_id(transaction, &credentials.client_id)? else { continue };
+                if app.security.method.takes_secret(*way) && is_secret_of(transaction, seals, &app, credentials)? {
+                    return Ok(Some(app));
+                }
+            }
+            Ok(None)
         }
+        Shown::Assertion { client_id, keys, asserted } => {
+            let app = by_client_id(transaction, client_id)?;
+            // The keys may have been replaced while the signature was checked.
+            let app = app.filter(|app| app.security.method == Method::PrivateKeyJwt && app.security.keys.as_ref() == Some(keys));
+            let Some(app) = app else { return Ok(None) };
+            // Beyond its end too: the clock may be set back.
+            let until = asserted.expires_at.plus(assertion::LONGEST);
+            Ok(used_once::take(transaction, asserted.once, until)?.then_some(app))
+        }
+        Shown::Name(client_id) => Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential())),
     }
-    Ok(None)
 }
 
 fn is_secret_of(transaction: &Transaction<'_>, seals: &Seals, app: &IbApp, credentials: &Credentials) -> Result<bool, Fault> {
@@ -167,6 +190,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<IbApp> {
         rotation: rotation.map(|text| rotation_of(&text)).transpose()?,
         native: row.get(9)?,
         created_at: row.get(10)?,
+        security: from_json(row, 11)?,
     })
 }
 

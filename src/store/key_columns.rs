@@ -39,6 +39,7 @@ pub(super) const COLUMNS: &[Column] = &[
     sealed("handshake", "id", "verifier_sealed"),
     sealed("outbox", "id", "token_sealed"),
     sealed("outbox", "id", "client_secret_sealed"),
+    sealed("pushed_request", "digest", "parameters_sealed"),
     Column { table: "client_secret", row: "id", column: "secret_hash", kind: Kind::Hashed },
     Column { table: "refresh_token", row: "digest", column: "repeat_sealed", kind: Kind::Bound },
 ];

@@ -14,6 +14,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/03-outbound.sql")),
     M::up(include_str!("migrations/04-callers.sql")),
     M::up(include_str!("migrations/05-access-tokens.sql")),
+    M::up(include_str!("migrations/06-client-security.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

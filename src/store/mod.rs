@@ -6,6 +6,7 @@
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
 pub mod access_token;
+pub mod app_token;
 pub mod authorization;
 mod backup;
 pub mod caller;
@@ -24,6 +25,7 @@ mod open;
 pub mod outbox;
 pub mod peer;
 mod purge;
+pub mod pushed_request;
 mod reader;
 pub mod refresh_token;
 pub mod rows;
@@ -32,6 +34,7 @@ pub mod session;
 pub mod tenant;
 pub mod ticket;
 pub mod token_table;
+pub mod used_once;
 pub mod user;
 mod writer;
 

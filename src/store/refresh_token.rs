@@ -15,7 +15,7 @@ use crate::inbound::refresh::{Changes, Current, Facts, Mint, Repeat, Replaces, S
 use crate::secret::{Digest, ExposeSecret, SecretString};
 
 const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta),
+        g.epoch = (SELECT epoch FROM meta), g.binding,
         t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
         c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login
     FROM refresh_token t
@@ -49,15 +49,15 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
     let digest = Digest::of(presented.expose_secret());
     let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
         let token = Token {
-            generation: row.get(9)?,
-            state: row.get(10)?,
-            since: moment(row, 11)?,
-            remints: row.get(14)?,
-            presented_from: row.get(15)?,
+            generation: row.get(10)?,
+            state: row.get(11)?,
+            since: moment(row, 12)?,
+            remints: row.get(15)?,
+            presented_from: row.get(16)?,
         };
-        let current = Current { generation: row.get(17)?, since: moment(row, 18)?, is_used: row.get(21)? };
+        let current = Current { generation: row.get(18)?, since: moment(row, 19)?, is_used: row.get(22)? };
         let facts = Facts { grant: grant::read(row, 0)?, presented: token, current, repeat: None };
-        Ok((facts, row.get::<_, Option<Vec<u8>>>(16)?, row.get(22)?))
+        Ok((facts, row.get::<_, Option<Vec<u8>>>(17)?, row.get(23)?))
     });
     let Some((mut facts, sealed, login)) = found.optional()? else { return Ok(None) };
     if let Some(sealed) = sealed {
@@ -184,6 +184,9 @@ struct Kept<'a> {
     scope: String,
     issued_at: i64,
     expires_at: i64,
+    /// What the access token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binding: Option<String>,
 }
 
 fn seal_repeat(seals: &Seals, presented: Presented<'_>, digest: Digest, generation: u32, repeat: &Repeat) -> Vec<u8> {
@@ -193,6 +196,7 @@ fn seal_repeat(seals: &Seals, presented: Presented<'_>, digest: Digest, generati
         scope: repeat.scope.to_string(),
         issued_at: repeat.issued_at.millis(),
         expires_at: repeat.expires_at.millis(),
+        binding: repeat.binding.map(|binding| binding.to_string()),
     };
     let text = Zeroizing::new(serde_json::to_vec(&kept).expect("texts and numbers serialize"));
     let generation = generation.to_be_bytes();
@@ -212,6 +216,10 @@ fn open_repeat(seals: &Seals, presented: &SecretString, digest: Digest, facts: &
         scope: kept.scope.parse().map_err(|_| corrupt("a kept answer has no scope"))?,
         issued_at: Timestamp::from_millis(kept.issued_at),
         expires_at: Timestamp::from_millis(kept.expires_at),
+        binding: kept
+            .binding
+            .map(|text| text.parse().map_err(|_| corrupt("a kept answer is bound to nothing that there is")))
+            .transpose()?,
     })
 }
 

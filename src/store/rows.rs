@@ -7,6 +7,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::id::Id;
+use crate::oauth::binding::Binding;
 use crate::oauth::scope::Scope;
 use crate::secret::Digest;
 
@@ -71,6 +72,12 @@ pub fn moment(row: &Row<'_>, first: usize) -> rusqlite::Result<Moment> {
     let boot = u64::try_from(boot).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(first + 1, boot))?;
     let boot_id: i64 = row.get(first + 2)?;
     Ok(Moment { wall: row.get(first)?, boot: Duration::from_millis(boot), boot_id: BootId(boot_id.cast_unsigned()) })
+}
+
+/// What a token is bound to, in the column `column`.
+pub fn binding(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Binding>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| text.parse().map_err(|error| conversion(column, FromSqlError::other(error)))).transpose()
 }
 
 /// A list or an object as it stands in a TEXT column: JSON.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 
 use super::access_token::Found;
-use super::{Store, StoreError, Transaction, access_token, grant};
+use super::{Store, StoreError, Transaction, access_token, app_token, grant};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Id;
 use crate::inbound::grant::is_in_its_time;
@@ -33,7 +33,7 @@ pub struct TokenTable {
     tokens: Cache<Digest, Arc<LiveToken>>,
     /// Raised by every revocation.
     revocations: AtomicU64,
-    /// By grant; each stays until its last use is written down.
+    /// By grant, or by token where there is none; each stays until its last use is written down.
     holds: Mutex<HashMap<Id, Arc<Hold>>>,
 }
 
@@ -56,6 +56,8 @@ struct Hold {
     life: Arc<Life>,
     /// Tokens of earlier generations have been withdrawn.
     oldest_generation: AtomicU32,
+    /// The app, of a token that stands alone.
+    app: Option<Id>,
     /// When one of them was last used, in milliseconds.
     last_used: AtomicI64,
     /// As far as it was written down.
@@ -63,8 +65,12 @@ struct Hold {
 }
 
 impl Hold {
-    fn is_written(&self) -> bool {
-        self.written.load(Ordering::Relaxed) == self.last_used.load(Ordering::Relaxed)
+    /// Whether something has yet to be written down, or a token or a stream rests on it. To be asked under the lock, under which nothing takes up
+    /// a hold that only the table has.
+    fn is_needed(self: &Arc<Self>) -> bool {
+        let is_written = self.app.is_some() || self.written.load(Ordering::Relaxed) == self.last_used.load(Ordering::Relaxed);
+        let is_rested_on = Arc::strong_count(self) > 1 || Arc::strong_count(&self.life) > 1;
+        !is_written || !self.life.is_ended() && is_rested_on
     }
 }
 
@@ -113,6 +119,12 @@ impl TokenTable {
         });
     }
 
+    /// Ends a token that stands alone, and the streams that were opened with it. Called like [`TokenTable::end`].
+    pub fn end_token(&self, digest: Digest) {
+        self.end(alone(digest));
+        self.tokens.remove(&digest);
+    }
+
     /// Refuses a grant's tokens of generations before `generation`; its streams go on. Called like [`TokenTable::end`].
     pub fn withdraw_before(&self, grant: Id, generation: u32) {
         self.revoke(|holds| {
@@ -138,7 +150,7 @@ impl TokenTable {
     /// then.
     pub async fn write_down(&self) -> Result<(), StoreError> {
         let mut used = Vec::new();
-        for (grant, hold) in self.holds().iter() {
+        for (grant, hold) in self.holds().iter().filter(|(_, hold)| hold.app.is_none()) {
             let last = hold.last_used.load(Ordering::Relaxed);
             if hold.written.load(Ordering::Relaxed) != last {
                 used.push((*grant, last));
@@ -151,14 +163,32 @@ impl TokenTable {
             };
             self.store.write(write).await?;
         }
-        let mut holds = self.holds();
+        self.mark_written(&used);
+        self.end_streams_of_apps().await?;
+        self.holds().retain(|_, hold| hold.is_needed());
+        Ok(())
+    }
+
+    fn mark_written(&self, used: &[(Id, i64)]) {
+        let holds = self.holds();
         for (grant, last) in used {
-            if let Some(hold) = holds.get(&grant) {
-                hold.written.store(last, Ordering::Relaxed);
+            if let Some(hold) = holds.get(grant) {
+                hold.written.store(*last, Ordering::Relaxed);
             }
         }
-        // Under the lock no token takes up a hold that only this table has.
-        holds.retain(|_, hold| !hold.is_written() || !hold.life.is_ended() && Arc::strong_count(hold) > 1);
+    }
+
+    /// Ends the streams of apps that act for themselves and have had no good token for as long as one lives.
+    async fn end_streams_of_apps(&self) -> Result<(), StoreError> {
+        let mut apps: Vec<Id> = self.holds().values().filter(|hold| !hold.life.is_ended()).filter_map(|hold| hold.app).collect();
+        apps.sort_unstable();
+        apps.dedup();
+        for app in apps {
+            let end = self.store.read(move |connection| app_token::streams_end(connection, app)).await?;
+            if end.is_none_or(|end| end <= self.clock.now().wall) {
+                self.holds().values().filter(|hold| hold.app == Some(app)).for_each(|hold| hold.life.end());
+            }
+        }
         Ok(())
     }
 
@@ -198,9 +228,12 @@ impl TokenTable {
         if self.revocations.load(Ordering::Acquire) != revocations {
             return None;
         }
-        let key = found.bearer.grant.unwrap_or(found.bearer.app);
+        let (key, app) = match found.bearer.grant {
+            Some(grant) => (grant, None),
+            None => (alone(digest), Some(found.bearer.app)),
+        };
         let living = holds.get(&key).filter(|hold| !hold.life.is_ended());
-        let hold = living.map(Arc::clone).unwrap_or_default();
+        let hold = living.map(Arc::clone).unwrap_or_else(|| Arc::new(Hold { app, ..Hold::default() }));
         holds.insert(key, Arc::clone(&hold));
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
         let live = Arc::new(LiveToken {
@@ -224,6 +257,12 @@ impl TokenTable {
     fn holds(&self) -> MutexGuard<'_, HashMap<Id, Arc<Hold>>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Under which a token without a grant has its hold.
+fn alone(digest: Digest) -> Id {
+    let [first, ..] = digest.as_bytes().as_chunks::<16>().0 else { unreachable!("a digest has two halves") };
+    Id::from_bytes(*first)
 }
 
 #[cfg(test)]
@@ -275,6 +314,51 @@ mod tests {
             assert!(world.table.cached(&world.access).is_some() && world.present().await.is_some());
         }
         assert_eq!(world.store.statements(), statements);
+    }
+
+    #[tokio::test]
+    async fn v3_a_stream_ends_with_its_grant_though_its_token_is_long_forgotten() {
+        let world = World::new().await;
+        let stream = Arc::clone(&world.present().await.expect("a live token").life);
+        world.clock.pass(HOUR);
+        assert!(world.present().await.is_none());
+        for _ in 0..2 {
+            world.table.write_down().await.expect("written");
+        }
+        world.table.end(world.grant());
+        assert!(stream.is_ended());
+    }
+
+    #[tokio::test]
+    async fn v3_a_token_that_stands_alone_ends_alone_with_its_streams() {
+        let world = World::new().await;
+        let app = crate::store::sample::app().id;
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            let fresh = crate::store::sample::fresh();
+            let access = fresh.access.expose_secret().to_owned();
+            let judge = move |transaction: &Transaction<'_>| {
+                let now = transaction.now().wall;
+                let token = crate::inbound::grant::NewAccess::of(&fresh, None, 0, "a".parse().expect("a scope"), HOUR, now);
+                app_token::insert(transaction, app, &token)
+            };
+            world.store.write(judge).await.expect("written");
+            tokens.push((world.table.present(&access).await.expect("read").expect("a live token"), access));
+        }
+        let [(first, access), (second, other)] = &tokens[..] else { panic!("two tokens") };
+        let digest = Digest::of(access);
+        world.store.write(move |transaction| app_token::end(transaction, digest)).await.expect("written");
+        world.table.end_token(digest);
+        assert!(first.life.is_ended() && world.table.present(access).await.expect("read").is_none());
+        assert!(!second.life.is_ended() && world.table.present(other).await.expect("read").is_some());
+
+        // Its streams go on for as long again as its last good token lived.
+        world.clock.pass(HOUR * 3 / 2);
+        world.table.write_down().await.expect("written");
+        assert!(!second.life.is_ended() && world.table.present(other).await.expect("read").is_none());
+        world.clock.pass(HOUR / 2);
+        world.table.write_down().await.expect("written");
+        assert!(second.life.is_ended());
     }
 
     #[tokio::test]

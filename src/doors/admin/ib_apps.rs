@@ -1,36 +1,35 @@
 //! IB apps over the admin API: who may call us.
 
-use std::collections::BTreeSet;
+mod settings;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Router, routing};
+use http::StatusCode;
 use rusqlite::Connection;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState};
-use crate::config::Config;
+use super::{AdminError, AdminState, Caller};
+use crate::config::{Config, Tokens};
 use crate::id::Id;
-use crate::inbound::ib_app::{self, GrantType, IbApp};
+use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
+use crate::inbound::security::{Contradiction, Keys, Security};
 use crate::instance::Instance;
 use crate::oauth::redirect_uri::RedirectUri;
-use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::ob_app::is_name;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::{Digest, ExposeSecret, SecretString};
 use crate::store::grant::{self, ShownGrant};
-use crate::store::{Fault, Transaction, ib_app as rows};
+use crate::store::{Fault, Seals, Transaction, app_token, ib_app as rows};
+use settings::{Create, Settings};
 
 const KIND: &str = "ib-app";
-
-/// The longest life that an access token may be given: a year.
-const LONGEST_LIFE: u64 = 366 * 24 * 60 * 60;
 
 /// The longest that a replaced secret may stay good: a year.
 const LONGEST_OVERLAP: u64 = 366 * 24 * 60 * 60;
@@ -41,34 +40,6 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
         .route("/tenants/{tenant}/ib-apps", routing::get(list).post(create))
         .route("/tenants/{tenant}/ib-apps/{name}", routing::get(show).patch(update).delete(delete))
         .route("/tenants/{tenant}/ib-apps/{name}/rotate-secret", routing::post(rotate_secret))
-}
-
-#[derive(Deserialize)]
-struct Create {
-    name: String,
-    client_id: Option<String>,
-    peer_url: Option<String>,
-    redirect_uris: Option<Vec<String>>,
-    client_secret: Option<SecretString>,
-    grants: Option<Vec<String>>,
-    scopes: Option<Vec<String>>,
-    access_ttl: Option<u64>,
-    rotation: Option<Rotation>,
-    native: Option<bool>,
-    #[serde(default)]
-    or_update: bool,
-}
-
-#[derive(Deserialize)]
-struct Update {
-    peer_url: Option<String>,
-    redirect_uris: Option<Vec<String>>,
-    client_secret: Option<SecretString>,
-    grants: Option<Vec<String>>,
-    scopes: Option<Vec<String>>,
-    access_ttl: Option<u64>,
-    rotation: Option<Rotation>,
-    native: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -83,81 +54,80 @@ struct RotateSecret {
     overlap: Option<u64>,
 }
 
-/// What is given for an app, checked; what is not given stays as it is.
-#[derive(Clone, Default)]
-struct Settings {
-    redirect_uris: Option<Vec<RedirectUri>>,
-    grants: Option<BTreeSet<GrantType>>,
-    scope: Option<Scope>,
-    access_ttl: Option<Duration>,
-    rotation: Option<Rotation>,
-    native: Option<bool>,
-    secret: Option<SecretString>,
-}
-
-impl Settings {
-    fn checked(given: Update, config: &Config, tenant: &str) -> Result<Self, AdminError> {
-        let redirect_uris = match (given.peer_url, given.redirect_uris) {
-            (None, None) => None,
-            (peer_url, others) => {
-                let callback = peer_url.map(|url| callback_of(&url)).transpose()?;
-                let texts = callback.into_iter().chain(others.unwrap_or_default());
-                Some(texts.map(|text| redirect_uri(&text)).collect::<Result<_, _>>()?)
-            }
-        };
-        Ok(Self {
-            redirect_uris,
-            grants: given.grants.as_deref().map(grants).transpose()?,
-            scope: given.scopes.as_deref().map(|words| scope(words, config, tenant)).transpose()?,
-            access_ttl: given.access_ttl.map(access_ttl).transpose()?,
-            rotation: given.rotation,
-            native: given.native,
-            secret: given.client_secret.map(secret).transpose()?,
-        })
-    }
-
-    /// `app` with what is given.
-    fn applied_to(&self, mut app: IbApp) -> IbApp {
-        if let Some(redirect_uris) = &self.redirect_uris {
-            app.redirect_uris.clone_from(redirect_uris);
-        }
-        if let Some(grants) = &self.grants {
-            app.grants.clone_from(grants);
-        }
-        if let Some(scope) = &self.scope {
-            app.scope.clone_from(scope);
-        }
-        app.access_ttl = self.access_ttl.or(app.access_ttl);
-        app.rotation = self.rotation.or(app.rotation);
-        app.native = self.native.unwrap_or(app.native);
-        app
-    }
-}
-
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
-    let apps = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
+    let look = move |connection: &Connection| {
+        let apps = rows::of_tenant(connection, &tenant)?;
+        apps.into_iter().map(|app| with_secrets(connection, app)).collect::<Result<Vec<_>, Fault>>()
+    };
+    let apps = state.instance.store.read(look).await?;
     let config = state.instance.config();
     Ok(document::shown(apps.iter().map(|app| resource(app, &config, None)).collect::<Vec<_>>()))
 }
 
 async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
     let wanted = name.clone();
-    let app = state.instance.store.read(move |connection| find(connection, &tenant, &wanted)).await?;
+    let look = move |connection: &Connection| find(connection, &tenant, &wanted)?.map(|app| with_secrets(connection, app)).transpose();
+    let app = state.instance.store.read(look).await?;
     let app = app.ok_or_else(|| AdminError::not_found(KIND, &name))?;
     Ok(document::shown(resource(&app, &state.instance.config(), None)))
 }
 
+/// An app and its secrets, of which there is only a hash.
+struct Known {
+    app: IbApp,
+    secrets: Vec<ClientSecret>,
+}
+
+fn with_secrets(connection: &Connection, app: IbApp) -> Result<Known, Fault> {
+    Ok(Known { secrets: rows::secrets(connection, app.id)?, app })
+}
+
+/// What became of an app that was to be changed.
+enum Changed {
+    Done(Box<Known>),
+    Contradicts(Contradiction),
+    Missing,
+}
+
+/// Changes an app as `settings` say, if what comes of it fits together.
+fn change(
+    transaction: &Transaction<'_>,
+    seals: &Seals,
+    settings: &Settings,
+    old: IbApp,
+    secret_id: Id,
+    tokens: &Tokens,
+) -> Result<Changed, Fault> {
+    let app = settings.applied_to(old);
+    if let Err(contradiction) = app.security.check(&app.grants, app.rotation.unwrap_or(tokens.rotation)) {
+        return Ok(Changed::Contradicts(contradiction));
+    }
+    rows::update(transaction, &app)?;
+    if !app.security.method.has_secret() {
+        rows::replace_secrets(transaction, app.id, &[])?;
+    } else if let Some(secret) = &settings.secret {
+        let secret = rows::new_secret(seals, secret_id, app.id, secret, transaction.now().wall);
+        rows::replace_secrets(transaction, app.id, &[secret])?;
+    }
+    with_secrets(transaction, app).map(|known| Changed::Done(Box::new(known)))
+}
+
 /// What became of a new app.
 enum Made {
-    New(IbApp),
-    Updated(IbApp),
+    New(Box<Known>),
+    Updated(Changed),
     NameTaken,
     ClientIdTaken,
 }
 
-async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
-    let Create { name, client_id, peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, rotation, native, or_update } =
-        document.attributes(KIND)?;
+async fn create(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let asked: Create = document.attributes(KIND)?;
+    let (name, client_id, or_update) = (asked.name.clone(), asked.client_id.clone(), asked.or_update);
     let config = state.instance.config();
     if !is_name(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"));
@@ -165,8 +135,7 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
     if let Some(client_id) = client_id.as_ref().filter(|client_id| !ib_app::is_client_id(client_id)) {
         return Err(AdminError::bad_attribute("client_id", client_id, "1 to 255 printable ASCII characters without spaces and colons"));
     }
-    let given = Update { peer_url, redirect_uris, client_secret, grants, scopes, access_ttl, rotation, native };
-    let settings = Settings::checked(given, &config, &tenant)?;
+    let settings = Settings::checked(asked.into_given(), &caller, &config, &tenant)?;
 
     let mut app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
@@ -186,7 +155,13 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
             }
         };
     }
-    let secret = settings.secret.clone().unwrap_or_else(|| token::mint(Kind::ClientSecret, state.instance.random.as_ref()));
+    app.security.check(&app.grants, app.rotation.unwrap_or(config.tokens.rotation)).map_err(contradicts)?;
+    let secret = app
+        .security
+        .method
+        .has_secret()
+        .then(|| settings.secret.clone().unwrap_or_else(|| token::mint(Kind::ClientSecret, state.instance.random.as_ref())));
+    let tokens = config.tokens.clone();
     let secret_id = Id::new(app.created_at, state.instance.random.as_ref());
     let seals = state.instance.store.seals().clone();
     let given = secret.clone();
@@ -198,31 +173,23 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
             if client_id.as_ref().is_some_and(|client_id| *client_id != old.client_id) {
                 return Ok(Made::ClientIdTaken);
             }
-            let app = settings.applied_to(old);
-            rows::update(transaction, &app)?;
-            if let Some(secret) = &settings.secret {
-                let secret = rows::new_secret(&seals, secret_id, app.id, secret, transaction.now().wall);
-                rows::replace_secrets(transaction, app.id, &[secret])?;
-            }
-            return Ok(Made::Updated(app));
+            return Ok(Made::Updated(change(transaction, &seals, &settings, old, secret_id, &tokens)?));
         }
         if !rows::insert(transaction, &app)? {
             return Ok(Made::ClientIdTaken);
         }
-        let secret = rows::new_secret(&seals, secret_id, app.id, &given, app.created_at);
-        rows::replace_secrets(transaction, app.id, &[secret])?;
-        Ok(Made::New(app.clone()))
+        if let Some(secret) = &given {
+            let secret = rows::new_secret(&seals, secret_id, app.id, secret, app.created_at);
+            rows::replace_secrets(transaction, app.id, &[secret])?;
+        }
+        with_secrets(transaction, app.clone()).map(|known| Made::New(Box::new(known)))
     };
     match state.instance.store.write(judge).await? {
-        Made::New(app) => Ok(document::created(resource(&app, &config, Some(&secret)))),
-        Made::Updated(app) => {
-            // What a token in the table says of its app may have changed.
-            state.instance.tokens.forget();
-            Ok(document::shown(resource(&app, &config, None)))
-        }
+        Made::New(app) => Ok(document::created(resource(&app, &config, secret.as_ref()))),
+        Made::Updated(changed) => updated(&state, changed, &name, &config),
         Made::NameTaken => Err(AdminError::exists(KIND, &name)),
         // Without saying whose it is: another tenant's apps are nobody else's affair.
-        Made::ClientIdTaken => Err(AdminError::new(http::StatusCode::CONFLICT, "exists", "the client_id is taken")
+        Made::ClientIdTaken => Err(AdminError::new(StatusCode::CONFLICT, "exists", "the client_id is taken")
             .next("choose another client_id, or leave it out and one is made")),
     }
 }
@@ -230,26 +197,36 @@ async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>
 async fn update(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let config = state.instance.config();
-    let settings = Settings::checked(document.attributes(KIND)?, &config, &tenant)?;
+    let settings = Settings::checked(document.attributes(KIND)?, &caller, &config, &tenant)?;
     let secret_id = Id::new(state.instance.clock.now().wall, state.instance.random.as_ref());
-    let seals = state.instance.store.seals().clone();
+    let (seals, tokens) = (state.instance.store.seals().clone(), config.tokens.clone());
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(old) = find(transaction, &tenant, &wanted)? else { return Ok(None) };
-        let app = settings.applied_to(old);
-        rows::update(transaction, &app)?;
-        if let Some(secret) = &settings.secret {
-            let secret = rows::new_secret(&seals, secret_id, app.id, secret, transaction.now().wall);
-            rows::replace_secrets(transaction, app.id, &[secret])?;
-        }
-        Ok(Some(app))
+        let Some(old) = find(transaction, &tenant, &wanted)? else { return Ok(Changed::Missing) };
+        change(transaction, &seals, &settings, old, secret_id, &tokens)
     };
-    let app = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
-    state.instance.tokens.forget();
-    Ok(document::shown(resource(&app, &config, None)))
+    let changed = state.instance.store.write(judge).await?;
+    updated(&state, changed, &name, &config)
+}
+
+fn updated(state: &AdminState, changed: Changed, name: &str, config: &Config) -> Result<Response, AdminError> {
+    match changed {
+        Changed::Done(app) => {
+            // What a token in the table says of its app may have changed.
+            state.instance.tokens.forget();
+            Ok(document::shown(resource(&app, config, None)))
+        }
+        Changed::Contradicts(contradiction) => Err(contradicts(contradiction)),
+        Changed::Missing => Err(AdminError::not_found(KIND, name)),
+    }
+}
+
+fn contradicts(contradiction: Contradiction) -> AdminError {
+    AdminError::new(StatusCode::UNPROCESSABLE_ENTITY, "contradiction", contradiction.to_string())
 }
 
 async fn rotate_secret(
@@ -268,20 +245,27 @@ async fn rotate_secret(
     let (wanted, made) = (name.clone(), secret.clone());
     let judge = move |transaction: &Transaction<'_>| {
         let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(None) };
+        if !app.security.method.has_secret() {
+            return Ok(Some(Err(app.security.method)));
+        }
         let now = transaction.now().wall;
         let mut secrets = ib_app::rotated(rows::secrets(transaction, app.id)?, now, Duration::from_secs(overlap));
         secrets.push(rows::new_secret(&seals, secret_id, app.id, &made, now));
         rows::replace_secrets(transaction, app.id, &secrets)?;
-        Ok(Some(app))
+        Ok(Some(Ok(with_secrets(transaction, app)?)))
     };
-    let app = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
+    let rotated = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
+    let app = rotated.map_err(|method| {
+        let error = AdminError::new(StatusCode::CONFLICT, "no_secret", "the app has no secret that could be changed");
+        error.found(format!("the method {}", method.as_str())).next("p2pid ib update NAME --jwks FILE, for new keys")
+    })?;
     Ok(document::shown(resource(&app, &state.instance.config(), Some(&secret))))
 }
 
 /// What became of an app that was to be deleted.
 enum Deleted {
-    /// It is gone, and these grants with it.
-    Gone(Vec<Id>),
+    /// It is gone, and with it these grants and its own tokens.
+    Gone(Vec<Id>, Vec<Digest>),
     /// Peers hold these by it.
     InUse(Vec<ShownGrant>),
     Missing,
@@ -303,17 +287,20 @@ async fn delete(
         if !held.is_empty() && !force {
             return Ok(Deleted::InUse(held));
         }
-        let grants = grant::of_app(transaction, app.id)?;
+        let (grants, tokens) = (grant::of_app(transaction, app.id)?, app_token::of_app(transaction, app.id, now)?);
         rows::delete(transaction, app.id)?;
-        Ok(Deleted::Gone(grants))
+        Ok(Deleted::Gone(grants, tokens))
     };
-    let grants = match state.instance.store.write(judge).await? {
-        Deleted::Gone(grants) => grants,
+    let (grants, tokens) = match state.instance.store.write(judge).await? {
+        Deleted::Gone(grants, tokens) => (grants, tokens),
         Deleted::InUse(held) => return Err(held_by_peers(&name, &held)),
         Deleted::Missing => return Err(AdminError::not_found(KIND, &name)),
     };
     for grant in grants {
         state.instance.tokens.end(grant);
+    }
+    for token in tokens {
+        state.instance.tokens.end_token(token);
     }
     Ok(document::done())
 }
@@ -353,69 +340,28 @@ fn fresh(instance: &Instance, tenant: String, name: String, client_id: Option<St
         name,
         client_id: client_id.unwrap_or_else(|| Id::from_bytes(crate::random::bytes(random)).to_string()),
         redirect_uris: Vec::new(),
-        grants: GrantType::ALL.into(),
+        grants: GrantType::OF_A_LINK.into(),
         scope: Scope::default(),
         access_ttl: None,
         rotation: None,
         native: false,
+        security: Security::default(),
         created_at: now,
     }
 }
 
-/// Where a p2pid at `peer_url` expects its browsers back.
-fn callback_of(peer_url: &str) -> Result<String, AdminError> {
-    let wrong =
-        || AdminError::bad_attribute("peer_url", peer_url, "the peer's public_url: https://HOST[:PORT][/PATH], no query or fragment");
-    let url = Url::parse(peer_url).map_err(|_| wrong())?;
-    if !matches!(url.scheme(), "https" | "http") || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong());
-    }
-    Ok(format!("{}/oauth/callback", peer_url.trim_end_matches('/')))
-}
-
-fn redirect_uri(text: &str) -> Result<RedirectUri, AdminError> {
-    RedirectUri::register(text).map_err(|why| {
-        AdminError::bad_attribute("redirect_uris", format!("{text:?}: {why}"), "https://…, or http:// on a loopback host; no fragment")
-    })
-}
-
-fn grants(names: &[String]) -> Result<BTreeSet<GrantType>, AdminError> {
-    let expected = GrantType::ALL.map(GrantType::as_str).join(", ");
-    let known = |name: &String| GrantType::ALL.into_iter().find(|grant| grant.as_str() == name);
-    let grants = names.iter().map(|name| known(name).ok_or_else(|| AdminError::bad_attribute("grants", name, &expected)));
-    let grants = grants.collect::<Result<BTreeSet<_>, _>>()?;
-    if grants.is_empty() { Err(AdminError::bad_attribute("grants", "none", expected)) } else { Ok(grants) }
-}
-
-fn scope(words: &[String], config: &Config, tenant: &str) -> Result<Scope, AdminError> {
-    let known = || config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == *word)) {
-        return Err(AdminError::bad_attribute("scopes", unknown, format!("those that [scopes] names: {}", known())));
-    }
-    if words.is_empty() {
-        return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {}", known())));
-    }
-    Scope::from_words(words).map_err(|why| AdminError::bad_attribute("scopes", words.join(" "), why.to_string()))
-}
-
-fn access_ttl(seconds: u64) -> Result<Duration, AdminError> {
-    if (1..=LONGEST_LIFE).contains(&seconds) {
-        Ok(Duration::from_secs(seconds))
-    } else {
-        Err(AdminError::bad_attribute("access_ttl", format!("{seconds} seconds"), "1 second to a year"))
-    }
-}
-
-fn secret(secret: SecretString) -> Result<SecretString, AdminError> {
-    if ib_app::is_client_secret(secret.expose_secret()) {
-        Ok(secret)
-    } else {
-        Err(AdminError::bad_attribute("client_secret", "another text", "1 to 128 printable ASCII characters"))
-    }
-}
-
 /// As `ib show` prints it; the secret only where it was just made.
-fn resource(app: &IbApp, config: &Config, secret: Option<&SecretString>) -> Value {
+fn resource(known: &Known, config: &Config, secret: Option<&SecretString>) -> Value {
+    let (app, security) = (&known.app, &known.app.security);
+    let secrets = known
+        .secrets
+        .iter()
+        .map(|secret| json!({ "created_at": secret.created_at, "expires_at": secret.expires_at, "last_used_at": secret.last_used_at }));
+    let (jwks, jwks_uri) = match &security.keys {
+        None => (None, None),
+        Some(Keys::Inline(set)) => (Some(set.to_json()), None),
+        Some(Keys::Url { url, .. }) => (None, Some(url.as_str())),
+    };
     let mut attributes = json!({
         "id": app.id,
         "tenant": app.tenant,
@@ -425,8 +371,17 @@ fn resource(app: &IbApp, config: &Config, secret: Option<&SecretString>) -> Valu
         "grants": app.grants,
         "scopes": app.scope,
         "access_ttl": app.access_ttl.unwrap_or(config.tokens.access_ttl).as_secs(),
-        "rotation": app.rotation.unwrap_or(config.tokens.rotation),
+        "rotation": security.rotation(app.rotation.unwrap_or(config.tokens.rotation)),
         "native": app.native,
+        "auth_method": security.method,
+        "secrets": secrets.collect::<Vec<_>>(),
+        "jwks": jwks,
+        "jwks_uri": jwks_uri,
+        "dpop": security.needs_dpop(),
+        "require_par": security.needs_par() || config.tokens.require_par,
+        "pkce": if security.pkce_optional { "optional" } else { "required" },
+        "profile": security.profile,
+        "introspects": security.introspects,
         "created_at": app.created_at,
     });
     if let Some(secret) = secret {

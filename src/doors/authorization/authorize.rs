@@ -18,16 +18,18 @@ use crate::id::Id;
 use crate::inbound::authorize::{self, Destination, Untrusted, answer_url};
 use crate::inbound::consent::{Authorization, Decider, Decision, Refusal, Stage, TIME_TO_DECIDE, decide as take_answer};
 use crate::inbound::ib_app::IbApp;
+use crate::inbound::pushed;
 use crate::inbound::user::APPROVE_LINKS;
 use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
+use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::{Malformed, Parameters};
-use crate::oauth::token::{Kind, mint};
+use crate::oauth::token::{Kind, digest_if, mint};
 use crate::observe::log::AUDIT;
 use crate::observe::point;
 use crate::pages::{self, ScopeLine};
 use crate::secret::{Digest, ExposeSecret};
-use crate::store::{StoreError, Transaction, authorization, ib_app, user};
+use crate::store::{StoreError, Transaction, authorization, ib_app, pushed_request, user};
 
 /// Why an authorization request is answered with a page, and no redirect.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ enum Unanswerable {
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     #[error(transparent)]
+    Pushed(#[from] pushed::Refusal),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -44,10 +48,11 @@ enum Unanswerable {
 pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
     let query = request.uri().query().unwrap_or_default();
-    let (app, destination, parameters) = match trusted(&instance, query).await {
+    let trusted = match trusted(&instance, query).await {
         Ok(trusted) => trusted,
         Err(error) => return cannot_answer(&config, &error),
     };
+    let Trusted { app, destination, .. } = &trusted;
     let visitor = match Visitor::of(&instance, request.headers()).await {
         Ok(visitor) => visitor,
         Err(_) => return unavailable(&config),
@@ -55,8 +60,8 @@ pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request)
     let Some(signed_in) = visitor.signed_in.clone() else {
         return see_other(&login::url(&config, &format!("{}?{query}", request.uri().path())));
     };
-    match authorize::judge(&app, &parameters, destination.clone()) {
-        Ok(question) => put(&instance, visitor, &signed_in, &app, question).await,
+    match trusted.judge(&config) {
+        Ok(question) => put(&instance, visitor, &signed_in, &trusted, question).await,
         Err(error) => {
             tracing::info!(
                 client_id = app.client_id,
@@ -64,7 +69,7 @@ pub(super) async fn ask(State(instance): State<Arc<Instance>>, request: Request)
                 reason = error.description(),
                 "an authorization request was refused"
             );
-            see_other(&error_url(&config, &destination, &error))
+            see_other(&error_url(&config, destination, &error))
         }
     }
 }
@@ -98,19 +103,47 @@ pub(super) async fn decide(State(instance): State<Arc<Instance>>, request: Reque
 pub(super) async fn form_targets(instance: &Instance, next: &str) -> Vec<String> {
     let query = next.split_once('?').map_or("", |(_, query)| query);
     match trusted(instance, query).await {
-        Ok((_, destination, _)) => origin(&destination).into_iter().collect(),
+        Ok(trusted) => origin(&trusted.destination).into_iter().collect(),
         Err(_) => Vec::new(),
     }
 }
 
-/// The app, the destination and the parameters of a request that may be answered by a redirect.
-async fn trusted(instance: &Instance, query: &str) -> Result<(IbApp, Destination, Parameters), Unanswerable> {
+/// A request that may be answered by a redirect.
+struct Trusted {
+    app: IbApp,
+    destination: Destination,
+    parameters: Parameters,
+    /// It was pushed: the digest of its reference, and the DPoP key that came with it.
+    pushed: Option<(Digest, Option<Thumbprint>)>,
+}
+
+impl Trusted {
+    fn judge(&self, config: &Config) -> Result<authorize::Request, WireError> {
+        if self.pushed.is_none() && (self.app.security.needs_par() || config.tokens.require_par) {
+            return Err(WireError::new(Code::InvalidRequest, "the request must be pushed first, to pushed_authorization_request_endpoint"));
+        }
+        let question = authorize::judge(&self.app, &self.parameters, self.destination.clone(), &config.audience())?;
+        let dpop_key = question.dpop_key.or(self.pushed.and_then(|(_, key)| key));
+        Ok(authorize::Request { dpop_key, ..question })
+    }
+}
+
+async fn trusted(instance: &Instance, query: &str) -> Result<Trusted, Unanswerable> {
     let parameters = Parameters::read(query.as_bytes())?;
     let client_id = authorize::client_id(&parameters)?.to_owned();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &client_id)).await?;
     let app = app.ok_or(Untrusted::UnknownClient)?;
+    let Some(reference) = pushed::reference(&parameters)? else {
+        let destination = authorize::destination(&app, &parameters)?;
+        return Ok(Trusted { app, destination, parameters, pushed: None });
+    };
+    let (digest, seals) = (digest_if(Kind::PushedRequest, reference).ok_or(pushed::Refusal::Unknown)?, instance.store.seals().clone());
+    let found = instance.store.read(move |connection| pushed_request::find(connection, &seals, digest)).await?;
+    let found = found.ok_or(pushed::Refusal::Unknown)?;
+    found.check(app.id, instance.clock.now().wall)?;
+    let parameters = Parameters::read(found.parameters.expose_secret().as_bytes())?;
     let destination = authorize::destination(&app, &parameters)?;
-    Ok((app, destination, parameters))
+    Ok(Trusted { app, destination, parameters, pushed: Some((digest, found.dpop_key)) })
 }
 
 fn cannot_answer(config: &Config, error: &Unanswerable) -> Response {
@@ -133,7 +166,8 @@ fn cannot_answer(config: &Config, error: &Unanswerable) -> Response {
 }
 
 /// Puts the question to somebody who is signed in.
-async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, app: &IbApp, question: authorize::Request) -> Response {
+async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked: &Trusted, question: authorize::Request) -> Response {
+    let app = &asked.app;
     let config = instance.config();
     let now = instance.clock.now().wall;
     let until: Timestamp = now.plus(TIME_TO_DECIDE);
@@ -143,6 +177,7 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, app: &
         user: signed_in.user.id,
         session: signed_in.session.digest,
         request: question.clone(),
+        pushed: asked.pushed.map(|(digest, _)| digest),
         stage: Stage::Pending { until },
     };
     let id = authorization.id.to_string();
@@ -194,7 +229,12 @@ async fn decided(
         let (app, person) = (ib_app::by_id(transaction, asked.app)?, user::by_id(transaction, user_id)?);
         let (Some(app), Some(person)) = (app, person) else { return Ok(Err(Refusal::NotAsked)) };
         let decider = Decider { user: user_id, session, may_approve: person.may(&app.tenant, APPROVE_LINKS) };
+        let code_ttl = app.security.code_ttl(code_ttl);
         match take_answer(asked, decision, &decider, digest, code_ttl, transaction.now().wall) {
+            // What was pushed is decided once, however often and to whomever it was shown.
+            Ok(Authorization { pushed: Some(pushed), .. }) if !pushed_request::decide(transaction, pushed)? => {
+                Ok(Err(Refusal::AlreadyDecided))
+            }
             Ok(decided) => {
                 authorization::move_to(transaction, decided.id, &decided.stage)?;
                 Ok(Ok((app.client_id, decided.request.destination)))

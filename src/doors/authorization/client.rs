@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::field::display;
 
@@ -15,15 +16,23 @@ use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
+use crate::inbound::security::{Keys, Shown};
 use crate::instance::Instance;
+use crate::instance::key_sets::NoKeys;
+use crate::instance::proofs::Verdict;
 use crate::instance::throttle::{Attempt, Trial};
 use crate::net::connection::Connection;
 use crate::net::problem;
+use crate::oauth::assertion;
 use crate::oauth::client_auth::{self, Presented};
+use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
+use crate::oauth::jws::Unverified;
+use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
-use crate::store::StoreError;
+use crate::secret::ExposeSecret;
+use crate::store::{StoreError, ib_app};
 
 /// The longest that a request which opens and moves no window may take to arrive.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
@@ -42,6 +51,8 @@ pub(super) struct ClientRequest {
     pub(super) arrived: Moment,
     /// From where, as far as it is known.
     pub(super) from: Option<IpAddr>,
+    /// The DPoP proof that it carries, used now.
+    proof: Option<Proof>,
 }
 
 /// Why a client gets an error.
@@ -59,6 +70,21 @@ pub(super) enum ClientError {
     /// The client is not known by the credentials that it presents.
     #[error("the client is not known by these credentials")]
     UnknownClient,
+    /// Its assertion is not believed.
+    #[error(transparent)]
+    Assertion(#[from] assertion::Refusal),
+    /// The keys to judge its assertion by cannot be had.
+    #[error(transparent)]
+    NoKeys(#[from] NoKeys),
+    /// Its DPoP proof is not believed.
+    #[error(transparent)]
+    Proof(#[from] dpop::Refusal),
+    /// Its DPoP proof was used before.
+    #[error("the DPoP proof was used before")]
+    ProofReplayed,
+    /// Its DPoP proof has no nonce of ours that is still taken; the answer has one.
+    #[error("the DPoP proof needs the nonce of this answer")]
+    NeedsNonce,
     /// It failed too often of late from this address.
     #[error("too many failed attempts to authenticate")]
     TooManyFailures(Duration),
@@ -75,9 +101,11 @@ impl ClientError {
         match self {
             Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
             Self::Refused(error) => error.clone(),
-            Self::UnknownClient => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::UnknownClient | Self::Assertion(_) => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::Proof(_) | Self::ProofReplayed => WireError::new(Code::InvalidDpopProof, self.to_string()),
+            Self::NeedsNonce => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::TooManyFailures(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
-            Self::Store(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
+            Self::Store(_) | Self::NoKeys(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
     }
 
@@ -85,10 +113,23 @@ impl ClientError {
         match self {
             Self::NoForm(error) => error.status(),
             Self::Store(StoreError::Fault(_) | StoreError::Panicked) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Query | Self::Refused(_) | Self::UnknownClient | Self::TooManyFailures(_) | Self::Store(_) | Self::TooSlow => {
-                self.wire().code.status()
-            }
+            Self::Query
+            | Self::Refused(_)
+            | Self::UnknownClient
+            | Self::Assertion(_)
+            | Self::NoKeys(_)
+            | Self::Proof(_)
+            | Self::ProofReplayed
+            | Self::NeedsNonce
+            | Self::TooManyFailures(_)
+            | Self::Store(_)
+            | Self::TooSlow => self.wire().code.status(),
         }
+    }
+
+    /// Whether it is one more guess at who the client is.
+    const fn is_failed_authentication(&self) -> bool {
+        matches!(self, Self::UnknownClient | Self::Assertion(_))
     }
 }
 
@@ -98,13 +139,13 @@ impl ClientRequest {
         instance: &Arc<Instance>,
         request: Request,
         longest: Duration,
-    ) -> (Self, Result<(Parameters, Presented), ClientError>) {
+    ) -> (Self, Result<(Parameters, Shown), ClientError>) {
         let (now, under_way) = (instance.clock.now(), since_first_byte(&request));
         let arrived = now.minus(under_way);
         let id = Id::new(now.wall, instance.random.as_ref());
         let config = instance.config();
         let (parts, body) = request.into_parts();
-        let mut this = Self { instance: Arc::clone(instance), trial: None, id, arrived, from: address(&parts, &config) };
+        let mut this = Self { instance: Arc::clone(instance), trial: None, id, arrived, from: address(&parts, &config), proof: None };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
         let read = async {
             let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
@@ -112,25 +153,43 @@ impl ClientRequest {
                 return Err(ClientError::Query);
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
-            let attempts = presented.readings.iter().map(|reading| Attempt::new("client", &reading.client_id, this.from));
+            let attempts = presented.client_ids().map(|client_id| Attempt::new("client", client_id, this.from));
             let trial = instance.failures.begin(attempts, config.limits.auth_failures, instance.clock.as_ref()).await;
             this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
-            Ok((form, presented))
+            // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
+            this.proof = proof(instance, &parts)?;
+            Ok((form, shown(instance, presented).await?))
         };
         let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
     }
 
+    /// The key that its DPoP proof was made with.
+    pub(super) fn key(&self) -> Option<Thumbprint> {
+        self.proof.as_ref().map(|proof| proof.key)
+    }
+
     /// A 200 with a document that nobody keeps.
     pub(super) fn answer(&self, json: String) -> Response {
-        self.finish((StatusCode::OK, json).into_response())
+        self.answer_with(StatusCode::OK, json)
+    }
+
+    /// The same with another status that is a success.
+    pub(super) fn answer_with(&self, status: StatusCode, json: String) -> Response {
+        let mut response = self.finish((status, json).into_response());
+        if let Some(proof) = &self.proof
+            && self.instance.proofs.is_ageing(proof.nonce.as_deref())
+        {
+            self.hand_out_nonce(&mut response);
+        }
+        response
     }
 
     /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
     pub(super) fn refuse(mut self, error: &ClientError) -> Response {
         let wire = error.wire();
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
-        if let (ClientError::UnknownClient, Some(trial)) = (error, self.trial.take()) {
+        if let (true, Some(trial)) = (error.is_failed_authentication(), self.trial.take()) {
             trial.failed(self.instance.config().limits.auth_failures, self.instance.clock.as_ref());
         }
         match error {
@@ -140,6 +199,9 @@ impl ClientRequest {
         let mut response = self.finish((error.status(), wire.to_json()).into_response());
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
+        }
+        if matches!(error, ClientError::NeedsNonce) {
+            self.hand_out_nonce(&mut response);
         }
         if let ClientError::TooManyFailures(wait) = error {
             problem::mark_rate_limited(response.headers_mut(), *wait);
@@ -160,6 +222,11 @@ impl ClientRequest {
         }
     }
 
+    fn hand_out_nonce(&self, response: &mut Response) {
+        let nonce = self.instance.proofs.nonce(self.instance.clock.as_ref(), self.instance.random.as_ref());
+        response.headers_mut().insert(NONCE_HEADER, HeaderValue::try_from(nonce).expect("base64url is visible ASCII"));
+    }
+
     fn finish(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -167,6 +234,37 @@ impl ClientRequest {
         headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
         headers.insert(REQUEST_ID, HeaderValue::try_from(self.id.to_string()).expect("hexadecimal digits are visible ASCII"));
         response
+    }
+}
+
+/// What a client has shown of itself: an assertion is judged by its keys here, before any transaction.
+async fn shown(instance: &Instance, presented: Presented) -> Result<Shown, ClientError> {
+    let (client_id, text) = match presented {
+        Presented::Secret { readings, way } => return Ok(Shown::Secret { readings, way }),
+        Presented::Name(client_id) => return Ok(Shown::Name(client_id)),
+        Presented::Assertion { client_id, text } => (client_id, text),
+    };
+    let wanted = client_id.clone();
+    let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
+    let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::UnknownClient)?;
+    let signed = Unverified::read(text.expose_secret()).map_err(assertion::Refusal::from)?;
+    let set = instance.key_sets.of(instance, &keys, &signed).await?;
+    let config = instance.config();
+    let issuer = config.instance.public_url.as_str();
+    let asserted = assertion::judge(text.expose_secret(), &client_id, &set, issuer, instance.clock.now().wall)?;
+    Ok(Shown::Assertion { client_id, keys, asserted })
+}
+
+/// The DPoP proof that a request carries, if any, which is used by that.
+fn proof(instance: &Instance, parts: &Parts) -> Result<Option<Proof>, ClientError> {
+    let config = instance.config();
+    let urls = config.instance.public_url.names_of(parts.uri.path());
+    let request = dpop::Request { method: parts.method.as_str(), urls: &urls, token: None };
+    let Some(proof) = dpop::presented(&parts.headers, &request, instance.clock.now().wall)? else { return Ok(None) };
+    match instance.proofs.take(&proof, instance.clock.as_ref(), instance.random.as_ref()) {
+        Verdict::Fresh => Ok(Some(proof)),
+        Verdict::NeedsNonce => Err(ClientError::NeedsNonce),
+        Verdict::Replayed => Err(ClientError::ProofReplayed),
     }
 }
 

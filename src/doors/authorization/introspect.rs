@@ -1,4 +1,5 @@
-//! `/oauth/introspect` (RFC 7662): a client may look at its own tokens; of everything else it learns that it is not active, and no more.
+//! `/oauth/introspect` (RFC 7662): a client may look at its own tokens, a resource server at those of its tenant that carry a scope which it
+//! is registered for; of everything else they learn that it is not active, and no more.
 
 use std::sync::Arc;
 
@@ -12,8 +13,10 @@ use crate::clock::Timestamp;
 use crate::config::Tokens;
 use crate::inbound::grant::Fresh;
 use crate::inbound::ib_app::{GrantType, IbApp};
+use crate::inbound::permit::Bearer;
 use crate::inbound::refresh;
 use crate::instance::Instance;
+use crate::oauth::binding::Binding;
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
@@ -35,6 +38,12 @@ struct Active {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     iss: String,
+    /// For whom an access token is; a refresh token is for nobody but us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    /// What whoever presents it must show (RFC 9449 §6.2, RFC 8705 §3.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<serde_json::Value>,
 }
 
 impl Active {
@@ -49,6 +58,8 @@ impl Active {
             iat: None,
             sub: subject,
             iss: issuer.to_owned(),
+            aud: None,
+            cnf: None,
         }
     }
 }
@@ -57,13 +68,17 @@ impl Active {
 pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let looked = async {
-        let (form, presented) = read?;
+        let (form, shown) = read?;
         form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
         let token = SecretString::from(required(&form, "token")?);
         let config = instance.config();
         let (seals, issuer, tokens) = (instance.store.seals().clone(), config.instance.public_url.clone(), config.tokens.clone());
         let judge = move |transaction: &Transaction<'_>| -> Result<Option<Option<Active>>, Fault> {
-            let Some(app) = ib_app::authenticate(transaction, &seals, &presented)? else { return Ok(None) };
+            let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(None) };
+            // A name alone shows nothing (RFC 7662 §2.1).
+            if !app.security.is_confidential() {
+                return Ok(None);
+            }
             Ok(Some(look(transaction, &seals, &app, &token, issuer.as_str(), &tokens)?))
         };
         instance.store.write(judge).await?.ok_or(ClientError::UnknownClient)
@@ -86,19 +101,35 @@ fn look(
 ) -> Result<Option<Active>, Fault> {
     let text = token.expose_secret();
     if let Some(digest) = digest_if(Kind::Access, text) {
-        if access_token::owner(transaction, digest)?.is_none_or(|(_, owner)| owner != app.id) {
+        let Some(scope) = access_token::find(transaction, digest)?.and_then(|found| shown_to(app, &found.bearer)) else {
             return Ok(None);
-        }
+        };
         return Ok(access_token::present(transaction, digest)?.map(|found| {
             let (issued_at, bearer) = (found.issued_at, found.bearer);
-            let active = Active::until(bearer.expires_at, &bearer.scope, bearer.client_id, Some(bearer.subject), issuer);
-            Active { token_type: Some("Bearer"), iat: Some(issued_at.seconds()), ..active }
+            let active = Active::until(bearer.expires_at, &scope, bearer.client_id, Some(bearer.subject), issuer);
+            Active {
+                token_type: Some(Binding::token_type(bearer.binding)),
+                iat: Some(issued_at.seconds()),
+                aud: Some(issuer.to_owned()),
+                cnf: bearer.binding.map(Binding::to_confirmation),
+                ..active
+            }
         }));
     }
     if digest_if(Kind::Refresh, text).is_none() || !app.may_use(GrantType::RefreshToken) {
         return Ok(None);
     }
     look_at_refresh_token(transaction, seals, app, token, issuer, tokens)
+}
+
+/// The scope that `app` may see of a token: all of its own, and as a resource server what it is registered for; nothing when the token is none of
+/// its business.
+fn shown_to(app: &IbApp, bearer: &Bearer) -> Option<Scope> {
+    if bearer.app == app.id {
+        return Some(bearer.scope.clone());
+    }
+    let seen = bearer.scope.intersection(&app.security.introspects);
+    (bearer.tenant == app.tenant && !seen.is_empty()).then_some(seen)
 }
 
 /// A refresh token is active when presenting it now would get tokens.
@@ -116,7 +147,9 @@ fn look_at_refresh_token(
     let fresh = Fresh { access: nothing(), refresh: nothing() };
     // Asked for the scope that the first answer had, as its repetition would be.
     let scope = facts.repeat.as_ref().map(|repeat| &repeat.scope);
-    let question = refresh::Request { client: app.id, token, scope, from: None, fresh: &fresh };
+    // And by the key that it needs: whether that is there is not asked here.
+    let binding = facts.repeat.as_ref().map_or(facts.grant.binding, |repeat| repeat.binding);
+    let question = refresh::Request { client: app.id, token, scope, from: None, fresh: &fresh, binding };
     if refresh::judge(&facts, &question, &policy, now).answer.is_err() {
         return Ok(None);
     }

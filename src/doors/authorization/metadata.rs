@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::doors::nothing_here;
 use crate::inbound::ib_app::GrantType;
 use crate::instance::Instance;
-use crate::oauth::{client_auth, pkce};
+use crate::oauth::{client_auth, key, pkce};
 
 /// Where the authorization server's document is.
 pub(super) const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -30,10 +30,16 @@ pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) 
         "authorization_endpoint": public_url.join("/oauth/authorize"),
         "token_endpoint": public_url.join("/oauth/token"),
         "token_endpoint_auth_methods_supported": client_auth::METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
         "revocation_endpoint": public_url.join("/oauth/revoke"),
         "revocation_endpoint_auth_methods_supported": client_auth::METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
         "introspection_endpoint": public_url.join("/oauth/introspect"),
-        "introspection_endpoint_auth_methods_supported": client_auth::METHODS,
+        "introspection_endpoint_auth_methods_supported": client_auth::CONFIDENTIAL_METHODS,
+        "introspection_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
+        "pushed_authorization_request_endpoint": public_url.join("/oauth/par"),
+        "require_pushed_authorization_requests": config.tokens.require_par,
+        "dpop_signing_alg_values_supported": key::ALGORITHMS,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
@@ -54,6 +60,7 @@ pub(super) async fn protected_resource(State(instance): State<Arc<Instance>>) ->
         "resource": public_url.as_str(),
         "authorization_servers": [public_url.as_str()],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": key::ALGORITHMS,
         "scopes_supported": scopes,
         "resource_name": config.instance.name,
     }))

@@ -1,11 +1,12 @@
 //! The authorization server: pages for people (`/oauth/authorize`, `/login`, `/logout`), endpoints for clients (`/oauth/token`,
-//! `/oauth/revoke`, `/oauth/introspect`), and the documents that describe both (RFC 8414, RFC 9728).
+//! `/oauth/par`, `/oauth/revoke`, `/oauth/introspect`), and the documents that describe both (RFC 8414, RFC 9728).
 
 mod authorize;
 mod client;
 mod introspect;
 mod login;
 mod metadata;
+mod par;
 mod revoke;
 mod token;
 
@@ -28,6 +29,7 @@ pub fn router(instance: &Arc<Instance>) -> Router {
     Router::new()
         .route("/oauth/token", routing::post(token::exchange).fallback(client::post_only))
         .route("/oauth/revoke", routing::post(revoke::revoke).fallback(client::post_only))
+        .route("/oauth/par", routing::post(par::push).fallback(client::post_only))
         .route("/oauth/introspect", routing::post(introspect::introspect).fallback(client::post_only))
         .route(metadata::AUTHORIZATION_SERVER, routing::get(metadata::authorization_server))
         .route(metadata::PROTECTED_RESOURCE, routing::get(metadata::protected_resource))

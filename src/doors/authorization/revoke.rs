@@ -1,4 +1,4 @@
-//! `/oauth/revoke` (RFC 7009): any token that a grant ever issued, rotated ones too, ends the grant.
+//! `/oauth/revoke` (RFC 7009): any token that a grant ever issued, rotated ones too, ends the grant. A token of an app itself ends alone.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::token::{Kind, digest_if};
 use crate::oauth::token_request::required;
-use crate::store::{Fault, Transaction, access_token, grant, ib_app, refresh_token};
+use crate::secret::Digest;
+use crate::store::{Fault, Transaction, access_token, app_token, grant, ib_app, refresh_token};
 
 /// What became of a revocation.
 enum Judged {
@@ -22,8 +23,10 @@ enum Judged {
     Unknown,
     OtherClients {
         client: String,
-        grant: Id,
+        grant: Option<Id>,
     },
+    /// A token without a grant is refused from now on.
+    EndedAlone(Digest),
     Ended {
         client: String,
         grant: Id,
@@ -36,23 +39,34 @@ enum Judged {
 pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let judged = async {
-        let (form, presented) = read?;
+        let (form, shown) = read?;
         form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
         // The hint is not needed: a token tells its kind.
         let token = required(&form, "token")?;
         let kinds = [(Kind::Access, digest_if(Kind::Access, token)), (Kind::Refresh, digest_if(Kind::Refresh, token))];
         let seals = instance.store.seals().clone();
         let judge = move |transaction: &Transaction<'_>| -> Result<Judged, Fault> {
-            let Some(app) = ib_app::authenticate(transaction, &seals, &presented)? else { return Ok(Judged::UnknownClient) };
+            let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Judged::UnknownClient) };
             let owner = match kinds {
                 [(_, Some(digest)), _] => access_token::owner(transaction, digest)?,
                 [_, (_, Some(digest))] => refresh_token::owner(transaction, digest)?,
                 [(_, None), (_, None)] => None,
             };
+            let alone = match kinds {
+                [(_, Some(digest)), _] if owner.is_none() => app_token::owner(transaction, digest)?.map(|owner| (digest, owner)),
+                _ => None,
+            };
             let client = app.client_id;
+            if let Some((digest, owner)) = alone {
+                if owner != app.id {
+                    return Ok(Judged::OtherClients { client, grant: None });
+                }
+                app_token::end(transaction, digest)?;
+                return Ok(Judged::EndedAlone(digest));
+            }
             Ok(match owner {
                 None => Judged::Unknown,
-                Some((grant, owner)) if owner != app.id => Judged::OtherClients { client, grant },
+                Some((grant, owner)) if owner != app.id => Judged::OtherClients { client, grant: Some(grant) },
                 Some((grant, _)) => Judged::Ended { client, grant, now: grant::end(transaction, grant, EndReason::RevokedByClient)? },
             })
         };
@@ -63,8 +77,12 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         Ok(Judged::UnknownClient) => Err(ClientError::UnknownClient),
         Ok(Judged::Unknown) => Ok(()),
         Ok(Judged::OtherClients { client: name, grant }) => {
-            client.tell(&Event::RevocationOfAnotherClient, &name, Some(grant));
+            client.tell(&Event::RevocationOfAnotherClient, &name, grant);
             Err(WireError::new(Code::InvalidGrant, "the token was issued to another client").into())
+        }
+        Ok(Judged::EndedAlone(digest)) => {
+            instance.tokens.end_token(digest);
+            Ok(())
         }
         Ok(Judged::Ended { client: name, grant, now }) => {
             instance.tokens.end(grant);

@@ -1,4 +1,4 @@
-//! `/oauth/token` (RFC 6749 §3.2): codes and refresh tokens become access tokens.
+//! `/oauth/token` (RFC 6749 §3.2): codes, refresh tokens and the credentials of an app itself become access tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,21 @@ use super::client::{ClientError, ClientRequest};
 use crate::config::Tokens;
 use crate::id::Id;
 use crate::inbound::event::Event;
-use crate::inbound::grant::{Fresh, Policy};
+use crate::inbound::grant::{Fresh, NewAccess, Policy};
 use crate::inbound::ib_app::{GrantType, IbApp};
+use crate::inbound::security::{Shown, Unbound};
 use crate::inbound::{code, refresh};
 use crate::instance::Instance;
+use crate::oauth::binding::Binding;
 use crate::oauth::error::{Code, WireError};
+use crate::oauth::key::Thumbprint;
+use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
 use crate::oauth::token_request::{CodeRequest, RefreshRequest, TokenRequest};
 use crate::observe::point;
 use crate::secret::{Digest, ExposeSecret};
-use crate::store::{Fault, Seals, Transaction, access_token, authorization, grant, ib_app, refresh_token, user};
+use crate::store::{Fault, Seals, Transaction, access_token, app_token, authorization, grant, ib_app, refresh_token, user};
 
 /// The longest that a token request may take from its first byte until it is judged.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -38,6 +42,10 @@ enum Refusal {
     UnknownRefreshToken,
     #[error(transparent)]
     Refresh(#[from] refresh::Refusal),
+    #[error("the application is not registered for every scope that it asks for")]
+    Scope,
+    #[error(transparent)]
+    Unbound(#[from] Unbound),
 }
 
 impl Refusal {
@@ -50,18 +58,21 @@ impl Refusal {
                 | code::Refusal::Used
                 | code::Refusal::Expired
                 | code::Refusal::RedirectUri
-                | code::Refusal::Verifier,
+                | code::Refusal::Verifier
+                | code::Refusal::Key,
             )
             | Self::UnknownRefreshToken
             | Self::Refresh(
                 refresh::Refusal::OtherClient
+                | refresh::Refusal::OtherHolder
                 | refresh::Refusal::GrantEnded
                 | refresh::Refusal::Idle
                 | refresh::Refusal::Replaced
                 | refresh::Refusal::Replayed,
             ) => Code::InvalidGrant,
-            Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
-            Self::Refresh(refresh::Refusal::OtherScope) => Code::InvalidRequest,
+            Self::Scope | Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
+            Self::Refresh(refresh::Refusal::OtherScope | refresh::Refusal::OtherKey) => Code::InvalidRequest,
+            Self::Unbound(_) => Code::InvalidDpopProof,
         }
     }
 }
@@ -84,7 +95,9 @@ enum Revokes {
 /// A token request that is to be judged.
 struct Asked {
     seals: Seals,
-    presented: crate::oauth::client_auth::Presented,
+    shown: Shown,
+    /// Of its DPoP proof.
+    key: Option<Thumbprint>,
     request: TokenRequest,
     tokens: Tokens,
     fresh: Fresh,
@@ -99,13 +112,15 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
     let longest = LONGEST.min(tokens.retry_window / 2);
     let (client, read) = ClientRequest::read(&instance, request, longest).await;
     let judged = async {
-        let (form, presented) = read?;
+        let (form, shown) = read?;
         let request = TokenRequest::read(&form)?;
+        instance.config().audience().check(&form)?;
         let now = client.arrived.wall;
         let random = instance.random.as_ref();
         let asked = Asked {
             seals: instance.store.seals().clone(),
-            presented,
+            shown,
+            key: client.key(),
             request,
             tokens,
             fresh: Fresh { access: mint(Kind::Access, random), refresh: mint(Kind::Refresh, random) },
@@ -145,21 +160,66 @@ fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> 
         revokes: Revokes::Nothing,
         answer: Err(refusal),
     };
-    let Some(app) = ib_app::authenticate(transaction, &asked.seals, &asked.presented)? else {
+    let Some(app) = ib_app::authenticate(transaction, &asked.seals, &asked.shown)? else {
         return Ok(refused("", Refusal::UnknownClient));
     };
+    let grant_type = match &asked.request {
+        TokenRequest::Code(_) => GrantType::AuthorizationCode,
+        TokenRequest::Refresh(_) => GrantType::RefreshToken,
+        TokenRequest::ClientCredentials(_) => GrantType::ClientCredentials,
+    };
+    if !app.may_use(grant_type) {
+        return Ok(refused(&app.client_id, Refusal::GrantType));
+    }
+    let binding = match app.security.binding(asked.key) {
+        Ok(binding) => binding,
+        Err(unbound) => return Ok(refused(&app.client_id, unbound.into())),
+    };
     match &asked.request {
-        TokenRequest::Code(_) if !app.may_use(GrantType::AuthorizationCode) => Ok(refused(&app.client_id, Refusal::GrantType)),
-        TokenRequest::Refresh(_) if !app.may_use(GrantType::RefreshToken) => Ok(refused(&app.client_id, Refusal::GrantType)),
-        TokenRequest::Code(request) => judge_code(transaction, asked, &app, request),
-        TokenRequest::Refresh(request) => judge_refresh(transaction, asked, &app, request),
+        TokenRequest::Code(request) => judge_code(transaction, asked, &app, request, binding),
+        TokenRequest::Refresh(request) => judge_refresh(transaction, asked, &app, request, binding),
+        TokenRequest::ClientCredentials(scope) => judge_credentials(transaction, asked, &app, scope.as_ref(), binding),
     }
 }
 
-fn judge_code(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request: &CodeRequest) -> Result<Judged, Fault> {
+/// An app that acts for itself (RFC 6749 §4.4): no grant and no refresh token, since it can ask again at any time.
+fn judge_credentials(
+    transaction: &Transaction<'_>,
+    asked: &Asked,
+    app: &IbApp,
+    scope: Option<&Scope>,
+    binding: Option<Binding>,
+) -> Result<Judged, Fault> {
+    let mut judged =
+        Judged { client: app.client_id.clone(), grant: None, event: None, revokes: Revokes::Nothing, answer: Err(Refusal::Scope) };
+    let scope = scope.unwrap_or(&app.scope);
+    if scope.is_within(&app.scope) {
+        let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
+        let access = NewAccess::of(&asked.fresh, None, 0, scope.clone(), policy.access_ttl, now).bound_to(binding);
+        app_token::insert(transaction, app.id, &access)?;
+        judged.answer = Ok(TokenReply {
+            access_token: asked.fresh.access.clone(),
+            binding,
+            expires_in: access.expires_at.since(now),
+            refresh_token: None,
+            refresh_token_expires_in: None,
+            scope: access.scope,
+            subject: None,
+        });
+    }
+    Ok(judged)
+}
+
+fn judge_code(
+    transaction: &Transaction<'_>,
+    asked: &Asked,
+    app: &IbApp,
+    request: &CodeRequest,
+    binding: Option<Binding>,
+) -> Result<Judged, Fault> {
     let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
     let authorization = authorization::by_code(transaction, &asked.seals, Digest::of(request.code.expose_secret()))?;
-    let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh };
+    let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh, binding };
     let judgement = code::judge(authorization.as_ref(), app, request, materials, &policy, now);
     let mut judged = Judged {
         client: app.client_id.clone(),
@@ -180,6 +240,7 @@ fn judge_code(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request
             judged.grant = Some(issue.grant.id);
             judged.answer = Ok(TokenReply {
                 access_token: asked.fresh.access.clone(),
+                binding,
                 expires_in: issue.access.expires_at.since(now),
                 refresh_token: issue.refresh,
                 refresh_token_expires_in: issue.grant.remaining(now),
@@ -202,7 +263,13 @@ fn judge_code(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request
     Ok(judged)
 }
 
-fn judge_refresh(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, request: &RefreshRequest) -> Result<Judged, Fault> {
+fn judge_refresh(
+    transaction: &Transaction<'_>,
+    asked: &Asked,
+    app: &IbApp,
+    request: &RefreshRequest,
+    binding: Option<Binding>,
+) -> Result<Judged, Fault> {
     let (policy, now) = (policy(&asked.tokens, app), transaction.now());
     let Some((facts, login)) = refresh_token::find(transaction, &asked.seals, &request.token)? else {
         let (client, answer) = (app.client_id.clone(), Err(Refusal::UnknownRefreshToken));
@@ -215,6 +282,7 @@ fn judge_refresh(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, requ
         scope: request.scope.as_ref(),
         from: asked.from.as_deref(),
         fresh: &asked.fresh,
+        binding,
     };
     let judgement = refresh::judge(&facts, &question, &policy, now);
     let presented = refresh_token::Presented { token: &request.token, grant: id, from: asked.from.as_deref() };
@@ -230,6 +298,7 @@ fn judge_refresh(transaction: &Transaction<'_>, asked: &Asked, app: &IbApp, requ
     };
     let answer = judgement.answer.map_err(Refusal::from).map(|answer| TokenReply {
         access_token: answer.access,
+        binding: answer.binding,
         expires_in: answer.expires_in,
         refresh_token: Some(answer.refresh),
         refresh_token_expires_in: facts.grant.remaining(now.wall),
@@ -245,7 +314,7 @@ pub(super) fn policy(tokens: &Tokens, app: &IbApp) -> Policy {
         access_ttl: app.access_ttl.unwrap_or(tokens.access_ttl),
         refresh_ttl: tokens.refresh_ttl,
         grant_ttl: tokens.grant_ttl,
-        rotation: app.rotation.unwrap_or(tokens.rotation),
+        rotation: app.security.rotation(app.rotation.unwrap_or(tokens.rotation)),
         retry_window: tokens.retry_window,
     }
 }

@@ -3,6 +3,7 @@
 //! Path, then token, then permission, then forward: a path without a route is refused before any token is looked at, and nothing is
 //! forwarded without a [`Permit`]. A token that was presented before is found in memory; its headers were made then.
 
+mod proof;
 mod query_token;
 mod routes;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use tower_service::Service;
 
 use super::call::{self, Handler, Refusal, Told};
 use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
-use crate::inbound::permit::{self, Permit, permit};
+use crate::inbound::permit::{self, Holder, Permit, permit};
 use crate::instance::Instance;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::Client;
@@ -36,7 +37,9 @@ use crate::net::problem::{Code, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Terms};
 use crate::net::request_id::RequestIds;
 use crate::net::websocket::{self, Answer};
-use crate::oauth::bearer::{self, NotPresented};
+use crate::oauth::bearer::{self, NotPresented, Scheme};
+use crate::oauth::binding::Binding;
+use crate::oauth::dpop::NONCE_HEADER;
 use crate::observe::calls::Series;
 use crate::store::StoreError;
 use crate::store::token_table::LiveToken;
@@ -132,21 +135,37 @@ impl Gateway {
         told.series = &route.series;
         let slash = PathAndQuery::from_static("/");
         let mut target = Cow::Borrowed(request.uri().path_and_query().unwrap_or(&slash));
-        let live = match bearer::presented(request.headers(), target.query()) {
-            Ok(token) => self.live_token(token, routes).await?,
+        let mut next_nonce = None;
+        let (live, holder) = match bearer::presented(request.headers(), target.query()) {
+            Ok((token, scheme)) => {
+                let live = self.live_token(token, routes).await?;
+                let shown = match (live.binding, scheme) {
+                    (Some(Binding::Key(_)), Scheme::Dpop) => {
+                        proof::shown(&self.instance, &request, token).map_err(|why| why.refusal(routes))?
+                    }
+                    _ => None,
+                };
+                let key = shown.as_ref().map(|shown| shown.key);
+                next_nonce = shown.and_then(|shown| shown.next_nonce);
+                (live, Holder { scheme, key })
+            }
             Err(NotPresented::Nothing) if routes.config.compat.query_token && !request.headers().contains_key(header::AUTHORIZATION) => {
                 let (token, without) = query_token::taken(&target).ok_or_else(|| not_presented(NotPresented::Nothing, routes))?;
                 target = Cow::Owned(without);
-                self.live_token(&token, routes).await?
+                (self.live_token(&token, routes).await?, Holder::ANYBODY)
             }
             Err(why) => return Err(not_presented(why, routes)),
         };
         let overrides = headers::method_overrides(request.headers()).map(HeaderValue::as_bytes);
-        let permit =
-            permit(&live, route.rule(), method, overrides, self.instance.clock.now().wall).map_err(|why| refused(why, route, routes))?;
+        let permit = permit(&live, holder, route.rule(), method, overrides, self.instance.clock.now().wall)
+            .map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
         let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
-        self.pass(request, call).await
+        let mut response = self.pass(request, call).await?;
+        if let Some(nonce) = next_nonce {
+            response.headers_mut().insert(NONCE_HEADER, nonce);
+        }
+        Ok(response)
     }
 
     /// What is known of a token that holds.
@@ -279,6 +298,10 @@ fn not_presented(why: NotPresented, routes: &Routes) -> Refusal {
 fn refused(why: permit::Refusal, route: &Route, routes: &Routes) -> Refusal {
     match why {
         permit::Refusal::Expired => invalid_token("the access token has expired", routes),
+        permit::Refusal::NotBound | permit::Refusal::NoCertificate => {
+            Refusal::new(Code::InvalidToken, why.to_string()).with(header::WWW_AUTHENTICATE, routes.invalid_token.clone())
+        }
+        permit::Refusal::OtherKey => proof::no_proof(why.to_string(), routes),
         permit::Refusal::OtherTenant => missing_route(),
         permit::Refusal::Method | permit::Refusal::Override => {
             Refusal::new(Code::MethodNotAllowed, why.to_string()).with(header::ALLOW, route.allow.clone())

@@ -8,7 +8,7 @@ use crate::config::{self, Config, Paths};
 use crate::doors::call;
 use crate::inbound::permit::RouteRule;
 use crate::net::path::{BadPath, Path, Upstream, below};
-use crate::oauth::bearer::Challenge;
+use crate::oauth::bearer::{self, Challenge};
 use crate::oauth::scope::Scope;
 use crate::observe::calls::{Calls, Series};
 
@@ -24,6 +24,12 @@ pub(super) struct Routes {
     pub(super) invalid_token: HeaderValue,
     /// 400 with a token presented wrongly.
     pub(super) invalid_request: HeaderValue,
+    /// 401 with a bound token and no proof by its key.
+    pub(super) other_key: HeaderValue,
+    /// 401 with a proof that does not hold.
+    pub(super) invalid_proof: HeaderValue,
+    /// 401 with a proof that lacks a nonce.
+    pub(super) use_nonce: HeaderValue,
 }
 
 /// One route.
@@ -60,12 +66,14 @@ impl Routes {
         let metadata = metadata_url(&config);
         let (no_token, invalid_token) = (Challenge::NoToken.header(&metadata), Challenge::InvalidToken.header(&metadata));
         let invalid_request = Challenge::InvalidRequest.header(&metadata);
+        let dpop = |error: &str| bearer::dpop_challenge(&metadata, error);
+        let (other_key, invalid_proof, use_nonce) = (dpop("invalid_token"), dpop("invalid_dpop_proof"), dpop("use_dpop_nonce"));
         // Peers call below public_url, and a proxy in front may take its path away or leave it: each route is at both places.
         let base = config.instance.public_url.url().path().trim_end_matches('/');
         let places = if base.is_empty() { vec![""] } else { vec![base, ""] };
         let routes = places.iter().flat_map(|base| config.routes.iter().map(move |route| (base, route)));
         let table = Table::new(routes.filter_map(|(base, route)| Route::new(base, route, &metadata, calls)).collect());
-        Self { config, table, no_token, invalid_token, invalid_request }
+        Self { config, table, no_token, invalid_token, invalid_request, other_key, invalid_proof, use_nonce }
     }
 
     /// Takes the routes of `old` that are not here any more out of the metrics.

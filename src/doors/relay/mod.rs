@@ -37,7 +37,7 @@ use crate::net::problem::{Code, ERROR, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Sending, Terms};
 use crate::net::request_id::{self, RequestIds};
 use crate::net::websocket::{self, Answer, Asked};
-use crate::oauth::bearer;
+use crate::oauth::bearer::{self, Scheme};
 use crate::observe::calls::Series;
 use crate::observe::metrics;
 use crate::store::StoreError;
@@ -176,8 +176,11 @@ impl Relay {
         }
         call::check_head(request)?;
         let caller = match bearer::presented(request.headers(), None) {
-            Ok(key) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, config))?),
+            Ok((key, Scheme::Bearer)) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, config))?),
             Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,
+            Ok((_, Scheme::Dpop)) => {
+                return Err(caller_unknown("found the scheme DPoP, expected Bearer and a caller key (`p2pid caller add`)"));
+            }
             Err(missing) => return Err(caller_unknown(format!("found {missing}, expected a caller key (`p2pid caller add`)"))),
         };
         let (name, rest) = path::first_segment(path.as_str());

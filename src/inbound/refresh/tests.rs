@@ -36,6 +36,7 @@ fn grant() -> Grant {
         created_at: at(0).wall,
         expires_at: None,
         ended: None,
+        binding: None,
     }
 }
 
@@ -46,6 +47,7 @@ fn repeat(minted: u64) -> Repeat {
         scope: scope("a b"),
         issued_at: at(minted).wall,
         expires_at: at(minted).wall.plus(HOUR),
+        binding: None,
     }
 }
 
@@ -67,7 +69,12 @@ fn current(minted: u64) -> Facts {
 
 fn judged(facts: &Facts, asked: Option<&str>, from: &str, policy: &Policy, now: Moment) -> Judgement {
     let (asked, fresh, token) = (asked.map(scope), fresh("new"), SecretString::from("presented"));
-    judge(facts, &Request { client: facts.grant.app, token: &token, scope: asked.as_ref(), from: Some(from), fresh: &fresh }, policy, now)
+    judge(
+        facts,
+        &Request { client: facts.grant.app, token: &token, scope: asked.as_ref(), from: Some(from), fresh: &fresh, binding: None },
+        policy,
+        now,
+    )
 }
 
 fn judged_safe(facts: &Facts, now: u64) -> Judgement {
@@ -274,7 +281,7 @@ fn r1_an_ended_grant_refuses_every_token_and_changes_nothing() {
 fn r1_another_clients_token_is_refused_and_counts_as_no_use() {
     for facts in [current(0), replaced(State::Previous, 0, true), replaced(State::Retired, 0, true)] {
         let (fresh, token) = (fresh("new"), SecretString::from("presented"));
-        let request = Request { client: Id::from_bytes([9; 16]), token: &token, scope: None, from: None, fresh: &fresh };
+        let request = Request { client: Id::from_bytes([9; 16]), token: &token, scope: None, from: None, fresh: &fresh, binding: None };
         let judgement = judge(&facts, &request, &policy(Rotation::RetrySafe), at(1_000));
         assert!(matches!(judgement.changes, Changes::Nothing));
         assert_eq!(judgement.answer.map(|_| ()), Err(Refusal::OtherClient));
@@ -377,7 +384,7 @@ impl World {
         let token = SecretString::from(generation.to_string());
         judge(
             &facts,
-            &Request { client: facts.grant.app, token: &token, scope: None, from: None, fresh: &next },
+            &Request { client: facts.grant.app, token: &token, scope: None, from: None, fresh: &next, binding: None },
             &policy(rotation),
             moment(self.now),
         )

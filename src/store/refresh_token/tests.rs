@@ -36,7 +36,8 @@ impl World {
         let (policy, seals, token, fresh) = (self.policy, self.store.seals().clone(), token.clone(), fresh());
         let judged = self.store.write(move |transaction| {
             let (facts, _) = find(transaction, &seals, &token)?.expect("the token was ours");
-            let request = Request { client: facts.grant.app, token: &token, scope: None, from: Some("192.0.2.1"), fresh: &fresh };
+            let request =
+                Request { client: facts.grant.app, token: &token, scope: None, from: Some("192.0.2.1"), fresh: &fresh, binding: None };
             let judgement = judge(&facts, &request, &policy, transaction.now());
             let presented = Presented { token: &token, grant: facts.grant.id, from: Some("192.0.2.1") };
             apply(transaction, &seals, presented, &judgement.changes, &fresh.refresh, policy.refresh_ttl)?;

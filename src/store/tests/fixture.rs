@@ -17,13 +17,15 @@ const ROWS: &str = "
         '{\"default\":[\"links.approve\"]}', :digest, 1000);
     INSERT INTO session VALUES (:digest, :id, 1, 1000, 253402300799999);
     INSERT INTO ib_app VALUES (:id, 'default', 'instance1', '5f0c', '[\"https://one.example.com:7443/oauth/callback\"]',
-        '[\"authorization_code\",\"refresh_token\"]', 'p2pi', NULL, NULL, 0, 1000);
+        '[\"authorization_code\",\"refresh_token\"]', 'p2pi', NULL, NULL, 0, 1000,
+        '{\"method\":\"none\",\"dpop\":true,\"introspects\":[]}');
     INSERT INTO client_secret VALUES (:id, :id, :hash, 1000, NULL, NULL);
-    INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999);
+    INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999, :binding);
     INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', :state, 'p2pi',
-        'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL);
+        'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL,
+        1, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', :digest);
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
-    INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0);
+    INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, :binding);
     INSERT INTO ob_app VALUES (:id, 'default', 'instance2', '5f0c', :secret, 'authorization_code', 'p2pi',
         'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000);
     INSERT INTO peer VALUES (:id, 'default', 'instance2', 'https://two.example.com:7443', NULL, 'oauth', :id, NULL, NULL, NULL, NULL,
@@ -37,6 +39,10 @@ const ROWS: &str = "
     INSERT INTO outbox VALUES (:id, 'default', 'instance2', :token, 'refresh_token', 'https://two.example.com:7443/oauth/revoke', 0,
         '5f0c', NULL, 0, NULL, NULL, 0, 1000, 253402300799999);
     INSERT INTO caller VALUES (:id, 'default', 'shop', :digest, NULL, 1000);
+    INSERT INTO app_token VALUES (:digest, :id, 'p2pi', :binding, 1, 1000, 253402300799999, 0, 253402300799999);
+    INSERT INTO used_once VALUES (:digest, 253402300799999);
+    INSERT INTO pushed_request VALUES (:digest, :id, :parameters, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', 1, 0, 253402300799999,
+        253402300799999);
 ";
 
 #[tokio::test]
@@ -58,6 +64,7 @@ async fn fill(store: &Store) {
     let rows = move |transaction: &Transaction<'_>| {
         let (id, digest) = ([1_u8; 16], [2_u8; 32]);
         let sealed = |table, column| seals.seal(Place { table, column, row: &id }, b"a secret of the fixture");
+        let parameters = Place { table: "pushed_request", column: "parameters_sealed", row: &digest };
         let repeat = Place { table: "refresh_token", column: "repeat_sealed", row: &digest };
         for statement in ROWS.split_inclusive(";\n") {
             let mut statement = transaction.prepare(statement)?;
@@ -72,6 +79,8 @@ async fn fill(store: &Store) {
                 ":refresh": sealed("held_token", "refresh_sealed"),
                 ":verifier": sealed("handshake", "verifier_sealed"),
                 ":token": sealed("outbox", "token_sealed"),
+                ":binding": "jkt:47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
+                ":parameters": seals.seal(parameters, b"client_id=5f0c&state=a+secret+of+the+fixture"),
             };
             for (name, value) in values {
                 if let Some(index) = statement.parameter_index(name)? {

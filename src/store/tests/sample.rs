@@ -66,11 +66,12 @@ pub(crate) fn app() -> IbApp {
         name: "one".to_owned(),
         client_id: "client-one".to_owned(),
         redirect_uris: vec![RedirectUri::register("https://one.example/oauth/callback").expect("registrable")],
-        grants: GrantType::ALL.into(),
+        grants: GrantType::OF_A_LINK.into(),
         scope: "a b".parse().expect("a scope"),
         access_ttl: None,
         rotation: None,
         native: false,
+        security: crate::inbound::security::Security::default(),
         created_at: Timestamp::from_millis(0),
     }
 }
@@ -84,6 +85,7 @@ pub(crate) fn granted(now: Timestamp) -> Grant {
         created_at: now,
         expires_at: None,
         ended: None,
+        binding: None,
     }
 }
 

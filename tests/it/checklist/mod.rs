@@ -1,7 +1,10 @@
 //! The lines of the OAuth checklist, seen from outside: a browser and a client against a running daemon. Tests are named by the line's key.
 
 mod authorize;
+mod clients;
 mod pages;
+mod proofs;
+mod pushed;
 mod refresh;
 mod resource;
 mod token;

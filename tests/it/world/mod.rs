@@ -12,6 +12,7 @@ pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod hostile;
+pub(crate) mod key_holder;
 pub(crate) mod message;
 pub(crate) mod node;
 pub(crate) mod pair;

@@ -1,0 +1,74 @@
+//! `/oauth/par` (RFC 9126): an app hands in its authorization request itself, and gets a reference for the browser to carry.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::json;
+
+use super::client::{ClientError, ClientRequest, LONGEST};
+use crate::inbound::authorize;
+use crate::inbound::ib_app::IbApp;
+use crate::inbound::pushed::{self, Pushed};
+use crate::inbound::security::Shown;
+use crate::instance::Instance;
+use crate::oauth::error::{Code, WireError};
+use crate::oauth::parameters::Parameters;
+use crate::oauth::token::{Kind, mint};
+use crate::secret::{Digest, ExposeSecret, SecretString};
+use crate::store::{Fault, Transaction, ib_app, pushed_request};
+
+/// POST /oauth/par
+pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request) -> Response {
+    let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let pushed = async {
+        let (form, shown) = read?;
+        if form.has("request_uri") {
+            return Err(WireError::new(Code::InvalidRequest, "what is pushed is the request, not a reference to one (request_uri)").into());
+        }
+        take(&instance, &client, form, shown).await
+    };
+    match pushed.await {
+        Ok(reference) => {
+            let answer = json!({
+                "request_uri": format!("{}{}", pushed::PREFIX, reference.expose_secret()),
+                "expires_in": pushed::LIFE.as_secs(),
+            });
+            client.answer_with(StatusCode::CREATED, answer.to_string())
+        }
+        Err(error) => client.refuse(&error),
+    }
+}
+
+/// Judges a request as it would be judged in a browser, and keeps it. Gives the reference.
+async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, shown: Shown) -> Result<SecretString, ClientError> {
+    let reference = mint(Kind::PushedRequest, instance.random.as_ref());
+    let digest = Digest::of(reference.expose_secret());
+    let (seals, audience, key) = (instance.store.seals().clone(), instance.config().audience(), client.key());
+    let judge = move |transaction: &Transaction<'_>| -> Result<Result<(), ClientError>, Fault> {
+        let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Err(ClientError::UnknownClient)) };
+        let question = match question(&app, &form, &audience) {
+            Ok(question) => question,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if let (Some(named), Some(shown)) = (question.dpop_key, key)
+            && named != shown
+        {
+            return Ok(Err(WireError::new(Code::InvalidRequest, "dpop_jkt is not the key of the DPoP proof").into()));
+        }
+        let expires_at = transaction.now().wall.plus(pushed::LIFE);
+        let parameters = pushed::request_of(&form, &app.client_id);
+        let pushed = Pushed { app: app.id, parameters, dpop_key: key, is_decided: false, expires_at };
+        pushed_request::insert(transaction, &seals, digest, &pushed)?;
+        Ok(Ok(()))
+    };
+    instance.store.write(judge).await??;
+    Ok(reference)
+}
+
+fn question(app: &IbApp, form: &Parameters, audience: &crate::oauth::resource::Audience) -> Result<authorize::Request, WireError> {
+    let untrusted = |error: authorize::Untrusted| WireError::new(Code::InvalidRequest, error.to_string());
+    let destination = authorize::destination(app, form).map_err(untrusted)?;
+    authorize::judge(app, form, destination, audience)
+}

@@ -1,0 +1,236 @@
+//! What an IB app must show of itself: how it authenticates, and what its requests and tokens are tied to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::ib_app::GrantType;
+use crate::oauth::assertion::Asserted;
+use crate::oauth::binding::Binding;
+use crate::oauth::client_auth::{Credentials, Method, Way};
+use crate::oauth::key::{KeySet, Thumbprint};
+use crate::oauth::rotation::Rotation;
+use crate::oauth::scope::Scope;
+
+/// How an app's requests and tokens are secured. The default is a secret, bearer tokens, and PKCE.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// How the app authenticates.
+    pub method: Method,
+    /// Its public keys, for `private_key_jwt`.
+    pub keys: Option<Keys>,
+    /// Its access tokens are bound to a DPoP key (RFC 9449 §5.2).
+    pub dpop: bool,
+    /// Its authorization requests are pushed (RFC 9126 §6).
+    pub require_par: bool,
+    /// A request without PKCE is taken, for clients that cannot do better.
+    pub pkce_optional: bool,
+    /// All that the FAPI 2.0 Security Profile asks for.
+    pub profile: Option<Profile>,
+    /// It is a resource server for these scopes: of tokens that carry one of them it may learn what they are (RFC 7662 §2.1).
+    pub introspects: Scope,
+}
+
+/// A set of demands that are known by one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// FAPI 2.0 Security Profile.
+    Fapi2,
+}
+
+/// Where an app's public keys are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// Registered here.
+    Inline(KeySet),
+    /// At a URL of the app's.
+    Url {
+        /// https, or http on a loopback address.
+        url: Url,
+        /// It was not named by somebody who rules the instance: it may not lead to a private address.
+        guarded: bool,
+    },
+}
+
+/// Why an app cannot be as it is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// The method needs keys.
+    #[error("the method private_key_jwt needs the app's public keys (--jwks FILE or URL)")]
+    NoKeys,
+    /// Nobody would look at the keys.
+    #[error("public keys (--jwks) are for the method private_key_jwt")]
+    UnusedKeys,
+    /// Whoever cannot authenticate acts for nobody but the person who allowed it (RFC 6749 §4.4).
+    #[error("an app that does not authenticate (method none) cannot use the grant client_credentials")]
+    PublicCredentials,
+    /// RFC 9700 §4.14.2.
+    #[error("refresh tokens of an app that does not authenticate (method none) are rotated, or bound to a key (--dpop)")]
+    PublicUnrotated,
+    /// RFC 7662 §2.1.
+    #[error("an app that does not authenticate (method none) cannot introspect")]
+    PublicResourceServer,
+    /// RFC 9700 §2.1.1.
+    #[error("PKCE may be left out only by an app that authenticates")]
+    PublicWithoutPkce,
+    /// FAPI 2.0 §5.3.2.1.
+    #[error("the profile fapi2 needs the method private_key_jwt")]
+    ProfileMethod,
+    /// FAPI 2.0 §5.3.2.1.
+    #[error("the profile fapi2 needs PKCE")]
+    ProfilePkce,
+}
+
+/// What a client has shown of itself before its record is judged: whatever is slow, signatures and keys to be fetched, is done by then.
+#[derive(Debug)]
+pub enum Shown {
+    /// A secret.
+    Secret {
+        /// What it may have meant, most likely first.
+        readings: Vec<Credentials>,
+        /// How it came.
+        way: Way,
+    },
+    /// An assertion that one of `keys` signed: good while they are the client's.
+    Assertion {
+        /// Who it is.
+        client_id: String,
+        /// Where the key was among.
+        keys: Keys,
+        /// What it says.
+        asserted: Asserted,
+    },
+    /// A `client_id` alone: good for a client that does not authenticate.
+    Name(String),
+}
+
+/// The app's tokens are bound to a key, and the request shows none: `invalid_dpop_proof`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this client's tokens are bound to a key: the request needs a DPoP header")]
+pub struct Unbound;
+
+impl Security {
+    /// Whether it authenticates at all.
+    pub fn is_confidential(&self) -> bool {
+        self.method != Method::None
+    }
+
+    /// Whether its access tokens must be bound to a DPoP key.
+    pub fn needs_dpop(&self) -> bool {
+        self.dpop || self.profile == Some(Profile::Fapi2)
+    }
+
+    /// Whether its authorization requests must be pushed.
+    pub fn needs_par(&self) -> bool {
+        self.require_par || self.profile == Some(Profile::Fapi2)
+    }
+
+    /// What becomes of its refresh tokens, where that is not `given`: FAPI 2.0 §5.3.2.1 keeps those of clients that authenticate and whose
+    /// tokens are bound.
+    pub fn rotation(&self, given: Rotation) -> Rotation {
+        if self.profile == Some(Profile::Fapi2) { Rotation::None } else { given }
+    }
+
+    /// How long a code is good, where that is `given`: FAPI 2.0 §5.3.2.1 allows a minute.
+    pub fn code_ttl(&self, given: Duration) -> Duration {
+        if self.profile == Some(Profile::Fapi2) { given.min(Duration::from_secs(60)) } else { given }
+    }
+
+    /// What a new access token is bound to, for a request that shows the DPoP key `key`. Whoever shows one gets a token bound to it, asked for or
+    /// not (RFC 9449 §5).
+    pub fn binding(&self, key: Option<Thumbprint>) -> Result<Option<Binding>, Unbound> {
+        match key {
+            Some(key) => Ok(Some(Binding::Key(key))),
+            None if self.needs_dpop() => Err(Unbound),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether what is said fits together, for an app with `grants` and that rotation of its own or of its instance.
+    pub fn check(&self, grants: &BTreeSet<GrantType>, rotation: Rotation) -> Result<(), Contradiction> {
+        let is_public = !self.is_confidential();
+        let needs_keys = self.method == Method::PrivateKeyJwt;
+        let is_unrotated = self.rotation(rotation) == Rotation::None && grants.contains(&GrantType::RefreshToken);
+        let is_fapi2 = self.profile == Some(Profile::Fapi2);
+        for (is_wrong, contradiction) in [
+            (needs_keys && self.keys.is_none(), Contradiction::NoKeys),
+            (!needs_keys && self.keys.is_some(), Contradiction::UnusedKeys),
+            (is_fapi2 && !needs_keys, Contradiction::ProfileMethod),
+            (is_fapi2 && self.pkce_optional, Contradiction::ProfilePkce),
+            (is_public && grants.contains(&GrantType::ClientCredentials), Contradiction::PublicCredentials),
+            (is_public && is_unrotated && !self.needs_dpop(), Contradiction::PublicUnrotated),
+            (is_public && !self.introspects.is_empty(), Contradiction::PublicResourceServer),
+            (is_public && self.pkce_optional, Contradiction::PublicWithoutPkce),
+        ] {
+            if is_wrong {
+                return Err(contradiction);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::Url { url: Url::parse("https://one.example/jwks").expect("a URL"), guarded: true }
+    }
+
+    fn checked(security: &Security, grants: &[GrantType], rotation: Rotation) -> Result<(), Contradiction> {
+        security.check(&grants.iter().copied().collect(), rotation)
+    }
+
+    #[test]
+    fn what_is_said_of_an_app_fits_together() {
+        use GrantType::{AuthorizationCode, ClientCredentials, RefreshToken};
+        let codes = [AuthorizationCode, RefreshToken];
+        let safe = Rotation::RetrySafe;
+        assert_eq!(checked(&Security::default(), &[ClientCredentials, RefreshToken], Rotation::None), Ok(()));
+        let signs = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), ..Security::default() };
+        assert_eq!(checked(&signs, &codes, safe), Ok(()));
+        assert_eq!(checked(&Security { keys: None, ..signs.clone() }, &codes, safe), Err(Contradiction::NoKeys));
+        assert_eq!(checked(&Security { keys: Some(keys()), ..Security::default() }, &codes, safe), Err(Contradiction::UnusedKeys));
+
+        let public = Security { method: Method::None, ..Security::default() };
+        assert_eq!(checked(&public, &codes, safe), Ok(()));
+        assert_eq!(checked(&public, &codes, Rotation::None), Err(Contradiction::PublicUnrotated));
+        assert_eq!(checked(&Security { dpop: true, ..public.clone() }, &codes, Rotation::None), Ok(()));
+        assert_eq!(checked(&public, &[AuthorizationCode], Rotation::None), Ok(()));
+        assert_eq!(checked(&public, &[ClientCredentials], safe), Err(Contradiction::PublicCredentials));
+        let looks = Security { introspects: "a".parse().expect("a scope"), ..public.clone() };
+        assert_eq!(checked(&looks, &codes, safe), Err(Contradiction::PublicResourceServer));
+        assert_eq!(checked(&Security { pkce_optional: true, ..public }, &codes, safe), Err(Contradiction::PublicWithoutPkce));
+
+        let fapi2 = Security { profile: Some(Profile::Fapi2), ..signs };
+        assert_eq!(checked(&fapi2, &codes, safe), Ok(()));
+        assert!(fapi2.needs_dpop() && fapi2.needs_par() && fapi2.rotation(safe) == Rotation::None);
+        assert_eq!(checked(&Security { pkce_optional: true, ..fapi2 }, &codes, safe), Err(Contradiction::ProfilePkce));
+        let secret = Security { profile: Some(Profile::Fapi2), ..Security::default() };
+        assert_eq!(checked(&secret, &codes, safe), Err(Contradiction::ProfileMethod));
+    }
+
+    #[test]
+    fn g6_who_shows_a_key_gets_a_token_bound_to_it_and_who_must_shows_one() {
+        let key = Thumbprint::of_certificate(b"key");
+        let bound = Security { dpop: true, ..Security::default() };
+        for security in [&bound, &Security::default()] {
+            assert_eq!(security.binding(Some(key)), Ok(Some(Binding::Key(key))));
+        }
+        assert_eq!((bound.binding(None), Security::default().binding(None)), (Err(Unbound), Ok(None)));
+    }
+
+    #[test]
+    fn what_was_kept_before_a_setting_existed_is_the_default() {
+        assert_eq!(serde_json::from_str::<Security>("{}").expect("defaults"), Security::default());
+        let all = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), profile: Some(Profile::Fapi2), ..Security::default() };
+        let text = serde_json::to_string(&all).expect("JSON");
+        assert_eq!(serde_json::from_str::<Security>(&text).expect("it reads back"), all);
+    }
+}
