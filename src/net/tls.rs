@@ -22,6 +22,7 @@ use super::certificate::Certificate;
 use super::stream::Stream;
 use super::trust::provider;
 use crate::clock::Timestamp;
+use crate::secret::Fingerprint;
 use crate::store::replace_private;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -241,14 +242,16 @@ fn host(public_url: &Url) -> String {
 
 /// A certificate for one host, signed with its own key: chain and key as PEM.
 fn make(host: &str, now: Timestamp) -> Result<(String, String), rcgen::Error> {
+    let key = rcgen::KeyPair::generate()?;
     let mut params = rcgen::CertificateParams::new(vec![host.to_owned()])?;
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("{host} (p2pid development certificate)"));
+    // Of several trust anchors with one name OpenSSL tries the first only, and two instances on one host have the same host.
+    let mark = Fingerprint::of(&key.public_key_pem());
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("{host} (p2pid development certificate {mark})"));
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     let time = |at: Timestamp| std::time::SystemTime::UNIX_EPOCH + at.since(Timestamp::default());
     // A clock that is a little behind ours must not find it "not valid yet".
     params.not_before = time(now.minus(DAY)).into();
     params.not_after = time(now.plus(SELF_SIGNED_LIFE)).into();
-    let key = rcgen::KeyPair::generate()?;
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }

@@ -26,6 +26,19 @@ async fn a_new_certificate_is_shown_to_new_connections_and_open_ones_live_on() {
 }
 
 #[test]
+fn two_development_certificates_for_one_host_have_different_names() {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    use x509_cert::der::Decode;
+    let subject = || {
+        let der = CertificateDer::from_pem_slice(identity().1.as_bytes()).expect("PEM");
+        x509_cert::Certificate::from_der(&der).expect("a certificate").tbs_certificate.subject.to_string()
+    };
+    let (one, other) = (subject(), subject());
+    assert!(one.contains("127.0.0.1 (p2pid development certificate "), "{one}");
+    assert_ne!(one, other);
+}
+
+#[test]
 fn the_development_certificate_is_private_kept_and_made_anew_when_needed() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path().join("tls");
