@@ -1,23 +1,29 @@
 //! Whose certificates we believe when we call somebody: the system's authorities, the configuration's, one peer's own, or one pinned certificate.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_native_certs::CertificateResult;
 
-use super::certificate::Pin;
+use super::certificate::{Certificate, Pin};
+use crate::clock::Timestamp;
 
 /// Whom a client believes. Cheap to clone; clients of one `Trust` share their TLS sessions.
 #[derive(Clone)]
 pub struct Trust {
     authorities: Arc<RootCertStore>,
+    /// What an operator named, beside the system's.
+    named: Arc<HashSet<Pin>>,
     tls: Arc<ClientConfig>,
 }
 
@@ -30,30 +36,32 @@ impl Trust {
         for error in system.errors {
             tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
         }
+        let mut named = HashSet::new();
         for file in more {
             let pem = std::fs::read(file).map_err(|source| TrustError::Unreadable { file: file.clone(), source })?;
-            add(&mut authorities, &pem, &file.display().to_string())?;
+            add(&mut authorities, &mut named, &pem, &file.display().to_string())?;
         }
-        Ok(Self::of_authorities(authorities))
+        Ok(Self::of_authorities(authorities, named))
     }
 
     /// Nobody but the authorities in `pem`; `name` says in errors where that text came from.
     pub fn only(pem: &[u8], name: &str) -> Result<Self, TrustError> {
-        let mut authorities = RootCertStore::empty();
-        add(&mut authorities, pem, name)?;
-        Ok(Self::of_authorities(authorities))
+        let (mut authorities, mut named) = (RootCertStore::empty(), HashSet::new());
+        add(&mut authorities, &mut named, pem, name)?;
+        Ok(Self::of_authorities(authorities, named))
     }
 
     /// These and the authorities in `pem`; `name` says in errors where that text came from.
     pub fn with_authorities(&self, pem: &[u8], name: &str) -> Result<Self, TrustError> {
-        let mut authorities = RootCertStore::clone(&self.authorities);
-        add(&mut authorities, pem, name)?;
-        Ok(Self::of_authorities(authorities))
+        let (mut authorities, mut named) = (RootCertStore::clone(&self.authorities), HashSet::clone(&self.named));
+        add(&mut authorities, &mut named, pem, name)?;
+        Ok(Self::of_authorities(authorities, named))
     }
 
     /// Exactly one certificate, whoever signed it, whatever its names and dates: an operator has looked at it.
     pub fn pinned(pin: Pin) -> Self {
-        Self { authorities: Arc::new(RootCertStore::empty()), tls: Arc::new(client_config(Belief::Pinned(pin))) }
+        let tls = Arc::new(client_config(Belief::Pinned(pin)));
+        Self { authorities: Arc::new(RootCertStore::empty()), named: Arc::default(), tls }
     }
 
     /// The TLS settings of connections made under this trust.
@@ -61,11 +69,12 @@ impl Trust {
         &self.tls
     }
 
-    fn of_authorities(authorities: RootCertStore) -> Self {
-        let authorities = Arc::new(authorities);
+    fn of_authorities(authorities: RootCertStore, named: HashSet<Pin>) -> Self {
+        let (authorities, named) = (Arc::new(authorities), Arc::new(named));
         // Only an empty store is refused; then no certificate is believed.
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&authorities), provider()).build().ok();
-        Self { authorities, tls: Arc::new(client_config(Belief::Authorities(verifier))) }
+        let tls = Arc::new(client_config(Belief::Authorities { verifier, named: Arc::clone(&named) }));
+        Self { authorities, named, tls }
     }
 }
 
@@ -151,11 +160,12 @@ fn system_authorities() -> CertificateResult {
     rustls_native_certs::load_native_certs()
 }
 
-fn add(authorities: &mut RootCertStore, pem: &[u8], name: &str) -> Result<(), TrustError> {
+fn add(authorities: &mut RootCertStore, named: &mut HashSet<Pin>, pem: &[u8], name: &str) -> Result<(), TrustError> {
     let refused = |found: String| TrustError::NotCertificates { name: name.to_owned(), found };
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| refused(error.to_string()))?;
+        named.insert(Pin::of(&certificate));
         authorities.add(certificate).map_err(|error| refused(format!("a certificate that cannot be read ({error})")))?;
         count += 1;
     }
@@ -165,8 +175,14 @@ fn add(authorities: &mut RootCertStore, pem: &[u8], name: &str) -> Result<(), Tr
 /// What makes a certificate believed.
 #[derive(Debug)]
 enum Belief {
-    /// A chain to one of these (`None`: there are none), valid now, for the name that we called.
-    Authorities(Option<Arc<WebPkiServerVerifier>>),
+    /// A chain to an authority, valid now, for the name that we called.
+    Authorities {
+        /// Knows the authorities; `None` when there are none.
+        verifier: Option<Arc<WebPkiServerVerifier>>,
+        /// These are believed as a server's own certificate too. `openssl req -x509` makes them such that they are both, which the
+        /// verifier refuses.
+        named: Arc<HashSet<Pin>>,
+    },
     /// Being this one.
     Pinned(Pin),
 }
@@ -191,9 +207,12 @@ impl ServerCertVerifier for Verifier {
         let reason = match &self.belief {
             Belief::Pinned(expected) if *expected == pin => return Ok(ServerCertVerified::assertion()),
             Belief::Pinned(expected) => format!("it is not the pinned one, {expected}"),
-            Belief::Authorities(None) => "we know no certificate authority".to_owned(),
-            Belief::Authorities(Some(verifier)) => {
-                match verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Belief::Authorities { verifier: None, .. } => "we know no certificate authority".to_owned(),
+            Belief::Authorities { verifier: Some(verifier), named } => {
+                let judged = verifier
+                    .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                    .or_else(|error| if named.contains(&pin) { fits(end_entity, server_name, now) } else { Err(error) });
+                match judged {
                     Ok(verified) => return Ok(verified),
                     Err(error) => reason(&error),
                 }
@@ -226,6 +245,18 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Whether a certificate stands for that name and is valid now, whoever signed it.
+fn fits(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+    let read = Certificate::read(certificate).ok_or(CertificateError::BadEncoding)?;
+    let now = Timestamp::default().plus(Duration::from_secs(now.as_secs()));
+    match read.valid_for(now) {
+        Some(_) => Ok(ServerCertVerified::assertion()),
+        None if now < read.not_before => Err(CertificateError::NotValidYet.into()),
+        None => Err(CertificateError::Expired.into()),
+    }
+}
+
 /// What is wrong with a certificate, in words.
 fn reason(error: &rustls::Error) -> String {
     let rustls::Error::InvalidCertificate(error) = error else { return error.to_string() };
@@ -237,6 +268,8 @@ fn reason(error: &rustls::Error) -> String {
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => "it stands for another name".to_owned(),
         CertificateError::Revoked => "it was revoked".to_owned(),
+        // Such as being an authority's own.
+        CertificateError::Other(OtherError(inner)) => format!("it is not fit for a server ({inner})"),
         other => format!("{other}"),
     }
 }

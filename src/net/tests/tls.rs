@@ -25,6 +25,43 @@ async fn a_new_certificate_is_shown_to_new_connections_and_open_ones_live_on() {
     assert!(matches!(fetch(&trusting(&old_pem), &site.secure_url("/")).await, Err(FetchError::Untrusted(_))));
 }
 
+/// A certificate for 127.0.0.1 as `openssl req -x509` makes it, an authority's and its own, valid until `end`; and its PEM.
+fn authoritys_own(end: Timestamp) -> (Identity, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_after = (std::time::SystemTime::UNIX_EPOCH + end.since(Timestamp::default())).into();
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let (cert_file, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert_file, &pem).expect("a file");
+    std::fs::write(&key_file, key.serialize_pem()).expect("a file");
+    (Identity::from_files(&cert_file, &key_file).expect("they fit"), pem)
+}
+
+#[tokio::test]
+async fn c5_a_certificate_that_is_named_is_believed_though_it_is_an_authoritys_and_only_for_its_name_and_time() {
+    let day = Duration::from_secs(86_400);
+    let (right, pem) = authoritys_own(now().plus(day));
+    let (site, tls) = Site::secure(who_calls(), &right);
+    text(&trusting(&pem), &site.secure_url("/")).await;
+    let more = Trust::system(&[]).expect("roots").with_authorities(pem.as_bytes(), "cert.pem").expect("a certificate");
+    text(&Client::new(&more, &limits()), &site.secure_url("/")).await;
+
+    let by_name = site.secure_url("/").replace("127.0.0.1", "localhost");
+    for (client, url, reason) in [
+        (trusting(&pem), by_name.as_str(), "it stands for another name"),
+        (trusting(&authoritys_own(now().plus(day)).1), &site.secure_url("/"), "it is not fit for a server (CaUsedAsEndEntity)"),
+    ] {
+        let Err(FetchError::Untrusted(untrusted)) = fetch(&client, url).await else { panic!("expected a refusal: {reason}") };
+        assert_eq!(untrusted.reason, reason);
+    }
+    let (old, old_pem) = authoritys_own(now().minus(day));
+    tls.replace(old);
+    let Err(FetchError::Untrusted(untrusted)) = fetch(&trusting(&old_pem), &site.secure_url("/")).await else { panic!("it has expired") };
+    assert_eq!(untrusted.reason, "it has expired");
+}
+
 #[test]
 fn two_development_certificates_for_one_host_have_different_names() {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
