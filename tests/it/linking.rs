@@ -187,6 +187,12 @@ async fn c3_a_server_without_iss_gets_a_redirect_uri_of_its_own() {
     assert!(app["redirect_uri"].as_str().is_some_and(|uri| uri.ends_with(app["id"].as_str().unwrap_or("?"))), "{app}");
     scene.two.next(Endpoint::Authorize, Fault::ForeignIssuer);
     assert_eq!(ends(&mut scene).await.0, 400, "an iss that was not promised must match too");
+    scene.alpha.changes("ob-app", "two", json!({ "client_id": "another" })).await;
+    let changed = scene.alpha.shows("ob-app", "two").await;
+    assert_eq!(changed["redirect_uri"], app["redirect_uri"], "it is the same server: {changed}");
+    let probed = scene.alpha.acts("peer", "two", "probe", json!({})).await;
+    let to_register = format!("It has to know our redirect URI: {}.", app["redirect_uri"].as_str().unwrap_or("?"));
+    assert!(probed["probe"].as_str().is_some_and(|found| found.ends_with(&to_register)), "{probed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

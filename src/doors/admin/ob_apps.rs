@@ -304,11 +304,13 @@ async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &s
 pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<Vec<Id>, Fault> {
     let seals = instance.store.seals();
     let old = rows::by_id(transaction, seals, app.id)?;
-    let is_other = old.is_some_and(|old| old.server != app.server || old.client_id != app.client_id || old.grant != app.grant);
+    let is_elsewhere = old.as_ref().is_some_and(|old| old.server != app.server);
+    let is_other = is_elsewhere || old.is_some_and(|old| old.client_id != app.client_id || old.grant != app.grant);
     let users = peer_rows::of_ob_app(transaction, seals, app.id)?;
-    if is_other {
-        for peer in &users {
-            keeper::end(transaction, instance, peer.id, GivenUp::Revoked)?;
+    for peer in users.iter().filter(|_| is_other) {
+        keeper::end(transaction, instance, peer.id, GivenUp::Revoked)?;
+        // What the same server said of itself is true for another client too.
+        if is_elsewhere {
             peer_rows::set_metadata(transaction, peer.id, None)?;
         }
     }

@@ -10,7 +10,7 @@ use crate::net::client::SendError;
 use crate::net::trust::Untrusted;
 use crate::outbound::metadata::{CallEndpoint, Metadata};
 use crate::outbound::ob_app::{Grant, ObApp, Server};
-use crate::outbound::peer::{Peer, PeerTrust};
+use crate::outbound::peer::{Peer, PeerTrust, redirect_uri};
 use crate::tasks::keeper::NoMetadata;
 
 /// A clock that is off by more is worth a word.
@@ -62,7 +62,20 @@ pub(super) async fn look(state: &AdminState, peer: &Peer, app: Option<&ObApp>) -
         look_at_server(state, peer, app, &mut good, &mut finding).await?;
     }
     finding.found = format!("reached {host}: {}.", good.join(", "));
+    if let Some(uri) = app.and_then(|app| redirect_uri_to_register(state, app, finding.metadata.as_ref())) {
+        finding.found += &format!(" It has to know our redirect URI: {uri}.");
+    }
     Ok(finding)
+}
+
+/// What has to be registered at a server that is no p2pid, where `ib create --peer-url` does it; nothing while that is not known.
+fn redirect_uri_to_register(state: &AdminState, app: &ObApp, metadata: Option<&Metadata>) -> Option<String> {
+    let is_known = match &app.server {
+        Server::Issuer(_) => metadata.is_some_and(|metadata| metadata.p2pi_endpoint.is_none()),
+        Server::Endpoints { .. } => true,
+    };
+    let public_url = &state.instance.config().instance.public_url;
+    (is_known && app.grant == Grant::AuthorizationCode).then(|| redirect_uri(public_url.as_str(), app, metadata))
 }
 
 async fn look_at_server(
