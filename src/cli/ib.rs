@@ -31,7 +31,7 @@ pub(super) enum Ib {
         #[command(flatten)]
         settings: Settings,
         /// The client id; made when left out
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true, value_parser = super::client_id)]
         client_id: Option<String>,
         /// Change the app when there is one of this name
         #[arg(long)]

@@ -186,6 +186,13 @@ fn in_one_line(text: &str) -> String {
     message.trim_start_matches("error: ").to_owned()
 }
 
+/// A client id. Servers that make theirs of base64url give ids that begin with `-`, which must not be taken for flags; a flag that was
+/// taken for an id is no id.
+fn client_id(text: &str) -> Result<String, String> {
+    let is_flag = text.strip_prefix("--").is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+    if is_flag { Err("it is another flag, and the id is missing".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// A text file that an option names.
 fn read_text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::new("file", format!("{} cannot be read: {error}", path.display())))
@@ -199,6 +206,23 @@ mod tests {
     fn what_is_missing_is_named_in_one_line() {
         let error = Arguments::command().try_get_matches_from(["p2pid", "user", "add"]).expect_err("no login");
         assert_eq!(in_one_line(&error.render().to_string()), "the following required arguments were not provided: <LOGIN>");
+    }
+
+    #[test]
+    fn a_client_id_may_begin_like_a_flag_and_is_none() {
+        let parsed = |words: &[&str]| Arguments::command().try_get_matches_from([&["p2pid"], words].concat());
+        for id in ["-5abc", "--5abc", "-c", "5f0c"] {
+            for words in [
+                &["ob", "create", "x", "--client-id", id, "--issuer", "https://two.example.com", "--client-secret-stdin"][..],
+                &["ob", "update", "x", "--client-id", id, "--client-secret-stdin"],
+                &["ib", "create", "x", "--client-id", id, "--scope", "p2pi"],
+                &["peer", "create", "x", "--client-id", id, "--url", "https://two.example.com", "--client-secret-stdin"],
+            ] {
+                parsed(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            }
+        }
+        let error = parsed(&["ob", "update", "x", "--client-id", "--client-secret-stdin"]).expect_err("no id");
+        assert!(error.to_string().contains("it is another flag, and the id is missing"), "{error}");
     }
 
     #[test]

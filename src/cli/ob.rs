@@ -26,7 +26,7 @@ pub(super) enum Ob {
         /// Its name here
         name: String,
         /// The client id that the other side gave us
-        #[arg(long, value_name = "ID", required = true)]
+        #[arg(long, value_name = "ID", required = true, allow_hyphen_values = true, value_parser = super::client_id)]
         client_id: Option<String>,
         #[command(flatten)]
         settings: Settings,
@@ -46,7 +46,7 @@ pub(super) enum Ob {
         /// By name or id
         name: String,
         /// The client id that the other side gave us; another one ends the links
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true, value_parser = super::client_id)]
         client_id: Option<String>,
         #[command(flatten)]
         settings: Settings,

@@ -109,7 +109,7 @@ pub(super) struct Settings {
     #[arg(long, conflicts_with_all = ["client_id", "username"])]
     ob: Option<String>,
     /// The client id that the remote gave us: makes an OB app of the peer's name
-    #[arg(long, value_name = "ID", conflicts_with = "username")]
+    #[arg(long, value_name = "ID", conflicts_with = "username", allow_hyphen_values = true, value_parser = super::client_id)]
     client_id: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long, conflicts_with_all = ["ob", "username", "password_stdin"])]
