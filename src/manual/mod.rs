@@ -4,6 +4,7 @@
 //! - [`defaults`]: every default of the configuration, with its reason
 //! - [`operations`]: what the daemon does at start, reload, stop, crash and restore, and what to watch
 //! - [`refresh`]: the refresh rules on both sides of a link, and why no cheaper rule will do
+//! - [`threats`]: the measures of RFC 9700, where each is enforced, and the test that shows it
 
 #[doc = include_str!("checklist.md")]
 pub mod checklist {}
@@ -16,3 +17,6 @@ pub mod operations {}
 
 #[doc = include_str!("refresh.md")]
 pub mod refresh {}
+
+#[doc = include_str!("threats.md")]
+pub mod threats {}

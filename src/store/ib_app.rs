@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
-use super::{Fault, Seals, Transaction, Verified, used_once};
+use super::{Fault, Seals, Transaction, Verified, used_once, user};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::ib_app::{ClientSecret, IbApp};
@@ -46,8 +46,11 @@ const INSERT_SECRET: &str =
 const DELETE_SECRETS: &str = "DELETE FROM client_secret WHERE app = ?1";
 const USED: &str = "UPDATE client_secret SET last_used_at = ?2, secret_hash = ?3 WHERE id = ?1";
 
-/// Adds an app; false when its name or its `client_id` is taken.
+/// Adds an app; false when its name or its `client_id` is taken, or is somebody's login: either may be the subject of a token (RFC 9700 §4.15).
 pub fn insert(transaction: &Transaction<'_>, app: &IbApp) -> Result<bool, Fault> {
+    if user::by_login(transaction, &app.client_id)?.is_some() {
+        return Ok(false);
+    }
     let row = params![
         app.id,
         app.tenant,

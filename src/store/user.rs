@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
-use super::{Fault, Transaction};
+use super::{Fault, Transaction, ib_app};
 use crate::id::Id;
 use crate::inbound::password::PasswordHash;
 use crate::inbound::user::User;
@@ -18,8 +18,12 @@ const BY_LOGIN: &str = "SELECT id, login, password, admin, permissions, api_key,
 const BY_API_KEY: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE api_key = ?1";
 const ALL: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user ORDER BY login";
 
-/// Adds a user; false when the login is taken.
+/// Adds a user; false when the login is taken, by another user or as an app's `client_id`: either may be the subject of a token, and no
+/// application is to take one for the other (RFC 9700 §4.15).
 pub fn insert(transaction: &Transaction<'_>, user: &User) -> Result<bool, Fault> {
+    if ib_app::by_client_id(transaction, &user.login)?.is_some() {
+        return Ok(false);
+    }
     let row = params![
         user.id,
         user.login,
@@ -94,6 +98,21 @@ mod tests {
             api_key: None,
             created_at: Timestamp::from_millis(7),
         }
+    }
+
+    #[tokio::test]
+    async fn no_client_is_called_like_a_person_nor_a_person_like_a_client() {
+        let (_directory, store) = temporary();
+        let judge = |transaction: &Transaction<'_>| {
+            let app = crate::store::sample::app();
+            assert!(insert(transaction, &user(1, "ops@example.com"))?);
+            let like_a_person = crate::inbound::ib_app::IbApp { client_id: "ops@example.com".to_owned(), ..app.clone() };
+            assert!(!ib_app::insert(transaction, &like_a_person)?);
+            assert!(ib_app::insert(transaction, &app)?);
+            assert!(!insert(transaction, &user(2, &app.client_id))?);
+            Ok(())
+        };
+        store.write(judge).await.expect("judged");
     }
 
     #[tokio::test]

@@ -164,6 +164,33 @@ fn every_line_of_the_oauth_checklist_has_a_test_and_every_key_a_line() {
     assert_eq!(tested.difference(&lines).collect::<Vec<_>>(), Vec::<&&str>::new(), "keys that the list does not have");
 }
 
+#[test]
+fn every_measure_against_a_threat_names_code_and_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("src/manual/threats.md")).expect("the threats");
+    let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
+    let is_a_test = |name: &str| files.iter().any(|file| file.text.contains(&format!("fn {name}()")));
+    let mut measures = 0;
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| §")) {
+        let columns: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+        let [_, _, code, tests] = columns[..] else { panic!("four columns: {line}") };
+        let named = |column: &'static str| {
+            move |text: &str| {
+                let names: Vec<String> = text.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+                assert!(!names.is_empty(), "no {column}: {line}");
+                names
+            }
+        };
+        for file in named("code")(code) {
+            assert!(root().join("src").join(&file).is_file(), "there is no src/{file}: {line}");
+        }
+        for test in named("test")(tests) {
+            assert!(is_a_test(&test), "there is no test {test}: {line}");
+        }
+        measures += 1;
+    }
+    assert!(measures > 30, "{measures}");
+}
+
 /// A letter and a number.
 fn is_checklist_key(text: &str) -> bool {
     let mut characters = text.chars();

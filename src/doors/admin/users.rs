@@ -96,7 +96,9 @@ async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Res
             return Ok(Err(refusal));
         }
         if user.id == new.id {
-            rows::insert(transaction, &user)?;
+            if !rows::insert(transaction, &user)? {
+                return Ok(Err(AdminError::exists(KIND, &user.login)));
+            }
         } else {
             rows::update(transaction, &user)?;
             session::delete_of_user(transaction, user.id)?;

@@ -69,7 +69,7 @@ async fn t8_client_credentials_are_the_apps_own_and_end_one_by_one() {
 }
 
 #[tokio::test]
-async fn t8_the_own_tokens_of_an_app_end_with_it_and_with_a_restored_backup() {
+async fn t8_the_own_tokens_of_an_app_outlive_a_restart_and_end_with_the_app() {
     let mut world = World::new().await;
     let client = Client::registered_with(&world.beta, "shop", json!({ "grants": ["client_credentials"] })).await;
     let token = async |world: &World| {
