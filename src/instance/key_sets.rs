@@ -1,6 +1,6 @@
 //! Public keys that clients keep at a URL of theirs (RFC 7517 §5, RFC 7591 `jwks_uri`), fetched when they are needed.
 //!
-//! A set is kept for an hour. A signature by a key that is not in it makes us look again, once a minute at most: that is how a client
+//! A set is kept for an hour. A signature by a key that is not in it makes us look again, every ten seconds at most: that is how a client
 //! changes its keys (OpenID Connect Core §10.1.1), and how nobody makes us fetch without end.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ const KEPT: Duration = Duration::from_secs(60 * 60);
 /// How long one is believed when nothing newer can be had.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 /// A look at a URL for a key that is missing, or after a look that failed, comes this long after the last at the earliest.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 /// The largest set that is read.
 const MOST_BYTES: usize = 64 * 1024;
 /// Sets in memory at most.
@@ -64,7 +64,8 @@ impl KeySets {
         let entry = self.entry(url);
         let mut fetched = entry.lock().await;
         let now = instance.clock.now();
-        let has_it = |set: &KeySet| set.candidates(signed.algorithm, signed.key_id()).next().is_some();
+        // Not every client names its keys: only the signature says whether a new one was used.
+        let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();
         if let Some((set, since)) = &fetched.keys
             && now.age_of(since) < KEPT
             && has_it(set)
