@@ -85,12 +85,13 @@ const KNOWN: [&str; 9] = [
 
 /// What is checked, in this order; the first that fails is the answer.
 #[expect(clippy::type_complexity, reason = "a table of functions is what it is; another name would only hide what each takes")]
-const CHECKS: [fn(&IbApp, &Parameters) -> Result<(), WireError>; 8] = [
+const CHECKS: [fn(&IbApp, &Parameters) -> Result<(), WireError>; 9] = [
     each_parameter_comes_once,
     no_request_object,
     response_type_is_code,
     response_mode_is_query,
     app_may_use_codes,
+    redirect_uri_is_named_where_it_must_be,
     challenge_is_s256,
     dpop_key_is_one,
     scope_is_within_the_apps,
@@ -154,6 +155,13 @@ fn app_may_use_codes(app: &IbApp, _: &Parameters) -> Result<(), WireError> {
         return Ok(());
     }
     Err(WireError::new(Code::UnauthorizedClient, "the application may not use the grant authorization_code"))
+}
+
+fn redirect_uri_is_named_where_it_must_be(app: &IbApp, parameters: &Parameters) -> Result<(), WireError> {
+    if app.security.needs_redirect_uri() && the(parameters, "redirect_uri")?.is_none() {
+        return Err(WireError::new(Code::InvalidRequest, "the parameter redirect_uri is missing"));
+    }
+    Ok(())
 }
 
 /// PKCE is required of every client, unless its registration says otherwise: it also ties the code to the browser that asked (RFC 9700 §2.1.1).
@@ -329,6 +337,14 @@ mod tests {
         for half in [&without[..1], &without[1..]] {
             assert_eq!(judged(&lenient, half), Err(Code::InvalidRequest), "{half:?}");
         }
+    }
+
+    #[test]
+    fn a1_by_the_fapi2_profile_a_request_names_its_redirect_uri() {
+        let security = crate::inbound::security::Security { profile: Some(crate::inbound::security::Profile::Fapi2), ..Default::default() };
+        let strict = IbApp { security, ..app() };
+        assert_eq!(judged(&strict, &[]), Err(Code::InvalidRequest));
+        assert!(judged(&strict, &[("redirect_uri", CALLBACK)]).is_ok());
     }
 
     #[test]

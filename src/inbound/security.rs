@@ -130,10 +130,19 @@ impl Security {
         self.require_par || self.profile == Some(Profile::Fapi2)
     }
 
-    /// What becomes of its refresh tokens, where that is not `given`: FAPI 2.0 §5.3.2.1 keeps those of clients that authenticate and whose
-    /// tokens are bound.
+    /// Whether its authorization requests must name their redirect URI though it has only one (FAPI 2.0 §5.3.2.2).
+    pub fn needs_redirect_uri(&self) -> bool {
+        self.profile == Some(Profile::Fapi2)
+    }
+
+    /// What becomes of its refresh tokens, where that is `given`. FAPI 2.0 §5.3.2.1 keeps those of clients that authenticate and whose tokens are
+    /// bound. Those of a client that does neither are rotated whatever the instance says by now (RFC 9700 §4.14.2).
     pub fn rotation(&self, given: Rotation) -> Rotation {
-        if self.profile == Some(Profile::Fapi2) { Rotation::None } else { given }
+        match given {
+            _ if self.profile == Some(Profile::Fapi2) => Rotation::None,
+            Rotation::None if !self.is_confidential() && !self.needs_dpop() => Rotation::RetrySafe,
+            given => given,
+        }
     }
 
     /// How long a code is good, where that is `given`: FAPI 2.0 §5.3.2.1 allows a minute.
@@ -155,7 +164,7 @@ impl Security {
     pub fn check(&self, grants: &BTreeSet<GrantType>, rotation: Rotation) -> Result<(), Contradiction> {
         let is_public = !self.is_confidential();
         let needs_keys = self.method == Method::PrivateKeyJwt;
-        let is_unrotated = self.rotation(rotation) == Rotation::None && grants.contains(&GrantType::RefreshToken);
+        let is_unrotated = rotation == Rotation::None && grants.contains(&GrantType::RefreshToken);
         let is_fapi2 = self.profile == Some(Profile::Fapi2);
         for (is_wrong, contradiction) in [
             (needs_keys && self.keys.is_none(), Contradiction::NoKeys),
@@ -211,6 +220,9 @@ mod tests {
         let fapi2 = Security { profile: Some(Profile::Fapi2), ..signs };
         assert_eq!(checked(&fapi2, &codes, safe), Ok(()));
         assert!(fapi2.needs_dpop() && fapi2.needs_par() && fapi2.rotation(safe) == Rotation::None);
+        let public = Security { method: Method::None, ..Security::default() };
+        assert_eq!(public.rotation(Rotation::None), safe, "the instance changed its mind after the app was registered");
+        assert_eq!(Security { dpop: true, ..public }.rotation(Rotation::None), Rotation::None);
         assert_eq!(checked(&Security { pkce_optional: true, ..fapi2 }, &codes, safe), Err(Contradiction::ProfilePkce));
         let secret = Security { profile: Some(Profile::Fapi2), ..Security::default() };
         assert_eq!(checked(&secret, &codes, safe), Err(Contradiction::ProfileMethod));
