@@ -178,7 +178,7 @@ async fn our_own_paths_where_nothing_is_say_so_to_browsers_and_programs() {
     for (method, path, status, code) in [
         ("GET", "/link", 404, "no_route"),
         ("GET", "/link/", 404, "no_route"),
-        ("POST", "/oauth/par", 404, "no_route"),
+        ("POST", "/oauth/device", 404, "no_route"),
         ("GET", "/.well-known/oauth-authorization-server/p2pi", 404, "no_route"),
         ("DELETE", "/login", 405, "method_not_allowed"),
     ] {
