@@ -2,6 +2,7 @@
 
 mod authorize;
 mod clients;
+mod errors;
 mod keys_at_a_url;
 mod pages;
 mod proofs;

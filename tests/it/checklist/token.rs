@@ -112,6 +112,21 @@ async fn t6_a_redirect_uri_that_was_asked_with_is_repeated() {
 }
 
 #[tokio::test]
+async fn t6_without_pkce_it_is_repeated_also_when_it_is_the_only_one() {
+    let mut world = World::new().await;
+    let client = Client::registered_with(&world.beta, "shop", json!({ "pkce": "optional" })).await;
+    for (redirect_uri, status) in [(None, 400), (Some("https://shop.example/"), 400), (Some(client.redirect_uri.as_str()), 200)] {
+        let request = client.authorize(&world.beta).without("code_challenge").without("code_challenge_method");
+        let led = world.operator.decides(&request.url(), "allow").await;
+        let code = led.parameter("code").expect("a code");
+        let form = [("grant_type", "authorization_code"), ("code", code.as_str())];
+        let form: Vec<(&str, &str)> = form.into_iter().chain(redirect_uri.map(|uri| ("redirect_uri", uri))).collect();
+        let answer = client.asks(&world.beta, &form).await;
+        assert_eq!(answer.status(), status, "{redirect_uri:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn t7_a_token_answer_is_not_kept_and_says_what_it_gives() {
     let mut world = World::new().await;
     let client = Client::registered(&world.beta, "shop").await;
