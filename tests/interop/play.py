@@ -21,7 +21,7 @@ from lib.world import World
 HERE = Path(__file__).resolve().parent
 SETTINGS = '[scopes]\nreports = "Read reports"\n[[route]]\npath = "/reports"\nupstream = "{upstream}"\nscopes = ["reports"]\n'
 SUITES = {
-    "openid-client": ["node", "clients/with-openid-client.mjs"],
+    "openid-client": ["node", "clients/openid-client/main.mjs"],
     "authlib": [sys.executable, "-m", "clients.with_authlib"],
     "oidc-provider": [sys.executable, "-m", "servers.play_oidc_provider"],
     "django-oauth-toolkit": [sys.executable, "-m", "servers.play_django_oauth_toolkit"],

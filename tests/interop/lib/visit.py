@@ -1,4 +1,4 @@
-"""The browser part for suites in other languages: `visit.py WORLD URL LEAVES_AT allow|decline` prints the address that it leaves to."""
+"""The browser part for suites in other languages: `visit.py WORLD URL LEAVES_AT DECISION` prints the address that it leaves to."""
 
 import sys
 

@@ -30,10 +30,12 @@ class World:
         return cls(one=one, two=two, folder=folder, libraries=libraries, **told)
 
     def decides(self, url: str, leaves_at: str, decision: str = "allow") -> str:
-        """Opens an authorization URL of `two`, logs in, presses Allow or Decline; gives the address where the browser leaves to."""
+        """Opens an authorization URL of `two`, logs in, presses Allow or Decline; gives the address where the browser leaves to. With
+        `not-asked` it has to leave without the question."""
         page = Browser(self.trusted, leaves_at).open(url)
         page = self.logs_in(page)
-        page = page.submit(page.form("decision"), decision)
+        if decision != "not-asked":
+            page = page.submit(page.form("decision"), decision)
         assert page.is_left, f"the browser is at {page.url} ({page.status}): {page.text[:300]}"
         return page.url
 
