@@ -65,7 +65,7 @@ async fn t11_every_error_has_one_shape_and_repeats_nothing() {
     let wrong = Client { secret: CANARY.to_owned(), ..client.clone() };
     let nobody = Client { id: "canary-7f3a".to_owned(), ..client.clone() };
     let uri = client.redirect_uri.as_str();
-    let cases: Vec<(&str, &Client, Vec<(&str, &str)>, u16, &str)> = vec![
+    let cases = [
         ("/oauth/token", &client, vec![("grant_type", CANARY)], 400, "unsupported_grant_type"),
         ("/oauth/token", &client, vec![("code", CANARY)], 400, "invalid_request"),
         (
@@ -126,7 +126,7 @@ async fn proofs(world: &World, bound: &Client, secrets: &[&str]) {
 async fn framing(world: &World, client: &Client, secrets: &[&str]) {
     let form = ("Content-Type", "application/x-www-form-urlencoded");
     let json = ("Content-Type", "application/json");
-    let cases: [(&str, Vec<(&str, &str)>, &str); 6] = [
+    let cases = [
         ("a body that is JSON", vec![json], "{\"grant_type\":\"canary-7f3a\"}"),
         ("a body that is not UTF-8", vec![form], "grant_type=%ff%fecanary-7f3a"),
         ("a parameter in the query", vec![form], "grant_type=refresh_token"),
