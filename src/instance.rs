@@ -41,6 +41,8 @@ pub struct Instance {
     pub passwords: Passwords,
     /// Failed authentications of late.
     pub failures: Throttle,
+    /// Requests of clients with right credentials of late.
+    pub requests: Throttle,
     /// Public keys of clients, from their URLs.
     pub key_sets: KeySets,
     /// DPoP proofs that were used of late, and the nonces that date them.
@@ -68,6 +70,7 @@ impl Instance {
             clock,
             passwords: Passwords::new(),
             failures: Throttle::new(),
+            requests: Throttle::new(),
             key_sets: KeySets::default(),
             proofs: Proofs::new(random.as_ref(), started_at),
             random,

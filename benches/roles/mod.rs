@@ -125,5 +125,6 @@ fn limits() -> Limits {
         refresh_wait: seconds(10),
         drain: seconds(10),
         auth_failures: Rate { count: 20, per: seconds(60) },
+        client_requests: None,
     }
 }

@@ -58,6 +58,7 @@ pub(super) mod default {
             refresh_wait: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             auth_failures: Rate { count: 20, per: Duration::from_secs(60) },
+            client_requests: Some(Rate { count: 60_000, per: Duration::from_secs(60) }),
         }
     }
 }
@@ -386,6 +387,7 @@ fn limits(mut section: Section<'_>) -> Limits {
         refresh_wait: section.or("refresh_wait", default.refresh_wait, values::patience),
         drain: section.or("drain", default.drain, values::patience),
         auth_failures: section.or("auth_failures", default.auth_failures, values::rate),
+        client_requests: section.or("client_requests", default.client_requests, values::rate_or_off),
     };
     section.end();
     limits

@@ -230,6 +230,9 @@ refresh_wait = "10s"
 drain = "10s"
 # Failed log-ins, client authentications and wrong keys for each client or user and address; then 429 with Retry-After. /s, /min, /h or /d.
 auth_failures = "20/min"
+# Requests with right credentials of each client and address at /oauth/token, /oauth/par, /oauth/introspect and /oauth/revoke, so that one that
+# runs wild leaves room for the others; then 429 with Retry-After. "off" or 0: no limit.
+client_requests = "60000/min"
 
 # What a strict server refuses; each is needed only by a peer of that kind.
 [compat]

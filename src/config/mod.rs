@@ -322,6 +322,8 @@ pub struct Limits {
     pub drain: Duration,
     /// Failed authentications per client or user and address.
     pub auth_failures: Rate,
+    /// Requests with right credentials per client and address at the OAuth endpoints; `None` is no limit.
+    pub client_requests: Option<Rate>,
 }
 
 /// So many in so long.

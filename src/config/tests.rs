@@ -127,6 +127,8 @@ fn each_single_value_is_checked() {
         ("[limits]\nconnect_timeout = \"2d\"", "limits.connect_timeout: found \"2d\""),
         ("[limits]\nauth_failures = \"20/fortnight\"", "expected a rate such as \"20/min\""),
         ("[limits]\nauth_failures = \"0/min\"", "limits.auth_failures: found \"0/min\""),
+        ("[limits]\nclient_requests = 5", "limits.client_requests: found the number 5, expected \"off\" or 0, or a rate such as"),
+        ("[limits]\nclient_requests = \"0/min\"", "limits.client_requests: found \"0/min\""),
         ("[limits]\nnothing = 1", "limits.nothing: found an unknown key, expected one of header_bytes, form_bytes"),
         ("\"a\\u001b[2Jb\\u202e\" = 1", r"a\u{1b}[2Jb\u{202e}: found an unknown key"),
         ("[nothing]", "nothing: found an unknown key, expected one of instance, public"),

@@ -146,6 +146,15 @@ pub(super) fn rate(node: &Node) -> Result<Rate, Refusal> {
     rate().ok_or(Refusal::expected("a rate such as \"20/min\": a number from 1 to 1000000, then /s, /min, /h or /d"))
 }
 
+/// A rate, or `"off"` or `0` for none.
+pub(super) fn rate_or_off(node: &Node) -> Result<Option<Rate>, Refusal> {
+    if matches!(node.value, Value::Whole(Some(0), _)) || text(node) == Some("off") {
+        return Ok(None);
+    }
+    let expected = |refusal: Refusal| Refusal::expected(format!("\"off\" or 0, or {}", refusal.expected));
+    rate(node).map(Some).map_err(expected)
+}
+
 /// Who we are: see [`PublicUrl`].
 pub(super) fn public_url(node: &Node) -> Result<PublicUrl, Refusal> {
     let text = text(node).ok_or(Refusal::expected("a URL, such as \"https://instance1.example.com:7443\""))?;

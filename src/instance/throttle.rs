@@ -4,6 +4,13 @@
 //! GCRA: per key one point of boot time, at which its failures will have drained away. An attempt takes its place before the secret is
 //! looked at and gives it back unless it fails; so guesses that are made at the same time are counted against each other. Where only
 //! attempts under way fill the places, and not failures, the next one waits for them.
+//!
+//! The same levels, in a throttle of their own, count what clients with right credentials ask: [`Throttle::wait`] before, and
+//! [`Throttle::count`] once they are known to be right.
+//!
+//! What holds of whoever guesses: at another address than his he makes nobody wait. At his own he makes those wait whose names he uses, since
+//! only the secret tells him from them, and by chance one in [`KEYS_OF_AN_ADDRESS`] of the others. Of the levels in memory the least used are
+//! forgotten first, which lets somebody go on early and keeps nobody out.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,7 +27,7 @@ use crate::secret::Digest;
 /// Keys in memory at most; the least used go first. Many more than one address has, so it cannot push out its own failures.
 const MOST: usize = 64 * 1024;
 /// The keys of one address. Names share them: whoever invents names takes no more room than this.
-const KEYS_OF_AN_ADDRESS: u16 = 4096;
+const KEYS_OF_AN_ADDRESS: u64 = 4096;
 
 /// The failed authentications of late. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,7 +43,7 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
     from: Option<IpAddr>,
-    name: u16,
+    name: u64,
 }
 
 /// What stands against the next attempt.
@@ -64,10 +71,18 @@ enum NotNow {
 impl Attempt {
     /// An attempt to be `name`, which is of some `kind`, from an address. Whoever has an IPv6 address has the whole /64 of it.
     pub fn new(kind: &str, name: &str, from: Option<IpAddr>) -> Self {
-        let from = network(from);
-        let [first, second, ..] = *Digest::of(&format!("{kind}\n{name}")).as_bytes();
-        Self { from, name: u16::from_be_bytes([first, second]) % KEYS_OF_AN_ADDRESS }
+        Self { from: network(from), name: short(&format!("{kind}\n{name}")) % KEYS_OF_AN_ADDRESS }
     }
+
+    /// A request from an address of a client that is, or will have to be, authenticated: such names are not invented, and share no key.
+    pub fn of_client(client_id: &str, from: Option<IpAddr>) -> Self {
+        Self { from: network(from), name: short(client_id) }
+    }
+}
+
+fn short(text: &str) -> u64 {
+    let (first, _) = Digest::of(text).as_bytes().split_first_chunk().map(|(first, rest)| (*first, rest)).expect("a digest has 32 bytes");
+    u64::from_be_bytes(first)
 }
 
 /// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
@@ -100,6 +115,14 @@ impl Throttle {
         }
     }
 
+    /// How long until one more is counted without being too many; nothing when there is room for it now. Counts nothing.
+    pub fn wait(&self, attempt: Attempt, rate: Rate, clock: &dyn Clock) -> Option<Duration> {
+        let now = clock.now().boot;
+        let level = self.levels().get(&attempt).copied().unwrap_or_default();
+        let wait = level.above(rate, now).saturating_sub(room(rate));
+        (!wait.is_zero()).then_some(wait)
+    }
+
     /// Counts a failure of a key that nobody can guess. It is looked at after the key: a right one never waits, and whoever presents wrong
     /// ones is told to stop.
     ///
@@ -109,8 +132,7 @@ impl Throttle {
         let mut levels = self.levels();
         let now = clock.now().boot;
         let level = levels.get(&attempt).copied().unwrap_or_default();
-        let room = rate.per.saturating_sub(interval(rate));
-        let wait = level.drained_at.saturating_sub(now).saturating_sub(room);
+        let wait = level.above(rate, now).saturating_sub(room(rate));
         if wait.is_zero() {
             levels.insert(attempt, level.failed(rate, now));
             return Ok(());
@@ -122,9 +144,9 @@ impl Throttle {
     fn try_take(&self, attempts: &BTreeSet<Attempt>, rate: Rate, clock: &dyn Clock) -> Result<(), NotNow> {
         let mut levels = self.levels();
         let now = clock.now().boot;
-        let room = rate.per.saturating_sub(interval(rate));
+        let room = room(rate);
         for level in attempts.iter().filter_map(|attempt| levels.get(attempt)) {
-            let failures = level.drained_at.saturating_sub(now);
+            let failures = level.above(rate, now);
             let wait = failures.saturating_sub(room);
             if !wait.is_zero() {
                 return Err(NotNow::Failures(wait));
@@ -152,6 +174,11 @@ impl Default for Throttle {
 }
 
 impl Level {
+    /// How long it takes to drain: never longer than when it is full, also where it was filled under a rate of a longer time.
+    fn above(self, rate: Rate, now: Duration) -> Duration {
+        self.drained_at.saturating_sub(now).min(rate.per)
+    }
+
     /// After one more failure: never beyond full, so that nobody waits longer for having gone on; never lower than it was.
     fn failed(self, rate: Rate, now: Duration) -> Self {
         let drained_at = self.drained_at.max(now).saturating_add(interval(rate)).min(now.saturating_add(rate.per)).max(self.drained_at);
@@ -183,6 +210,11 @@ impl Drop for Trial {
         drop(levels);
         self.throttle.0.settled.notify_waiters();
     }
+}
+
+/// How full a level may be for one more to fit.
+fn room(rate: Rate) -> Duration {
+    rate.per.saturating_sub(interval(rate))
 }
 
 fn interval(rate: Rate) -> Duration {
@@ -238,7 +270,8 @@ mod tests {
         }
         assert_eq!(fail(&throttle, here, 20), Ok(()));
         assert_eq!(fail(&throttle, here, 20), Err(20));
-        assert_eq!(fail(&throttle, here, 1), Err(39), "a clock that was read earlier lowers nothing");
+        assert_eq!(fail(&throttle, here, 1), Err(20), "a clock that was read earlier");
+        assert_eq!(fail(&throttle, here, 20), Err(20), "lowers nothing");
     }
 
     #[test]
@@ -263,6 +296,34 @@ mod tests {
         assert_eq!([count(0), count(0), count(0), count(0), count(5)], [Ok(()), Ok(()), Ok(()), Err(20), Err(15)]);
         assert_eq!([count(20), count(20)], [Ok(()), Err(20)]);
         assert_eq!(throttle.count(client("one", "192.0.2.2"), RATE, &At(20)), Ok(()));
+    }
+
+    #[test]
+    fn what_clients_ask_is_counted_when_it_was_right_and_each_address_for_itself() {
+        let throttle = Throttle::new();
+        let of = |name: &str, from: &str| Attempt::of_client(name, Some(from.parse().expect("an address")));
+        let here = of("one", "192.0.2.1");
+        let wait = |attempt, second| throttle.wait(attempt, RATE, &At(second)).map(|wait| wait.as_secs());
+        for _ in 0..100 {
+            assert_eq!(wait(here, 0), None, "to ask counts nothing");
+        }
+        for _ in 0..3 {
+            assert_eq!((wait(here, 0), throttle.count(here, RATE, &At(0))), (None, Ok(())));
+        }
+        assert_eq!((wait(here, 0), wait(here, 15), wait(here, 20)), (Some(20), Some(5), None));
+        for other in [of("one", "192.0.2.2"), of("two", "192.0.2.1")] {
+            assert_eq!(wait(other, 0), None);
+        }
+        let names: BTreeSet<Attempt> = (0..100_000).map(|name| of(&name.to_string(), "192.0.2.1")).collect();
+        assert_eq!(names.len(), 100_000, "each client has a key of its own");
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_rate_that_holds_now() {
+        let (throttle, here) = (Throttle::new(), client("one", "192.0.2.1"));
+        let daily = Rate { count: 1, per: Duration::from_secs(86_400) };
+        assert_eq!((throttle.count(here, daily, &At(0)), throttle.wait(here, daily, &At(0))), (Ok(()), Some(daily.per)));
+        assert_eq!(throttle.wait(here, RATE, &At(0)), Some(Duration::from_secs(20)));
     }
 
     #[tokio::test]

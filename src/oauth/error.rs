@@ -35,7 +35,7 @@ pub enum Code {
     UseDpopNonce,
     /// The request object that is named is not one of the client's, or not any more (OpenID Connect Core §3.1.2.6, RFC 9126 §4).
     InvalidRequestUri,
-    /// Too many failures; to be tried again later (RFC 6749 §4.1.2.1).
+    /// Too many failures or requests; to be tried again later (RFC 6749 §4.1.2.1).
     TemporarilyUnavailable,
     /// The server failed, or is too late to judge; to be tried again (RFC 6749 §4.1.2.1).
     ServerError,

@@ -1,5 +1,6 @@
 //! What the endpoints for clients share: the form with its client authentication, the answers, and what the log and the audit hear.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub(super) struct ClientRequest {
     instance: Arc<Instance>,
     /// Its attempt to be the client that it claims to be, until it is over.
     trial: Option<Trial>,
+    /// Whose request it is counted as, once its credentials are known to be right.
+    claimed: BTreeSet<Attempt>,
     /// Names it in the log and in the answer.
     pub(super) id: Id,
     /// When its first byte arrived.
@@ -88,6 +91,9 @@ pub(super) enum ClientError {
     /// It failed too often of late from this address.
     #[error("too many failed attempts to authenticate")]
     TooManyFailures(Duration),
+    /// It asked too much of late from this address.
+    #[error("too many requests of this client from this address; ask again after the seconds of Retry-After")]
+    TooManyRequests(Duration),
     /// The store did not judge it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,7 +110,7 @@ impl ClientError {
             Self::UnknownClient | Self::Assertion(_) => WireError::new(Code::InvalidClient, self.to_string()),
             Self::Proof(_) | Self::ProofReplayed => WireError::new(Code::InvalidDpopProof, self.to_string()),
             Self::NeedsNonce => WireError::new(Code::UseDpopNonce, self.to_string()),
-            Self::TooManyFailures(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
+            Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
             Self::Store(_) | Self::NoKeys(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
     }
@@ -122,6 +128,7 @@ impl ClientError {
             | Self::ProofReplayed
             | Self::NeedsNonce
             | Self::TooManyFailures(_)
+            | Self::TooManyRequests(_)
             | Self::Store(_)
             | Self::TooSlow => self.wire().code.status(),
         }
@@ -145,7 +152,8 @@ impl ClientRequest {
         let id = Id::new(now.wall, instance.random.as_ref());
         let config = instance.config();
         let (parts, body) = request.into_parts();
-        let mut this = Self { instance: Arc::clone(instance), trial: None, id, arrived, from: address(&parts, &config), proof: None };
+        let from = address(&parts, &config);
+        let mut this = Self { instance: Arc::clone(instance), trial: None, claimed: BTreeSet::new(), id, arrived, from, proof: None };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
         let read = async {
             let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
@@ -153,6 +161,8 @@ impl ClientRequest {
                 return Err(ClientError::Query);
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
+            this.claimed = presented.client_ids().map(|client_id| Attempt::of_client(client_id, this.from)).collect();
+            this.has_room()?;
             let attempts = presented.client_ids().map(|client_id| Attempt::new("client", client_id, this.from));
             let trial = instance.failures.begin(attempts, config.limits.auth_failures, instance.clock.as_ref()).await;
             this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
@@ -162,6 +172,22 @@ impl ClientRequest {
         };
         let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
+    }
+
+    /// Before anything is looked at: whether its client has not asked too much already.
+    fn has_room(&self) -> Result<(), ClientError> {
+        let Some(rate) = self.instance.config().limits.client_requests else { return Ok(()) };
+        let waits = self.claimed.iter().filter_map(|client| self.instance.requests.wait(*client, rate, self.instance.clock.as_ref()));
+        waits.max().map_or(Ok(()), |wait| Err(ClientError::TooManyRequests(wait)))
+    }
+
+    /// Its credentials were right, whatever becomes of it: it counts as a request of its client.
+    pub(super) fn counts(&self) {
+        let Some(rate) = self.instance.config().limits.client_requests else { return };
+        for client in &self.claimed {
+            // Full, when others were under way at the same time: then the next one waits.
+            let _ = self.instance.requests.count(*client, rate, self.instance.clock.as_ref());
+        }
     }
 
     /// The key that its DPoP proof was made with.
@@ -203,7 +229,7 @@ impl ClientRequest {
         if matches!(error, ClientError::NeedsNonce) {
             self.hand_out_nonce(&mut response);
         }
-        if let ClientError::TooManyFailures(wait) = error {
+        if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) = error {
             problem::mark_rate_limited(response.headers_mut(), *wait);
         } else if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));

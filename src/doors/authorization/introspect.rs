@@ -81,7 +81,9 @@ pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: R
             }
             Ok(Some(look(transaction, &seals, &app, &token, issuer.as_str(), &tokens)?))
         };
-        instance.store.write(judge).await?.ok_or(ClientError::UnknownClient)
+        let looked = instance.store.write(judge).await?.ok_or(ClientError::UnknownClient)?;
+        client.counts();
+        Ok(looked)
     };
     match looked.await {
         Ok(Some(active)) => client.answer(serde_json::to_string(&active).expect("texts and numbers serialize")),

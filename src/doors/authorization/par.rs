@@ -63,8 +63,11 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
         pushed_request::insert(transaction, &seals, digest, &pushed)?;
         Ok(Ok(()))
     };
-    instance.store.write(judge).await??;
-    Ok(reference)
+    let judged = instance.store.write(judge).await?;
+    if !matches!(judged, Err(ClientError::UnknownClient)) {
+        client.counts();
+    }
+    judged.map(|()| reference)
 }
 
 fn question(app: &IbApp, form: &Parameters, audience: &crate::oauth::resource::Audience) -> Result<authorize::Request, WireError> {

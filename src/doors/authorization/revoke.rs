@@ -72,7 +72,11 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         };
         Ok(instance.store.write(judge).await?)
     };
-    let answer = match judged.await {
+    let judged = judged.await;
+    if !matches!(judged, Err(_) | Ok(Judged::UnknownClient)) {
+        client.counts();
+    }
+    let answer = match judged {
         Err(error) => Err(error),
         Ok(Judged::UnknownClient) => Err(ClientError::UnknownClient),
         Ok(Judged::Unknown) => Ok(()),

@@ -133,6 +133,9 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         Ok(judged) => judged,
         Err(error) => return client.refuse(&error),
     };
+    if !matches!(judged.answer, Err(Refusal::UnknownClient)) {
+        client.counts();
+    }
     match judged.revokes {
         Revokes::Nothing => {}
         Revokes::Grant(grant) => instance.tokens.end(grant),

@@ -62,6 +62,7 @@ fn limits() -> Limits {
         refresh_wait: Duration::from_secs(10),
         drain: Duration::from_secs(10),
         auth_failures: Rate { count: 20, per: Duration::from_secs(60) },
+        client_requests: None,
     }
 }
 

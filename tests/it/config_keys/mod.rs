@@ -1,6 +1,7 @@
 //! Each key of the configuration is changed, and its effect seen from outside.
 
 mod limits;
+mod limits_of_clients;
 mod listeners;
 mod records;
 mod routes;
