@@ -229,7 +229,11 @@ impl Links {
                 match outbox::attempt(&self.instance, &self.clients.load(), id, &revocation).await? {
                     Delivery::Confirmed => Unlinked::Revoked,
                     Delivery::Impossible => Unlinked::NotRevocable,
-                    Delivery::Waiting(reason) => Unlinked::Waiting(reason),
+                    Delivery::Waiting(reason) => {
+                        // The outbox may sleep past the next attempt.
+                        self.deliver_now();
+                        Unlinked::Waiting(reason)
+                    }
                 }
             }
         }))

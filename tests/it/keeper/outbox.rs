@@ -53,6 +53,14 @@ async fn a_revocation_that_waits_outlives_a_restart_and_the_peers_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_failed_is_tried_again_after_five_seconds() {
+    let (scene, _) = unlinked().await;
+    scene.two.behaves();
+    scene.clock.advance(5 * SECOND);
+    eventually("the token to be revoked", async || (waiting(&scene).await == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_that_nobody_confirms_is_given_up_after_thirty_days() {
     let (scene, _) = unlinked().await;
     let before = scene.two.heard(Endpoint::Revoke).len();
