@@ -22,6 +22,6 @@ end() {
 trap end EXIT
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here"
 cd "$here"
-timeout --kill-after=10 175 "$libraries/venv/bin/python" -m play "$binary" "$libraries" "$work" "${@:3}" &
+timeout --kill-after=10 230 "$libraries/venv/bin/python" -m play "$binary" "$libraries" "$work" "${@:3}" &
 player=$!
 wait "$player"

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 
 from lib.browser import Page
@@ -104,6 +105,10 @@ class DjangoOAuthToolkit(ForeignServer):
 
     def live(self, client_id: str) -> int:
         return len(self._rows("SELECT t.revoked FROM oauth2_provider_refreshtoken t", client_id, "AND t.revoked IS NULL"))
+
+    def live_access(self, client_id: str) -> int:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+        return len(self._rows("SELECT t.id FROM oauth2_provider_accesstoken t", client_id, f"AND t.expires > '{now}'"))
 
     def issued(self, client_id: str) -> int:
         """An access token is deleted with its refresh, the refresh token beside it is kept."""

@@ -116,5 +116,9 @@ class ForeignServer(ABC):
         """How many refresh tokens of this client would still be taken."""
 
     @abstractmethod
+    def live_access(self, client_id: str) -> int:
+        """How many access tokens of this client would still be taken."""
+
+    @abstractmethod
     def issued(self, client_id: str) -> int:
         """How many access tokens this client has got so far."""

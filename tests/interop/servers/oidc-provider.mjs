@@ -72,6 +72,13 @@ async function live(client) {
   return found.filter((token) => token && !token.consumed).length;
 }
 
+/** How many of its access tokens the resource would still take. */
+async function liveAccess(client) {
+  const { AccessToken, ClientCredentials } = provider;
+  const found = await Promise.all([...entry(client).access].map(async (token) => (await AccessToken.find(token)) ?? ClientCredentials.find(token)));
+  return found.filter(Boolean).length;
+}
+
 /** Its access tokens are gone, as after a flush of the store that keeps them. */
 async function forget(client) {
   for (const token of entry(client).access) await provider.AccessToken.adapter.destroy(token);
@@ -113,7 +120,7 @@ provider.use(async (ctx, next) => {
   if (room === 'api') {
     await resource(ctx);
   } else if (room === 'office' && action === 'ledger') {
-    ctx.body = { issued: entry(client).access.size, live: await live(client) };
+    ctx.body = { issued: entry(client).access.size, live: await live(client), live_access: await liveAccess(client) };
   } else if (room === 'office' && (action === 'revoke' || action === 'forget')) {
     await (action === 'revoke' ? revoke(client) : forget(client));
     ctx.status = 204;

@@ -69,6 +69,9 @@ class OidcProvider(ForeignServer):
     def live(self, client_id: str) -> int:
         return self._ledger(client_id)["live"]
 
+    def live_access(self, client_id: str) -> int:
+        return self._ledger(client_id)["live_access"]
+
     def issued(self, client_id: str) -> int:
         return self._ledger(client_id)["issued"]
 

@@ -2,6 +2,7 @@
 
 import time
 
+from lib.patience import within
 from lib.scenario import play
 from lib.world import World
 from servers import scenarios
@@ -34,8 +35,19 @@ def down_for_a_while(server: DjangoOAuthToolkit) -> None:
     assert link.call()["target"] == "/api/orders?x=1"
 
 
+def unlink_while_down(server: DjangoOAuthToolkit) -> None:
+    """What could not be revoked is revoked as soon as the server is there again."""
+    link = Link.made(server)
+    server.stop()
+    unlinked = link.one.runs("peer", "unlink", link.name, "--yes")
+    assert unlinked["revocation"] == "waiting" and unlinked["state"] == "ready_to_link", unlinked
+    assert link.live() == 1
+    server.start()
+    within(20, "the token to be revoked at the server", lambda: link.live() == 0)
+
+
 if __name__ == "__main__":
     server = DjangoOAuthToolkit(World.told())
     server.start()
-    play(server.name, [*scenarios.ALL, secret_changed_there, down_for_a_while], server, after=Link.forget_all)
+    play(server.name, [*scenarios.ALL, secret_changed_there, down_for_a_while, unlink_while_down], server, after=Link.forget_all)
     server.stop()

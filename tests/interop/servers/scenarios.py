@@ -1,5 +1,7 @@
 """What is played against every foreign server. Each scenario makes OB app, peer and link of its own at instance one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import requests
 
 from lib.patience import within
@@ -27,12 +29,16 @@ def link_and_call(server: ForeignServer) -> None:
     listed = [peer for peer in link.one.runs("peer", "list") if peer["name"] == link.name]
     assert [peer["state"] for peer in listed] == ["linked"], listed
     assert link.call()["target"] == "/api/orders?x=1"
-    assert through_the_relay(link).json()["target"] == "/api/orders?x=1"
+    assert through_the_relay(link, caller_key(link)).json()["target"] == "/api/orders?x=1"
 
 
-def through_the_relay(link: Link) -> requests.Response:
-    """A call of a local application with a caller key of its own."""
-    key = link.one.runs("caller", "add", link.name, "--peer", link.name)["key"]
+def caller_key(link: Link) -> str:
+    """The key of a local application that may call this peer."""
+    return link.one.runs("caller", "add", link.name, "--peer", link.name)["key"]
+
+
+def through_the_relay(link: Link, key: str) -> requests.Response:
+    """A call of a local application."""
     return requests.get(f"{link.one.local}/{link.name}/orders?x=1", headers={"Authorization": f"Bearer {key}"}, timeout=20)
 
 
@@ -86,6 +92,18 @@ def access_token_lost_there(server: ForeignServer) -> None:
     assert link.issued() == before + 1, f"{link.issued()} after {before}"
 
 
+def many_calls_with_a_lost_token(server: ForeignServer) -> None:
+    """All calls find at once that the token is no good: one refresh for all, for both servers end a grant whose refresh token comes twice."""
+    link = Link.made(server)
+    key, before = caller_key(link), link.issued()
+    server.forget_access_tokens(link.credentials.client_id)
+    with ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: through_the_relay(link, key), range(32)))
+    assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers if answer.status_code != 200][:3]
+    assert link.issued() == before + 1, f"{link.issued()} after {before}"
+    assert link.shown()["state"] == "linked", link.shown()
+
+
 def revoked_there(server: ForeignServer) -> None:
     """Revoked at the server, the link is over, and says so; a new request URL makes it anew."""
     link = Link.made(server)
@@ -96,6 +114,16 @@ def revoked_there(server: ForeignServer) -> None:
     link.links()
     assert link.shown()["state"] == "linked", link.shown()
     assert link.call()["target"] == "/api/orders?x=1"
+
+
+def revoked_there_and_called(server: ForeignServer) -> None:
+    """The next call finds it out, before any renewal is due: it gets the server's own answer, and those after it learn what to do."""
+    link = Link.made(server)
+    server.revoke(link.credentials.client_id)
+    assert link.refused_call()["code"] == "http_401"
+    shown = link.becomes("relink_required", 1)
+    assert "invalid_grant" in shown["reason"], shown
+    assert link.refused_call()["code"] == "relink_required"
 
 
 def linked_again(server: ForeignServer) -> None:
@@ -155,6 +183,14 @@ def client_credentials(server: ForeignServer) -> None:
     assert link.call()["target"] == "/api/orders?x=1"
 
 
+def client_credentials_given_up(server: ForeignServer) -> None:
+    """Without a refresh token it is the access token that is revoked at the server."""
+    link = Link.ready(server, grant="client_credentials")
+    link.becomes("linked")
+    assert link.one.runs("peer", "unlink", link.name, "--yes")["revocation"] == "revoked"
+    assert server.live_access(link.credentials.client_id) == 0, "it is not revoked at the server"
+
+
 def client_credentials_with_a_wrong_secret(server: ForeignServer) -> None:
     link = Link.ready(server, grant="client_credentials")
     link.becomes("linked")
@@ -179,12 +215,15 @@ ALL = [
     refresh_by_itself,
     refresh_by_command,
     access_token_lost_there,
+    many_calls_with_a_lost_token,
     revoked_there,
+    revoked_there_and_called,
     linked_again,
     unlink,
     wrong_secret,
     wrong_secret_while_linking,
     client_credentials,
     client_credentials_with_a_wrong_secret,
+    client_credentials_given_up,
     doctor,
 ]
