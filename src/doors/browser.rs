@@ -118,11 +118,7 @@ pub async fn begin_session(instance: &Instance, headers: &HeaderMap, verified: U
     let (digest, epoch) = (Digest::of(value.expose_secret()), instance.store.epoch());
     let begin = move |transaction: &crate::store::Transaction<'_>| {
         let session = Session::new(digest, verified.id, epoch, transaction.now().wall);
-        let has_begun = session::begin(transaction, &session, &verified)?;
-        if let Some(old) = old.filter(|_| has_begun) {
-            session::delete(transaction, old)?;
-        }
-        Ok(has_begun)
+        session::begin(transaction, &session, &verified, old)
     };
     let has_begun = instance.store.write(begin).await?;
     Ok(has_begun.then(|| {

@@ -12,6 +12,9 @@ pub const IDLE: Duration = Duration::from_secs(60 * 60);
 /// How long a session lives at most.
 pub const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// How many sessions somebody may have at the same time: more than anybody has browsers. When another begins, the oldest ends.
+pub const MOST_OF_A_PERSON: u32 = 64;
+
 /// A session; its cookie's value is known to the browser only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {

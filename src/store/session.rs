@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{Fault, Transaction, user};
 use crate::clock::Timestamp;
 use crate::id::Id;
-use crate::inbound::session::Session;
+use crate::inbound::session::{MOST_OF_A_PERSON, Session};
 use crate::inbound::user::User;
 use crate::secret::Digest;
 
@@ -13,15 +13,23 @@ const INSERT: &str = "INSERT INTO session (digest, user, epoch, signed_in_at, pu
 const BY_DIGEST: &str = "SELECT digest, user, epoch, signed_in_at, purge_at FROM session WHERE digest = ?1";
 const EXTEND: &str = "UPDATE session SET purge_at = ?2 WHERE digest = ?1 AND purge_at < ?2";
 const DELETE: &str = "DELETE FROM session WHERE digest = ?1";
+/// The one that was begun just now stays, whatever the clock says of the others.
+const LIMIT_OF_USER: &str = "DELETE FROM session WHERE digest IN
+    (SELECT digest FROM session WHERE user = ?1 ORDER BY digest = ?2 DESC, signed_in_at DESC LIMIT -1 OFFSET ?3)";
 const DELETE_OF_USER: &str = "DELETE FROM session WHERE user = ?1";
 
-/// Begins a session of `verified`, the user as it was when its password was found right. False when the password has changed since, or the
-/// user is gone: hashing takes a while, and what ended the sessions meanwhile ended this one too.
-pub fn begin(transaction: &Transaction<'_>, session: &Session, verified: &User) -> Result<bool, Fault> {
+/// Begins a session of `verified`, the user as it was when its password was found right, in the place of `replaced`; where the user has
+/// [`MOST_OF_A_PERSON`] already, the oldest ends. False when the password has changed since, or the user is gone: hashing takes a while, and
+/// what ended the sessions meanwhile ended this one too.
+pub fn begin(transaction: &Transaction<'_>, session: &Session, verified: &User, replaced: Option<Digest>) -> Result<bool, Fault> {
     if user::by_id(transaction, verified.id)?.is_none_or(|user| user.password != verified.password) {
         return Ok(false);
     }
+    if let Some(replaced) = replaced {
+        delete(transaction, replaced)?;
+    }
     insert(transaction, session)?;
+    transaction.prepare_cached(LIMIT_OF_USER)?.execute(params![session.user, session.digest, MOST_OF_A_PERSON])?;
     Ok(true)
 }
 
@@ -82,7 +90,7 @@ mod tests {
     async fn begins(store: &Store, verified: &User) -> Option<Session> {
         let session = Session::new(Digest::of("cookie"), verified.id, store.epoch(), Timestamp::from_millis(1_000));
         let (written, verified) = (session.clone(), verified.clone());
-        store.write(move |transaction| begin(transaction, &written, &verified)).await.expect("judged").then_some(session)
+        store.write(move |transaction| begin(transaction, &written, &verified, None)).await.expect("judged").then_some(session)
     }
 
     async fn sample(store: &Store) -> Session {
@@ -113,6 +121,34 @@ mod tests {
         let id = verified.id;
         store.write(move |transaction| user::delete(transaction, id)).await.expect("written");
         assert_eq!(begins(&store, &verified).await, None);
+    }
+
+    #[tokio::test]
+    async fn a13_of_too_many_sessions_of_a_person_the_oldest_end() {
+        let (_directory, store) = temporary();
+        let verified = person(&store).await;
+        let id = verified.id;
+        let digest_of = |number: u32| Digest::of(&format!("cookie {number}"));
+        let begins = async |number: u32, at: i64, replaced: Option<u32>| {
+            let session = Session::new(digest_of(number), id, store.epoch(), Timestamp::from_millis(at));
+            let (verified, replaced) = (verified.clone(), replaced.map(digest_of));
+            assert!(store.write(move |transaction| begin(transaction, &session, &verified, replaced)).await.expect("judged"));
+        };
+        let is_there = async |number: u32| {
+            let digest = digest_of(number);
+            store.read(move |connection| by_digest(connection, digest)).await.expect("read").is_some()
+        };
+        for number in 0..MOST_OF_A_PERSON {
+            begins(number, 1_000 + i64::from(number), None).await;
+        }
+        begins(100, 2_000, Some(5)).await;
+        assert!(is_there(0).await && !is_there(5).await, "one was replaced: nobody else's has to end");
+        begins(101, 2_001, None).await;
+        assert!(!is_there(0).await && is_there(1).await);
+        begins(102, 1, None).await;
+        assert!(is_there(102).await && !is_there(1).await && is_there(2).await, "the new one holds though the clock was set back");
+        let count = |connection: &Connection| Ok(connection.query_row("SELECT count(*) FROM session", [], |row| row.get::<_, u32>(0))?);
+        assert_eq!(store.read(count).await.expect("read"), MOST_OF_A_PERSON);
     }
 
     #[tokio::test]

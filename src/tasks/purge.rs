@@ -73,7 +73,7 @@ mod tests {
         ending.expires_at = START.plus(Duration::from_secs(90));
         let rows = move |transaction: &Transaction<'_>| {
             user::insert(transaction, &person)?;
-            assert!(session::begin(transaction, &ending, &person)?);
+            assert!(session::begin(transaction, &ending, &person, None)?);
             Ok(())
         };
         store.write(rows).await.expect("written");

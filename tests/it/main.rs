@@ -23,6 +23,7 @@ mod real_browser;
 mod reload;
 mod resumed_sessions;
 mod service;
+mod strangers;
 mod tidy;
 mod under_a_path;
 mod whole_story;

@@ -8,11 +8,13 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::client::{ClientError, ClientRequest, LONGEST};
+use crate::config::Rate;
 use crate::inbound::authorize;
 use crate::inbound::ib_app::IbApp;
 use crate::inbound::pushed::{self, Pushed};
 use crate::inbound::security::Shown;
 use crate::instance::Instance;
+use crate::instance::throttle::Attempt;
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, mint};
@@ -43,6 +45,14 @@ pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request
 
 /// Judges a request as it would be judged in a browser, and keeps it. Gives the reference.
 async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, shown: Shown) -> Result<SecretString, ClientError> {
+    let rate = Rate { count: pushed::MOST_OF_AN_ADDRESS, per: pushed::LIFE };
+    let anybody = match &shown {
+        Shown::Name(client_id) => Some(Attempt::of_client(&format!("pushed\n{client_id}"), client.from)),
+        Shown::Secret { .. } | Shown::Assertion { .. } => None,
+    };
+    if let Some(wait) = anybody.and_then(|anybody| instance.requests.wait(anybody, rate, instance.clock.as_ref())) {
+        return Err(ClientError::TooManyRequests(wait));
+    }
     let reference = mint(Kind::PushedRequest, instance.random.as_ref());
     let digest = Digest::of(reference.expose_secret());
     let (seals, audience, key) = (instance.store.seals().clone(), instance.config().audience(), client.key());
@@ -66,6 +76,10 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
     let judged = instance.store.write(judge).await?;
     if !matches!(judged, Err(ClientError::UnknownClient)) {
         client.counts();
+    }
+    if let (Ok(()), Some(anybody)) = (&judged, anybody) {
+        // Full, when others were under way at the same time: then the next one waits.
+        let _ = instance.requests.count(anybody, rate, instance.clock.as_ref());
     }
     judged.map(|()| reference)
 }

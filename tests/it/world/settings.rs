@@ -80,12 +80,17 @@ p2pi = "Call this instance's platform interface"
         self.folder.path().join("state")
     }
 
-    /// Another connection to the running daemon's database, which keeps everybody else from writing until it ends its transaction.
-    pub(crate) fn blocks_database(&self) -> rusqlite::Connection {
+    /// Another connection to the running daemon's database.
+    pub(crate) fn reads_database(&self) -> rusqlite::Connection {
         let files = std::fs::read_dir(self.state_dir()).expect("the state folder");
         let mut files = files.map(|entry| entry.expect("a file").path());
         let database = files.find(|path| path.extension().is_some_and(|kind| kind == "db")).expect("a database");
-        let blocker = rusqlite::Connection::open(database).expect("it opens");
+        rusqlite::Connection::open(database).expect("it opens")
+    }
+
+    /// The same, which keeps everybody else from writing until it ends its transaction.
+    pub(crate) fn blocks_database(&self) -> rusqlite::Connection {
+        let blocker = self.reads_database();
         blocker.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes now");
         blocker
     }
