@@ -338,7 +338,16 @@ async fn filled(store: &Store, codes: usize) -> Result<(SecretString, Vec<Secret
 
 fn person() -> User {
     let (id, created_at) = (Id::from_bytes([3; 16]), Timestamp::from_millis(0));
-    User { id, login: "bench".to_owned(), password: None, is_admin: true, permissions: Default::default(), api_key: None, created_at }
+    User {
+        id,
+        login: "bench".to_owned(),
+        password: None,
+        is_admin: true,
+        permissions: Default::default(),
+        roles: Vec::new(),
+        api_keys: 0,
+        created_at,
+    }
 }
 
 /// The client of all grants.

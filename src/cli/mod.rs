@@ -23,6 +23,7 @@ mod peer;
 mod records;
 mod report;
 mod request;
+mod role;
 mod run;
 mod select;
 mod status;
@@ -69,6 +70,8 @@ enum Command {
     Config(config::ConfigCommand),
     #[command(subcommand)]
     User(user::User),
+    #[command(subcommand)]
+    Role(role::Role),
     #[command(subcommand)]
     Tenant(tenant::Tenant),
     #[command(subcommand)]
@@ -118,6 +121,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
         Command::Check => check::run(&context),
         Command::Config(command) => config::run(&command, &context),
         Command::User(command) => wait(user::run(command, &context)),
+        Command::Role(command) => wait(role::run(command, &context)),
         Command::Tenant(command) => wait(tenant::run(command, &context)),
         Command::Ib(command) => wait(ib::run(command, &context)),
         Command::Ob(command) => wait(ob::run(command, &context)),

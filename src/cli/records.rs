@@ -71,7 +71,8 @@ impl Collection {
         self.list_at(context, &format!("{}?{query}", self.path(context, &[]))).await
     }
 
-    async fn list_at(&self, context: &Context<'_>, path: &str) -> Result<(), Failure> {
+    /// Prints the records at a path.
+    pub(super) async fn list_at(&self, context: &Context<'_>, path: &str) -> Result<(), Failure> {
         let records = context.client()?.fetch(path).await?;
         let Value::Array(records) = records else { return Err(Failure::new("no_answer", "the daemon's list is not a list")) };
         let records: Vec<Value> = records.into_iter().map(attributes_of).collect();

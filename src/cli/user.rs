@@ -1,5 +1,7 @@
 //! `p2pid user`: the people of an instance.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use http::Method;
 use serde_json::json;
@@ -14,9 +16,11 @@ const USERS: Collection = Collection {
     kind: "user",
     name: "users",
     of_tenant: false,
-    columns: &["login", "admin", "permissions", "created_at"],
+    columns: &["login", "admin", "permissions", "roles", "api_keys", "created_at"],
     none_yet: "p2pid user add LOGIN --admin",
 };
+
+const KEY_COLUMNS: &[&str] = &["name", "permissions", "created_at", "expires_at", "last_used_at"];
 
 /// People who log in, allow links and use the admin API
 #[derive(Debug, Subcommand)]
@@ -34,14 +38,40 @@ pub(super) enum User {
         /// May do this in the tenant, as in links.approve
         #[arg(long = "permission", value_name = "P")]
         permissions: Vec<String>,
+        /// Holds this role in the tenant
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
         /// Change the person when there is one of this login
         #[arg(long)]
         or_update: bool,
     },
-    /// Make a new key for the admin API, shown once; the old one ends
+    /// Make a key for the admin API, shown once; the others stay
     Key {
         /// Whose
         login: String,
+        /// The key's name, by which it is listed and revoked
+        #[arg(long)]
+        name: Option<String>,
+        /// How long it works, as in 90d; without it until it is revoked
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        expires: Option<Duration>,
+        /// No more than this of what the person may do
+        #[arg(long = "permission", value_name = "P")]
+        permissions: Vec<String>,
+    },
+    /// List a person's keys for the admin API
+    Keys {
+        /// Whose
+        login: String,
+    },
+    /// Revoke a key: it is refused from the next request on
+    KeyRevoke {
+        /// Whose
+        login: String,
+        /// The key's name
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
     /// Set a new password
     Passwd {
@@ -61,12 +91,26 @@ pub(super) enum User {
         /// May no longer do everything
         #[arg(long)]
         no_admin: bool,
-        /// May do this in the tenant; replaces what the person could do there
+        /// May do this in the tenant; replaces the permissions that were given there, and leaves roles
         #[arg(long = "permission", value_name = "P")]
         permissions: Vec<String>,
+        /// Loses this permission in the tenant
+        #[arg(long = "no-permission", value_name = "P")]
+        remove_permissions: Vec<String>,
+        /// Holds this role in the tenant, besides others
+        #[arg(long = "role", value_name = "R")]
+        add_roles: Vec<String>,
+        /// No longer holds this role in the tenant
+        #[arg(long = "no-role", value_name = "R")]
+        remove_roles: Vec<String>,
     },
     /// List all people
     List,
+    /// Show one
+    Show {
+        /// Who
+        login: String,
+    },
     /// Remove a person: sessions and keys end at once, grants stay
     Delete {
         /// Who
@@ -83,18 +127,33 @@ pub(super) enum User {
 pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Failure> {
     let tenant = context.given_tenant();
     match command {
-        User::Add { login, password_stdin, admin, permissions, or_update } => {
+        User::Add { login, password_stdin, admin, permissions, roles, or_update } => {
             let password = ask::new_secret(password_stdin, "--password-stdin", "password")?;
             let given = Given::new().with("login", login.as_str()).with("password", password.expose_secret());
-            let given = given.flag("admin", admin).list("permissions", &permissions).maybe("tenant", tenant).flag("or_update", or_update);
+            let given = given.flag("admin", admin).list("permissions", &permissions).list("roles", &roles);
+            let given = given.maybe("tenant", tenant).flag("or_update", or_update);
             let user = USERS.create(context, given.into_value()).await?;
             context.report.data(&user, String::new);
             context.report.note(&format!("{login} can log in now. Next: p2pid ib create NAME --peer-url URL --scope SCOPE"));
         }
-        User::Key { login } => {
-            let answer = USERS.act(context, &login, "key", json!({})).await?;
-            context.report.data(&json!({ "api_key": answer["api_key"] }), || text(&answer["api_key"]));
-            context.report.note("shown once; it replaces the key that was there before");
+        User::Key { login, name, expires, permissions } => {
+            // A fraction of a second is none that anybody means.
+            let seconds = expires.map(|life| life.as_secs());
+            let given = Given::new().maybe("name", name).maybe("expires_in", seconds).list("permissions", &permissions);
+            let key = USERS.act(context, &login, "key", given.into_value()).await?;
+            context.report.data(&json!({ "api_key": key["api_key"] }), || text(&key["api_key"]));
+            let name = text(&key["name"]);
+            context.report.note(&format!("shown once; it is called {name}. To revoke it: p2pid user key-revoke {login} {name}"));
+        }
+        User::Keys { login } => {
+            let keys = Collection { name: "keys", columns: KEY_COLUMNS, none_yet: "p2pid user key LOGIN", ..USERS };
+            keys.list_at(context, &USERS.path(context, &[&login, "keys"])).await?;
+        }
+        User::KeyRevoke { login, name, confirm } => {
+            confirm.or_ask(&format!("revoke the key {name} of {login}"))?;
+            context.client()?.delete(&USERS.path(context, &[&login, "keys", &name])).await?;
+            context.report.data(&json!({ "deleted": name }), String::new);
+            context.report.note(&format!("the key {name} of {login} is revoked"));
         }
         User::Passwd { login, password_stdin } => {
             let password = ask::new_secret(password_stdin, "--password-stdin", "new password")?;
@@ -102,11 +161,14 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&user, String::new);
             context.report.note(&format!("the password of {login} is changed, and all sessions have ended"));
         }
-        User::Update { login, admin, no_admin, permissions } => {
+        User::Update { login, admin, no_admin, permissions, remove_permissions, add_roles, remove_roles } => {
             let admin = if admin || no_admin { Some(admin) } else { None };
-            let changes = Given::new().maybe("admin", admin).list("permissions", &permissions).into_value();
+            let changes = Given::new().maybe("admin", admin).list("permissions", &permissions);
+            let changes = changes.list("remove_permissions", &remove_permissions);
+            let changes = changes.list("add_roles", &add_roles).list("remove_roles", &remove_roles).into_value();
             if changes.as_object().is_some_and(serde_json::Map::is_empty) {
-                return Err(Failure::usage("nothing to change is given").expected("--admin, --no-admin or --permission P"));
+                return Err(Failure::usage("nothing to change is given")
+                    .expected("--admin, --permission P, --role R, or one of --no-admin, --no-permission P, --no-role R"));
             }
             let mut changes = changes;
             if let Some(tenant) = tenant {
@@ -116,6 +178,7 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&user, || USERS.sheet(&user));
         }
         User::List => USERS.list(context).await?,
+        User::Show { login } => USERS.show(context, &login).await?,
         User::Delete { login, revoke_grants: false, confirm } => USERS.delete(context, &login, confirm).await?,
         User::Delete { login, revoke_grants: true, confirm } => {
             confirm.or_ask(&format!("delete the user {login} and end all links that were allowed by it"))?;

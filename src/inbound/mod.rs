@@ -1,5 +1,6 @@
 //! Who may call us: IB apps, consent, grants and their tokens, and the permission that a call needs. Plain rules over plain data.
 
+pub mod api_key;
 pub mod authorize;
 pub mod code;
 pub mod consent;
@@ -7,9 +8,11 @@ pub mod event;
 pub mod grant;
 pub mod ib_app;
 pub mod password;
+pub mod permission;
 pub mod permit;
 pub mod pushed;
 pub mod refresh;
+pub mod role;
 pub mod security;
 pub mod session;
 pub mod tenant;

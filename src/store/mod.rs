@@ -6,6 +6,7 @@
 //! kept as digests. Each record has a file with its rows; each migration is a file of SQL.
 
 pub mod access_token;
+pub mod api_key;
 pub mod app_token;
 pub mod authorization;
 mod backup;
@@ -28,6 +29,7 @@ mod purge;
 pub mod pushed_request;
 mod reader;
 pub mod refresh_token;
+pub mod role;
 pub mod rows;
 mod seal;
 pub mod session;

@@ -18,6 +18,7 @@ const TABLES: &[(&str, &str)] = &[
     ("app_token", "digest"),
     ("used_once", "digest"),
     ("pushed_request", "digest"),
+    ("api_key", "digest"),
 ];
 
 /// What goes with a grant. A grant may have many, so they go before it, in the same small steps.

@@ -79,7 +79,8 @@ mod tests {
             password: Some(PasswordHash::from_stored("old".to_owned())),
             is_admin: false,
             permissions: std::collections::BTreeMap::new(),
-            api_key: None,
+            roles: Vec::new(),
+            api_keys: 0,
             created_at: Timestamp::from_millis(0),
         };
         let written = person.clone();

@@ -10,6 +10,9 @@ const INSERT: &str = "INSERT INTO tenant (name, created_at) VALUES (?1, ?2) ON C
 const BY_NAME: &str = "SELECT name, created_at FROM tenant WHERE name = ?1";
 const ALL: &str = "SELECT name, created_at FROM tenant ORDER BY name";
 const DELETE: &str = "DELETE FROM tenant WHERE name = ?1";
+// No tenant's name has a character that means something in a quoted JSON path.
+const FORGET: &str = r#"UPDATE user SET permissions = json_remove(permissions, '$."' || ?1 || '"')
+    WHERE json_type(permissions, '$."' || ?1 || '"') IS NOT NULL"#;
 
 /// Adds a tenant; false when there is one of that name.
 pub fn insert(transaction: &Transaction<'_>, name: &str, now: Timestamp) -> Result<bool, Fault> {
@@ -32,6 +35,7 @@ const BELONGING: &str = "SELECT kind, name, count(*) OVER () FROM (
         UNION ALL SELECT 2, 'OB app', name FROM ob_app WHERE tenant = ?1
         UNION ALL SELECT 3, 'peer', name FROM peer WHERE tenant = ?1
         UNION ALL SELECT 4, 'caller', name FROM caller WHERE tenant = ?1
+        UNION ALL SELECT 5, 'role', name FROM role WHERE tenant = ?1
     ) ORDER BY place, name LIMIT 3";
 
 /// Records that belong to a tenant.
@@ -54,11 +58,14 @@ pub enum Deleted {
     InUse(Belonging),
 }
 
-/// Deletes a tenant to which nothing belongs.
+/// Deletes a tenant to which nothing belongs, and with it what people may do in it: another may be made of that name.
 pub fn delete(transaction: &Transaction<'_>, name: &str) -> Result<Deleted, Fault> {
     match transaction.prepare_cached(DELETE)?.execute([name]) {
         Ok(0) => Ok(Deleted::Missing),
-        Ok(_) => Ok(Deleted::Gone),
+        Ok(_) => {
+            transaction.prepare_cached(FORGET)?.execute([name])?;
+            Ok(Deleted::Gone)
+        }
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
             Ok(Deleted::InUse(belonging(transaction, name)?))
         }
@@ -115,7 +122,8 @@ mod tests {
         let (_directory, store) = temporary();
         let look = |connection: &Connection| {
             let mut statement = connection.prepare(
-                r#"SELECT t.name FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS k WHERE t.type = 'table' AND k."table" = 'tenant'"#,
+                r#"SELECT t.name FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS k
+                    WHERE t.type = 'table' AND k."table" = 'tenant' AND k.on_delete <> 'CASCADE'"#,
             )?;
             Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?)
         };

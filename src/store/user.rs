@@ -1,24 +1,42 @@
 //! Rows of users.
 
+use std::collections::BTreeSet;
+
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
 use super::{Fault, Transaction, ib_app};
 use crate::id::Id;
 use crate::inbound::password::PasswordHash;
+use crate::inbound::role::HeldRole;
 use crate::inbound::user::User;
-use crate::secret::Digest;
 
-const INSERT: &str = "INSERT INTO user (id, login, password, admin, permissions, api_key, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (login) DO NOTHING";
-const UPDATE: &str = "UPDATE user SET login = ?2, password = ?3, admin = ?4, permissions = ?5, api_key = ?6 WHERE id = ?1";
+const INSERT: &str =
+    "INSERT INTO user (id, login, password, admin, permissions, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (login) DO NOTHING";
+const UPDATE: &str = "UPDATE user SET login = ?2, password = ?3, admin = ?4, permissions = ?5 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM user WHERE id = ?1";
-const BY_ID: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE id = ?1";
-const BY_LOGIN: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE login = ?1";
-const BY_API_KEY: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user WHERE api_key = ?1";
-const ALL: &str = "SELECT id, login, password, admin, permissions, api_key, created_at FROM user ORDER BY login";
+const OTHER_ADMINS: &str = "SELECT EXISTS (SELECT 1 FROM user WHERE admin = 1 AND id <> ?1)";
 
-/// Adds a user; false when the login is taken, by another user or as an app's `client_id`: either may be the subject of a token, and no
+/// A statement that reads users, with the roles that they hold as they are now and the number of their keys.
+macro_rules! select {
+    ($($rest:literal)?) => {
+        concat!(
+            "SELECT id, login, password, admin, permissions, created_at,
+                (SELECT json_group_array(json_array(held.tenant, role.name, lower(hex(role.id)), json(role.permissions)))
+                    FROM held_role held JOIN role ON role.id = held.role WHERE held.user = user.id),
+                (SELECT count(*) FROM api_key WHERE api_key.user = user.id)
+            FROM user "
+            $(, $rest)?
+        )
+    };
+}
+
+const BY_ID: &str = select!("WHERE id = ?1");
+const BY_LOGIN: &str = select!("WHERE login = ?1");
+const ALL: &str = select!("ORDER BY login");
+
+/// Adds a user, who holds no role yet; false when the login is taken, by another user or as an app's `client_id`: either may be the subject of a token, and no
 /// application is to take one for the other (RFC 9700 §4.15).
 pub fn insert(transaction: &Transaction<'_>, user: &User) -> Result<bool, Fault> {
     if ib_app::by_client_id(transaction, &user.login)?.is_some() {
@@ -30,21 +48,20 @@ pub fn insert(transaction: &Transaction<'_>, user: &User) -> Result<bool, Fault>
         user.password.as_ref().map(PasswordHash::as_str),
         user.is_admin,
         json(&user.permissions),
-        user.api_key,
         user.created_at
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
 }
 
-/// Writes all that can change of a user who exists.
+/// Writes all that can change of a user who exists, but for roles and keys, which have rows of their own.
 pub fn update(transaction: &Transaction<'_>, user: &User) -> Result<(), Fault> {
     let password = user.password.as_ref().map(PasswordHash::as_str);
-    let row = params![user.id, user.login, password, user.is_admin, json(&user.permissions), user.api_key];
+    let row = params![user.id, user.login, password, user.is_admin, json(&user.permissions)];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
 }
 
-/// Deletes a user, and with it the sessions; false when there was none.
+/// Deletes a user, and with it the sessions and keys; false when there was none.
 pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<bool, Fault> {
     Ok(transaction.prepare_cached(DELETE)?.execute([id])? == 1)
 }
@@ -59,9 +76,9 @@ pub fn by_login(connection: &Connection, login: &str) -> Result<Option<User>, Fa
     Ok(connection.prepare_cached(BY_LOGIN)?.query_row([login], read).optional()?)
 }
 
-/// The user whose API key has that digest.
-pub fn by_api_key(connection: &Connection, key: Digest) -> Result<Option<User>, Fault> {
-    Ok(connection.prepare_cached(BY_API_KEY)?.query_row([key], read).optional()?)
+/// Whether anybody but this one rules the instance.
+pub fn other_admins(connection: &Connection, id: Id) -> Result<bool, Fault> {
+    Ok(connection.prepare_cached(OTHER_ADMINS)?.query_row([id], |row| row.get(0))?)
 }
 
 /// All users, by login.
@@ -76,16 +93,28 @@ fn read(row: &Row<'_>) -> rusqlite::Result<User> {
         password: row.get::<_, Option<String>>(2)?.map(PasswordHash::from_stored),
         is_admin: row.get(3)?,
         permissions: from_json(row, 4)?,
-        api_key: row.get(5)?,
-        created_at: row.get(6)?,
+        created_at: row.get(5)?,
+        roles: roles(row, 6)?,
+        api_keys: row.get(7)?,
     })
+}
+
+fn roles(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<HeldRole>> {
+    let listed: Vec<(String, String, String, BTreeSet<String>)> = from_json(row, column)?;
+    let held = listed.into_iter().map(|(tenant, name, id, permissions)| {
+        let role = id.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))?;
+        Ok(HeldRole { tenant, name, role, permissions })
+    });
+    let mut held: Vec<_> = held.collect::<rusqlite::Result<_>>()?;
+    held.sort();
+    Ok(held)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::inbound::user::APPROVE_LINKS;
+    use crate::inbound::permission::APPROVE_LINKS;
     use crate::store::temporary;
 
     fn user(number: u8, login: &str) -> User {
@@ -95,7 +124,8 @@ mod tests {
             password: Some(PasswordHash::from_stored("$argon2id$".to_owned())),
             is_admin: false,
             permissions: [("default".to_owned(), [APPROVE_LINKS.to_owned()].into())].into(),
-            api_key: None,
+            roles: Vec::new(),
+            api_keys: 0,
             created_at: Timestamp::from_millis(7),
         }
     }
@@ -116,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_is_read_as_written_and_found_in_three_ways() {
+    async fn a_user_is_read_as_written_and_found_in_two_ways() {
         let (_directory, store) = temporary();
         let mut ops = user(1, "ops@example.com");
         let written = ops.clone();
@@ -128,12 +158,11 @@ mod tests {
 
         ops.login = "ops2@example.com".to_owned();
         ops.is_admin = true;
-        ops.api_key = Some(Digest::of("key"));
         let changed = ops.clone();
         store.write(move |transaction| update(transaction, &changed)).await.expect("written");
         let id = ops.id;
         assert_eq!(store.read(move |connection| by_id(connection, id)).await.expect("read"), Some(ops.clone()));
-        assert_eq!(store.read(|connection| by_api_key(connection, Digest::of("key"))).await.expect("read"), Some(ops.clone()));
+        assert!(!store.read(move |connection| other_admins(connection, id)).await.expect("read"), "the only one");
         assert_eq!(store.read(all).await.expect("read"), [ops]);
         assert!(store.write(move |transaction| delete(transaction, id)).await.expect("judged"));
         assert!(!store.write(move |transaction| delete(transaction, id)).await.expect("judged"));

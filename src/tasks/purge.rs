@@ -68,7 +68,16 @@ mod tests {
         let clock = Arc::new(Hurrying(Mutex::new(Moment { wall: START, boot: Duration::from_secs(5), boot_id: BootId(1) })));
         let store = Store::open(&folder.path().join("state"), None, clock.clone()).expect("a new store");
         let (id, login) = (Id::from_bytes([1; 16]), "a".to_owned());
-        let person = User { id, login, password: None, is_admin: false, permissions: Default::default(), api_key: None, created_at: START };
+        let person = User {
+            id,
+            login,
+            password: None,
+            is_admin: false,
+            permissions: Default::default(),
+            roles: Vec::new(),
+            api_keys: 0,
+            created_at: START,
+        };
         let mut ending = Session::new(Digest::of("cookie"), id, 1, START);
         ending.expires_at = START.plus(Duration::from_secs(90));
         let rows = move |transaction: &Transaction<'_>| {

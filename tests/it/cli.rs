@@ -25,17 +25,21 @@ async fn people_are_managed() {
         .runs_with(&["user", "add", "ops@example.com", "--permission", "links.approve", "--password-stdin", "--or-update"], "correct horse")
         .await;
     assert_eq!((&ops["admin"], &ops["permissions"]), (&json!(true), &json!({ "default": ["links.approve"] })));
+    let last = one.refuses(&["user", "update", "ops@example.com", "--no-admin"]).await;
+    assert_eq!((&last["code"], &last["next"]), (&json!("last_admin"), &json!("make another one first: p2pid user add LOGIN --admin")));
+    assert_eq!(one.refuses(&["user", "delete", "ops@example.com", "--yes"]).await["code"], "last_admin");
+    one.runs_with(&["user", "add", "other@example.com", "--admin", "--password-stdin"], "correct horse").await;
     let ops = one.runs(&["user", "update", "ops@example.com", "--no-admin", "--permission", "peers.get"]).await;
     assert_eq!((&ops["admin"], &ops["permissions"]), (&json!(false), &json!({ "default": ["peers.get"] })));
     one.runs_with(&["user", "passwd", "ops@example.com", "--password-stdin"], "another horse").await;
     let key = one.runs(&["user", "key", "ops@example.com"]).await;
     assert_eq!(key.as_object().map(serde_json::Map::len), Some(1), "{key}");
     assert!(key["api_key"].as_str().is_some_and(|key| key.starts_with("p2pk_")));
-    assert_eq!(one.runs(&["user", "list"]).await.as_array().map(Vec::len), Some(1));
+    assert_eq!(one.runs(&["user", "list"]).await.as_array().map(Vec::len), Some(2));
     let text = one.says(&["user", "list"]).await;
     assert_eq!(
         text.stdout.lines().next().map(|line| line.split_whitespace().collect::<Vec<_>>()),
-        Some(vec!["LOGIN", "ADMIN", "PERMISSIONS", "CREATED", "AT"])
+        Some(vec!["LOGIN", "ADMIN", "PERMISSIONS", "ROLES", "API", "KEYS", "CREATED", "AT"])
     );
     one.runs(&["user", "delete", "ops@example.com", "--yes"]).await;
     assert_eq!(one.refuses(&["user", "delete", "ops@example.com", "--yes"]).await["code"], "not_found");

@@ -22,6 +22,7 @@ mod readme;
 mod real_browser;
 mod reload;
 mod resumed_sessions;
+mod roles_and_keys;
 mod service;
 mod strangers;
 mod tidy;

@@ -102,6 +102,7 @@ async fn who_is_deleted_is_out_at_once_and_what_was_allowed_goes_on() {
         wire.asks(request("GET", "/v2/status", &host, &[("Authorization", &basic)], "")).await.status()
     };
     assert_eq!(asks_the_api().await, 200);
+    somebody(&world.beta, "successor@beta.example", json!({ "admin": true })).await;
     let document = json!({ "data": { "type": "user", "attributes": {} } });
     let deleted = world.beta.asks("DELETE", &format!("/v2/users/{login}"), Some(&document)).await;
     assert!((200..300).contains(&deleted.status()), "{}", deleted.text());
@@ -121,6 +122,7 @@ async fn v3_grants_of_who_is_deleted_can_be_revoked_with_the_account() {
     let mut pair = Pair::linked("1h").await;
     let login = pair.operator.login.clone();
     assert_eq!(pair.calls().await, 200);
+    pair.two.runs_with(&["user", "add", "successor@two.example", "--admin", "--password-stdin"], "another horse battery").await;
     pair.two.runs(&["user", "delete", &login, "--revoke-grants", "--yes"]).await;
     let refused = pair.one.relays(&pair.key, "/two/orders").await;
     assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{}", refused.text());

@@ -7,13 +7,18 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode, header};
+use rusqlite::Connection;
 
 use super::{AdminError, Caller};
+use crate::inbound::api_key::ApiKey;
+use crate::inbound::permission::Rights;
+use crate::inbound::user::User;
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
 use crate::net::connection::Neighbour;
 use crate::oauth::token::{self, Kind};
-use crate::store::user;
+use crate::secret::Digest;
+use crate::store::{Fault, api_key, user};
 
 /// The processes that may use the admin socket.
 #[derive(Clone, Debug)]
@@ -98,16 +103,30 @@ pub async fn sign_in(instance: &Instance, headers: &HeaderMap, from: Option<IpAd
         error.expected("HTTP Basic with LOGIN:APIKEY").next("make a key: p2pid user key LOGIN")
     };
     let (login, key) = basic(headers).ok_or_else(refused)?;
-    let user = match token::digest_if(Kind::ApiKey, &key) {
-        Some(digest) => instance.store.read(move |connection| user::by_api_key(connection, digest)).await?,
+    let found = match token::digest_if(Kind::ApiKey, &key) {
+        Some(digest) => instance.store.read(move |connection| holder(connection, digest)).await?,
         None => None,
     };
-    let Some(user) = user.filter(|user| user.login == login) else {
+    let now = instance.clock.now().wall;
+    let Some((user, key)) = found.filter(|(user, key)| user.login == login && key.is_active(now)) else {
         let attempt = Attempt::new("api key", &login, from);
         let counted = instance.failures.count(attempt, instance.config().limits.auth_failures, instance.clock.as_ref());
         return Err(counted.err().map_or_else(refused, AdminError::rate_limited));
     };
-    Ok(Caller::Person { login: user.login, is_admin: user.is_admin, permissions: user.permissions })
+    if key.is_to_be_noted(now) {
+        let digest = key.digest;
+        // A store that takes no writes must not keep anybody from looking.
+        if let Err(error) = instance.store.write(move |transaction| api_key::note_use(transaction, digest, now)).await {
+            tracing::warn!(%error, login, key = key.name, "the use of an API key is not written down");
+        }
+    }
+    Ok(Caller::Person { login: user.login.clone(), rights: Rights { only: key.permissions, ..user.rights() } })
+}
+
+/// The person who holds the key with that digest, and the key.
+fn holder(connection: &Connection, digest: Digest) -> Result<Option<(User, ApiKey)>, Fault> {
+    let Some(key) = api_key::by_digest(connection, digest)? else { return Ok(None) };
+    Ok(user::by_id(connection, key.user)?.map(|user| (user, key)))
 }
 
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {

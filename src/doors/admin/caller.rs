@@ -1,15 +1,13 @@
 //! Who uses the admin API, and what they may do with it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use axum::extract::FromRequestParts;
+use http::StatusCode;
 use http::request::Parts;
 
 use super::error::AdminError;
-
-/// The permission that holds all others.
-pub const ADMIN: &str = "admin";
+use crate::inbound::permission::{ADMIN, Rights};
 
 /// Who asks; authenticated before any handler runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,32 +21,48 @@ pub enum Caller {
     Person {
         /// The login.
         login: String,
-        /// Rules the whole instance.
-        is_admin: bool,
-        /// What it may do in which tenant.
-        permissions: BTreeMap<String, BTreeSet<String>>,
+        /// What the person may do with that key.
+        rights: Rights,
     },
 }
 
 impl Caller {
+    /// Whether this holds `permission` in `tenant`.
+    pub fn holds(&self, tenant: &str, permission: &str) -> bool {
+        match self {
+            Self::Process { .. } => true,
+            Self::Person { rights, .. } => rights.hold(tenant, permission),
+        }
+    }
+
     /// Whether this may do what needs `permission` in `tenant`.
     ///
     /// # Errors
     /// 404 for a person who has nothing to do with the tenant (as if there were none), 403 for one who lacks the permission there.
     pub fn must_hold(&self, tenant: &str, permission: &str) -> Result<(), AdminError> {
         match self {
-            Self::Process { .. } | Self::Person { is_admin: true, .. } => Ok(()),
-            Self::Person { permissions, .. } => match permissions.get(tenant) {
-                None => Err(AdminError::not_found("tenant", tenant)),
-                Some(held) if held.contains(ADMIN) || held.contains(permission) => Ok(()),
-                Some(_) => Err(AdminError::forbidden(permission)),
-            },
+            Self::Person { rights, .. } if !rights.know(tenant) => Err(AdminError::not_found("tenant", tenant)),
+            _ if self.holds(tenant, permission) => Ok(()),
+            _ => Err(AdminError::forbidden(permission)),
         }
     }
 
+    /// Whether this may give `permissions` in `tenant` to somebody, or to a role: nobody gives what they do not hold themselves.
+    ///
+    /// # Errors
+    /// 403 for the first that this does not hold.
+    pub fn must_be_able_to_give<'a>(&self, tenant: &str, permissions: impl IntoIterator<Item = &'a String>) -> Result<(), AdminError> {
+        let Some(lacking) = permissions.into_iter().find(|permission| !self.holds(tenant, permission)) else { return Ok(()) };
+        let error = AdminError::new(StatusCode::FORBIDDEN, "forbidden", "you may not give what you do not hold yourself");
+        Err(error.found(lacking).expected("permissions that you hold").next("ask somebody who holds it, or an admin"))
+    }
+
     /// Whether this rules the whole instance. URLs that anybody else gives may not lead into private networks.
-    pub const fn rules_instance(&self) -> bool {
-        matches!(self, Self::Process { .. } | Self::Person { is_admin: true, .. })
+    pub fn rules_instance(&self) -> bool {
+        match self {
+            Self::Process { .. } => true,
+            Self::Person { rights, .. } => rights.rule_instance(),
+        }
     }
 
     /// Whether this may do what concerns the whole instance.
@@ -84,8 +98,8 @@ mod tests {
     use super::*;
 
     fn person(tenant: &str, permission: &str) -> Caller {
-        let permissions = [(tenant.to_owned(), [permission.to_owned()].into())].into();
-        Caller::Person { login: "a@example.com".into(), is_admin: false, permissions }
+        let by_tenant = [(tenant.to_owned(), [permission.to_owned()].into())].into();
+        Caller::Person { login: "a@example.com".into(), rights: Rights { by_tenant, ..Rights::default() } }
     }
 
     #[test]
@@ -95,5 +109,17 @@ mod tests {
         assert_eq!(person("sales", "peers.get").must_hold("sales", "peers.delete").map_err(|error| error.code), Err("forbidden"));
         assert_eq!(person("sales", ADMIN).must_hold("default", "peers.get").map_err(|error| error.code), Err("not_found"));
         assert!(person("default", ADMIN).must_rule_instance().is_err());
+    }
+
+    #[test]
+    fn nobody_gives_what_they_do_not_hold() {
+        let given = ["peers.get".to_owned()];
+        assert_eq!(person("sales", "peers.get").must_be_able_to_give("sales", &given), Ok(()));
+        assert_eq!(person("sales", ADMIN).must_be_able_to_give("sales", &["admin".to_owned()]), Ok(()));
+        for (tenant, held) in [("sales", "peers.edit"), ("default", "peers.get")] {
+            let refused = person(tenant, held).must_be_able_to_give("sales", &given).expect_err(held);
+            assert_eq!((refused.code, refused.found.as_deref()), ("forbidden", Some("peers.get")));
+        }
+        assert!(person("sales", "roles.edit").must_be_able_to_give("sales", &["admin".to_owned()]).is_err());
     }
 }

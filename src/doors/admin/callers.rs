@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, gate};
 use crate::id::Id;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::caller::Caller;
@@ -63,8 +63,14 @@ enum Made {
     NoPeer(String),
 }
 
-async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+async fn create(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    who: super::Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
     let Create { name, peers: wanted, or_update } = document.attributes(KIND)?;
+    gate::must_be_able_to_update(&who, &tenant, "callers", or_update)?;
     if !ob_app::is_name(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"));
     }

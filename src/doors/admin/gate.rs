@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::document::Named;
 use super::{AdminError, AdminState, Caller};
+use crate::inbound::permission::CALL_PEERS;
 use crate::observe::log::AUDIT;
 
 /// Lets the request through to its handler, or refuses it.
@@ -32,6 +33,22 @@ pub(super) async fn pass(
         tracing::info!(target: AUDIT, who = %caller, %method, record = target.record(), made, "changed");
     }
     Ok(response)
+}
+
+/// Whether `caller` may do `verb` with the records of a collection.
+pub(super) fn must_hold(caller: &Caller, tenant: &str, collection: &str, verb: &str) -> Result<(), AdminError> {
+    match collection {
+        // Two names of one thing.
+        "ob-apps" if caller.holds(tenant, &format!("tenants.oauth_clients.{verb}")) => Ok(()),
+        "oauth-clients" if caller.holds(tenant, &format!("ob_apps.{verb}")) => Ok(()),
+        "oauth-clients" => caller.must_hold(tenant, &format!("tenants.oauth_clients.{verb}")),
+        _ => caller.must_hold(tenant, &format!("{}.{verb}", collection.replace('-', "_"))),
+    }
+}
+
+/// Whether `caller`, who may create, may also change what exists, where a request asks for that (`or_update`).
+pub(super) fn must_be_able_to_update(caller: &Caller, tenant: &str, collection: &str, or_update: bool) -> Result<(), AdminError> {
+    if or_update { must_hold(caller, tenant, collection, "edit") } else { Ok(()) }
 }
 
 /// What a path below `/v2` names: its segments, decoded.
@@ -68,7 +85,7 @@ impl Target {
         match self.segments().as_slice() {
             // Who is let in at all may see how the instance does.
             ["status"] => Ok(()),
-            ["tenants", tenant, "peers", _, "call", ..] => caller.must_hold(tenant, "peers.call"),
+            ["tenants", tenant, "peers", _, "call", ..] => caller.must_hold(tenant, CALL_PEERS),
             ["tenants", tenant, collection, rest @ ..] => {
                 let verb = match *method {
                     Method::GET | Method::HEAD => "get",
@@ -76,7 +93,9 @@ impl Target {
                     Method::DELETE => "delete",
                     _ => "edit",
                 };
-                caller.must_hold(tenant, &format!("{}.{verb}", collection.replace('-', "_")))
+                must_hold(caller, tenant, collection, verb)?;
+                // Its answer holds a new secret of a record that others use.
+                if matches!(rest, [_, "rotate-secret" | "rotate"]) { must_hold(caller, tenant, collection, "read_secret") } else { Ok(()) }
             }
             _ => caller.must_rule_instance(),
         }
@@ -97,10 +116,11 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::permission::Rights;
 
     fn person(permission: &str) -> Caller {
-        let permissions = [("sales".to_owned(), [permission.to_owned()].into())].into();
-        Caller::Person { login: "a@example.com".into(), is_admin: false, permissions }
+        let by_tenant = [("sales".to_owned(), [permission.to_owned()].into())].into();
+        Caller::Person { login: "a@example.com".into(), rights: Rights { by_tenant, ..Rights::default() } }
     }
 
     #[test]
@@ -108,7 +128,10 @@ mod tests {
         for (method, path, permission) in [
             (Method::GET, "/v2/tenants/sales/ib-apps", "ib_apps.get"),
             (Method::POST, "/v2/tenants/sales/ib-apps", "ib_apps.create"),
-            (Method::POST, "/v2/tenants/sales/ib-apps/one/rotate-secret", "ib_apps.edit"),
+            (Method::POST, "/v2/tenants/sales/ib-apps/one/other-action", "ib_apps.edit"),
+            (Method::GET, "/v2/tenants/sales/ob-apps", "ob_apps.get"),
+            (Method::GET, "/v2/tenants/sales/ob-apps", "tenants.oauth_clients.get"),
+            (Method::DELETE, "/v2/tenants/sales/oauth-clients/7", "tenants.oauth_clients.delete"),
             (Method::PATCH, "/v2/tenants/s%61les/peers/two", "peers.edit"),
             (Method::DELETE, "/v2/tenants/sales/peers/two", "peers.delete"),
             (Method::GET, "/v2/tenants/sales/peers/two/call/orders", "peers.call"),
@@ -116,6 +139,21 @@ mod tests {
             let target = Target::of(path).expect("a path");
             assert_eq!(target.permit(&person(permission), &method), Ok(()), "{path}");
             assert!(target.permit(&person("peers.other"), &method).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_new_secret_is_for_those_who_may_read_secrets() {
+        for (path, record) in
+            [("/v2/tenants/sales/ib-apps/one/rotate-secret", "ib_apps"), ("/v2/tenants/sales/callers/shop/rotate", "callers")]
+        {
+            let holding = |verbs: &[&str]| {
+                let held = verbs.iter().map(|verb| format!("{record}.{verb}")).collect();
+                let rights = Rights { by_tenant: [("sales".to_owned(), held)].into(), ..Rights::default() };
+                Target::of(path).expect("a path").permit(&Caller::Person { login: "a".into(), rights }, &Method::POST)
+            };
+            assert_eq!(holding(&["edit", "read_secret"]), Ok(()), "{path}");
+            assert!(holding(&["edit"]).is_err() && holding(&["read_secret"]).is_err(), "{path}");
         }
     }
 

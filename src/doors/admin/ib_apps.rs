@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState, Caller};
+use super::{AdminError, AdminState, Caller, gate};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
@@ -128,6 +128,7 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let asked: Create = document.attributes(KIND)?;
     let (name, client_id, or_update) = (asked.name.clone(), asked.client_id.clone(), asked.or_update);
+    gate::must_be_able_to_update(&caller, &tenant, "ib-apps", or_update)?;
     let config = state.instance.config();
     if !is_name(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"));

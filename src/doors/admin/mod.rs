@@ -22,6 +22,8 @@ mod ib_apps;
 mod keys;
 mod ob_apps;
 mod peers;
+mod rights;
+mod roles;
 pub mod status;
 mod tenants;
 mod users;
@@ -117,6 +119,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .merge(keys::router())
         .merge(ob_apps::router())
         .merge(peers::router())
+        .merge(roles::router())
         .merge(status::router())
         .merge(tenants::router())
         .merge(users::router());

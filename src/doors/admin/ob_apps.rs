@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use url::{Origin, Url};
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState, Caller};
+use super::{AdminError, AdminState, Caller, gate};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::net::guard;
@@ -254,6 +254,7 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let name = settings.name.clone().ok_or_else(|| missing("name"))?;
+    gate::must_be_able_to_update(&caller, &tenant, "ob-apps", settings.or_update)?;
     if settings.or_update {
         match find(&state, &tenant, &name).await {
             Ok(_) => return change(&state, &caller, &tenant, &name, &settings).await,

@@ -14,6 +14,7 @@ use super::{AdminState, Caller, router};
 
 use crate::config::{self, Loaded};
 use crate::doors::relay::Relay;
+use crate::inbound::permission::Rights;
 use crate::instance::Instance;
 use crate::store::temporary;
 use crate::system::{SystemClock, SystemRandom};
@@ -151,6 +152,9 @@ async fn people_are_added_changed_and_removed() {
     assert_eq!(body["data"]["attributes"]["permissions"], json!({ "default": ["admin", "links.approve"] }));
     let (_, body) = api.ask(Method::POST, "/v2/users/ops@example.com/key", "user", Value::Null).await;
     assert!(body["data"]["attributes"]["api_key"].as_str().is_some_and(|key| key.starts_with("p2pk_")), "{body}");
+    assert_eq!(api.refused(Method::DELETE, "/v2/users/ops@example.com", "", Value::Null).await, refusal(409, "last_admin"));
+    let another = json!({ "login": "other@example.com", "password": "correct horse", "admin": true });
+    assert_eq!(api.ask(Method::POST, "/v2/users", "user", another).await.0, StatusCode::CREATED);
     assert_eq!(api.ask(Method::DELETE, "/v2/users/ops@example.com", "", Value::Null).await.0, StatusCode::NO_CONTENT);
     assert_eq!(api.refused(Method::DELETE, "/v2/users/ops@example.com", "", Value::Null).await, refusal(404, "not_found"));
 }
@@ -192,8 +196,8 @@ async fn requests_that_are_no_documents_are_refused() {
 #[tokio::test]
 async fn nobody_does_what_they_may_not() {
     let mut api = Api::new().await;
-    let permissions = [("default".to_owned(), ["admin".to_owned()].into())].into();
-    api.caller = Caller::Person { login: "a@example.com".into(), is_admin: false, permissions };
+    let by_tenant = [("default".to_owned(), ["admin".to_owned()].into())].into();
+    api.caller = Caller::Person { login: "a@example.com".into(), rights: Rights { by_tenant, ..Rights::default() } };
     assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "a" })).await, refusal(403, "forbidden"));
     assert_eq!(api.refused(Method::GET, "/v2/users", "", Value::Null).await, refusal(403, "forbidden"));
     assert_eq!(api.ask(Method::GET, "/v2/status", "", Value::Null).await.0, StatusCode::OK);

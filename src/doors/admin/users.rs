@@ -1,5 +1,8 @@
 //! People over the admin API: what they may do, their passwords and keys.
 
+mod keys;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -10,25 +13,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{self, Document};
-use super::{AdminError, AdminState};
+use super::rights::{Changes, Place, last_admin};
+use super::{AdminError, AdminState, Caller};
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
 use crate::inbound::password::{BadPassword, PasswordHash};
 use crate::inbound::tenant;
-use crate::inbound::user::{self, ADMIN, BadUser, User};
-use crate::oauth::token::{self, Kind};
-use crate::secret::{Digest, ExposeSecret, SecretString};
+use crate::inbound::user::{self, BadLogin, LOGIN_IN_WORDS, User};
+use crate::secret::SecretString;
 use crate::store::user as rows;
-use crate::store::{Fault, Transaction, grant, session, tenant as tenants};
+use crate::store::{Transaction, grant, session};
 
-const KIND: &str = "user";
+pub(super) const KIND: &str = "user";
 
-/// `/users`, one of them, and a new key.
+/// `/users`, one of them, and its keys.
 pub(super) fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/users", routing::get(list).post(create))
         .route("/users/{login}", routing::get(show).patch(update).delete(delete))
-        .route("/users/{login}/key", routing::post(make_key))
+        .merge(keys::router())
 }
 
 #[derive(Deserialize)]
@@ -37,6 +40,7 @@ struct Create {
     password: SecretString,
     admin: Option<bool>,
     permissions: Option<Vec<String>>,
+    roles: Option<Vec<String>>,
     tenant: Option<String>,
     #[serde(default)]
     or_update: bool,
@@ -47,6 +51,13 @@ struct Update {
     password: Option<SecretString>,
     admin: Option<bool>,
     permissions: Option<Vec<String>>,
+    #[serde(default)]
+    remove_permissions: Vec<String>,
+    roles: Option<Vec<String>>,
+    #[serde(default)]
+    add_roles: Vec<String>,
+    #[serde(default)]
+    remove_roles: Vec<String>,
     tenant: Option<String>,
 }
 
@@ -57,8 +68,11 @@ struct Delete {
     revoke_grants: bool,
 }
 
-#[derive(Deserialize)]
-struct Nothing {}
+/// Without a tenant `admin` means the instance, and all else the tenant `default`.
+fn place(tenant: Option<String>) -> Place {
+    let admin_is_of_instance = tenant.is_none();
+    Place { tenant: tenant.unwrap_or_else(|| tenant::DEFAULT.to_owned()), admin_is_of_instance }
+}
 
 async fn list(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
     let users = state.instance.store.read(rows::all).await?;
@@ -71,62 +85,77 @@ async fn show(State(state): State<Arc<AdminState>>, Path(login): Path<String>) -
     user.map(|user| document::shown(resource(&user))).ok_or_else(|| AdminError::not_found(KIND, &login))
 }
 
-async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Result<Response, AdminError> {
-    let Create { login, password, admin, permissions, tenant, or_update } = document.attributes(KIND)?;
-    user::check_login(&login).map_err(bad_user)?;
-    let rights = Rights::checked(admin, permissions, tenant)?;
-    let password = hash(&state, password).await?;
-    let now = state.instance.clock.now().wall;
-    let new = User {
-        id: Id::new(now, state.instance.random.as_ref()),
-        login,
-        password: Some(password),
-        is_admin: false,
-        permissions: Default::default(),
-        api_key: None,
-        created_at: now,
-    };
+async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: Document) -> Result<Response, AdminError> {
+    let Create { login, password, admin, permissions, roles, tenant, or_update } = document.attributes(KIND)?;
+    user::check_login(&login).map_err(bad_login)?;
+    let changes = Changes { admin, permissions, roles, ..Changes::default() }.checked()?;
+    let new = fresh(&state, login, hash(&state, password).await?);
+    let place = place(tenant);
     let judge = move |transaction: &Transaction<'_>| {
-        let mut user = match rows::by_login(transaction, &new.login)? {
+        let known = rows::by_login(transaction, &new.login)?;
+        let mut user = match &known {
             None => new.clone(),
             Some(_) if !or_update => return Ok(Err(AdminError::exists(KIND, &new.login))),
-            Some(known) => User { password: new.password.clone(), ..known },
+            Some(known) => User { password: new.password.clone(), ..known.clone() },
         };
-        if let Err(refusal) = rights.give(transaction, &mut user)? {
-            return Ok(Err(refusal));
-        }
-        if user.id == new.id {
-            if !rows::insert(transaction, &user)? {
-                return Ok(Err(AdminError::exists(KIND, &user.login)));
-            }
-        } else {
+        let handover = match changes.apply(transaction, &caller, &place, &mut user)? {
+            Ok(handover) => handover,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if known.is_some() {
             rows::update(transaction, &user)?;
             session::delete_of_user(transaction, user.id)?;
+        } else if !rows::insert(transaction, &user)? {
+            return Ok(Err(AdminError::exists(KIND, &user.login)));
         }
-        Ok(Ok(user))
+        handover.write(transaction, user.id)?;
+        Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &user.login)))
     };
     let user = state.instance.store.write(judge).await??;
     Ok(document::created(resource(&user)))
 }
 
-async fn update(State(state): State<Arc<AdminState>>, Path(login): Path<String>, document: Document) -> Result<Response, AdminError> {
-    let Update { password, admin, permissions, tenant } = document.attributes(KIND)?;
-    let rights = Rights::checked(admin, permissions, tenant)?;
+/// A person of that login who may do nothing yet.
+fn fresh(state: &AdminState, login: String, password: PasswordHash) -> User {
+    let now = state.instance.clock.now().wall;
+    User {
+        id: Id::new(now, state.instance.random.as_ref()),
+        login,
+        password: Some(password),
+        is_admin: false,
+        permissions: Default::default(),
+        roles: Vec::new(),
+        api_keys: 0,
+        created_at: now,
+    }
+}
+
+async fn update(
+    State(state): State<Arc<AdminState>>,
+    Path(login): Path<String>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let Update { password, admin, permissions, remove_permissions, roles, add_roles, remove_roles, tenant } = document.attributes(KIND)?;
+    let changes = Changes { admin, permissions, remove_permissions, roles, add_roles, remove_roles }.checked()?;
+    let place = place(tenant);
     let password = match password {
         Some(password) => Some(hash(&state, password).await?),
         None => None,
     };
     let judge = move |transaction: &Transaction<'_>| {
         let Some(mut user) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
-        if let Err(refusal) = rights.give(transaction, &mut user)? {
-            return Ok(Err(refusal));
-        }
+        let handover = match changes.apply(transaction, &caller, &place, &mut user)? {
+            Ok(handover) => handover,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         if password.is_some() {
             user.password.clone_from(&password);
             session::delete_of_user(transaction, user.id)?;
         }
         rows::update(transaction, &user)?;
-        Ok(Ok(user))
+        handover.write(transaction, user.id)?;
+        Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &login)))
     };
     let user = state.instance.store.write(judge).await??;
     Ok(document::shown(resource(&user)))
@@ -136,11 +165,14 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
     let Delete { revoke_grants } = document.attributes(KIND)?;
     let judge = move |transaction: &Transaction<'_>| {
         let Some(user) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
+        if user.is_admin && !rows::other_admins(transaction, user.id)? {
+            return Ok(Err(last_admin(&login)));
+        }
         let grants = if revoke_grants { grant::of_user(transaction, user.id)? } else { Vec::new() };
         for id in &grants {
             grant::end(transaction, *id, EndReason::RevokedByAdmin)?;
         }
-        // The rows that hang on it, sessions and key, go with it; grants that were not revoked stay.
+        // The rows that hang on it, sessions and keys, go with it; grants that were not revoked stay.
         rows::delete(transaction, user.id)?;
         Ok(Ok(grants))
     };
@@ -152,65 +184,6 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
     Ok(document::done())
 }
 
-async fn make_key(State(state): State<Arc<AdminState>>, Path(login): Path<String>, document: Document) -> Result<Response, AdminError> {
-    let Nothing {} = document.attributes(KIND)?;
-    let key = token::mint(Kind::ApiKey, state.instance.random.as_ref());
-    let digest = Digest::of(key.expose_secret());
-    let judge = move |transaction: &Transaction<'_>| {
-        let Some(user) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
-        let user = User { api_key: Some(digest), ..user };
-        rows::update(transaction, &user)?;
-        Ok(Ok(user))
-    };
-    let user = state.instance.store.write(judge).await??;
-    let mut record = resource(&user);
-    record["attributes"]["api_key"] = key.expose_secret().into();
-    Ok(document::shown(record))
-}
-
-/// What a request says of somebody's rights.
-#[derive(Clone, Debug)]
-struct Rights {
-    admin: Option<bool>,
-    permissions: Option<Vec<String>>,
-    tenant: Option<String>,
-}
-
-impl Rights {
-    fn checked(admin: Option<bool>, permissions: Option<Vec<String>>, tenant: Option<String>) -> Result<Self, AdminError> {
-        for permission in permissions.iter().flatten() {
-            user::check_permission(permission).map_err(bad_user)?;
-        }
-        Ok(Self { admin, permissions, tenant })
-    }
-
-    /// Gives them to `user`; a refusal when the tenant does not exist. What is not said stays as it is.
-    fn give(&self, transaction: &Transaction<'_>, user: &mut User) -> Result<Result<(), AdminError>, Fault> {
-        let tenant = self.tenant.as_deref().unwrap_or(tenant::DEFAULT);
-        if tenants::by_name(transaction, tenant)?.is_none() {
-            return Ok(Err(AdminError::not_found("tenant", tenant)));
-        }
-        let held = user.permissions.entry(tenant.to_owned()).or_default();
-        if let Some(permissions) = &self.permissions {
-            let stays_admin = held.contains(ADMIN);
-            *held = permissions.iter().cloned().chain(stays_admin.then(|| ADMIN.to_owned())).collect();
-        }
-        match (self.admin, &self.tenant) {
-            (None, _) => {}
-            // Without a tenant it is the instance that is meant.
-            (Some(admin), None) => user.is_admin = admin,
-            (Some(true), Some(_)) => {
-                held.insert(ADMIN.to_owned());
-            }
-            (Some(false), Some(_)) => {
-                held.remove(ADMIN);
-            }
-        }
-        user.permissions.retain(|_, held| !held.is_empty());
-        Ok(Ok(()))
-    }
-}
-
 async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash, AdminError> {
     let hashed = state.instance.passwords.hash(password, Arc::clone(&state.instance.random)).await;
     let hashed =
@@ -218,26 +191,23 @@ async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash
     hashed.map_err(|BadPassword(length)| AdminError::bad_attribute("the password", format!("{length} characters"), "8 to 128 characters"))
 }
 
-fn bad_user(error: BadUser) -> AdminError {
-    match error {
-        BadUser::Login(login) => AdminError::bad_attribute(
-            "the login",
-            format!("{login:?}"),
-            "1 to 128 characters without spaces, colons, and characters that do not show or turn the text around them",
-        ),
-        BadUser::Permission(permission) => {
-            AdminError::bad_attribute("the permission", format!("{permission:?}"), user::permissions_in_words())
-        }
-    }
+fn bad_login(error: BadLogin) -> AdminError {
+    AdminError::bad_attribute("the login", format!("{:?}", error.0), LOGIN_IN_WORDS)
 }
 
 fn resource(user: &User) -> Value {
+    let mut roles: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for held in &user.roles {
+        roles.entry(&held.tenant).or_default().push(&held.name);
+    }
     let attributes = json!({
         "id": user.id,
         "login": user.login,
         "admin": user.is_admin,
         "permissions": user.permissions,
-        "has_api_key": user.api_key.is_some(),
+        "roles": roles,
+        "has_api_key": user.api_keys > 0,
+        "api_keys": user.api_keys,
         "created_at": user.created_at,
     });
     document::record(KIND, &user.login, attributes)

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use crate::clock::Timestamp;
+use crate::secret::Digest;
 use crate::store::migrations::NEWEST;
-use crate::store::{Store, temporary, tenant};
+use crate::store::{Store, api_key, temporary, tenant, user};
 use crate::system::SystemClock;
 
 fn fixtures() -> Vec<(u32, PathBuf)> {
@@ -77,6 +79,12 @@ async fn every_schema_that_shipped_is_brought_up_to_date_with_all_that_is_in_it(
         let rotation = store.rotate_keys().await.expect("rotated");
         assert!(sealed > 0 && i64::try_from(rotation.resealed) == Ok(sealed), "{rotation:?}");
         assert!(store.read(tenant::all).await.expect("read").len() > 1);
+        let digest = Digest::from_bytes([2; 32]);
+        let look = move |connection: &Connection| Ok((api_key::by_digest(connection, digest)?, user::all(connection)?));
+        let (key, people) = store.read(look).await.expect("read");
+        let key = key.unwrap_or_else(|| panic!("version {version} lost the key for the admin API"));
+        assert_eq!(people.iter().map(|user| (user.id, user.api_keys)).collect::<Vec<_>>(), [(key.user, 1)], "version {version}");
+        assert!(key.is_active(Timestamp::from_millis(5_000)) && (key.permissions.is_none() || version > 6), "it goes on working");
     }
 }
 

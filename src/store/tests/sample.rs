@@ -56,7 +56,7 @@ impl Clock for StandingClock {
 pub(crate) fn person() -> User {
     let (id, created_at) = (Id::from_bytes([1; 16]), Timestamp::from_millis(0));
     let login = "ops@two.example".to_owned();
-    User { id, login, password: None, is_admin: true, permissions: Default::default(), api_key: None, created_at }
+    User { id, login, password: None, is_admin: true, permissions: Default::default(), roles: Vec::new(), api_keys: 0, created_at }
 }
 
 pub(crate) fn app() -> IbApp {

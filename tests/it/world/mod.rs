@@ -8,6 +8,7 @@
 //! assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
 //! ```
 
+pub(crate) mod account;
 pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod clock;

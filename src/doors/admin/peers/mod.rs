@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document};
 use super::ob_apps;
-use super::{AdminError, AdminState, Caller};
+use super::{AdminError, AdminState, Caller, gate};
 use crate::id::Id;
 use crate::net::certificate::Pin;
 use crate::outbound::link::Facts;
@@ -97,6 +97,7 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let settings: Settings = document.attributes(KIND)?;
     let name = settings.name.clone().ok_or_else(|| ob_apps::missing("name"))?;
+    gate::must_be_able_to_update(&caller, &tenant, "peers", settings.or_update)?;
     if let Ok(link) = find(&state, &tenant, &name) {
         if !settings.or_update {
             return Err(AdminError::exists(KIND, &name));
