@@ -114,6 +114,9 @@ struct Security {
     /// Its tokens are bound to a key of its own (DPoP): a stolen one is useless; --dpop=false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dpop: Option<bool>,
+    /// Its tokens are bound to its TLS certificate (mutual TLS, [mtls] in the configuration); --mtls=false takes it back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    mtls: Option<bool>,
     /// Its authorization requests must be pushed first (PAR); --require-par=false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     require_par: Option<bool>,
@@ -141,6 +144,7 @@ impl Security {
             .maybe("jwks", jwks)
             .maybe("jwks_uri", jwks_uri)
             .maybe("dpop", self.dpop)
+            .maybe("mtls", self.mtls)
             .maybe("require_par", self.require_par)
             .maybe("pkce", self.pkce.as_deref())
             .maybe("profile", self.profile.as_deref())

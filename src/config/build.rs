@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
 use super::section::{Findings, Placed, Refusal, Section};
 use super::tree::{Node, Table, Value};
 use super::values;
 use super::{
-    Admin, Compat, Config, Console, Instance, Limits, Listen, Local, OfferedScope, Paths, Public, Rate, Rotation, Route, Tls, Tokens, Trust,
+    Admin, Compat, Config, Console, Instance, Limits, Listen, Local, Mtls, OfferedScope, Paths, Public, Rate, Rotation, Route, Tls, Tokens,
+    Trust,
 };
 use super::{checks, files};
 
@@ -66,6 +69,7 @@ pub(super) mod default {
 /// A listener's addresses as they were written, for the checks between listeners.
 pub(super) struct Listening {
     pub public: Vec<Placed<Listen>>,
+    pub mtls: Vec<Placed<Listen>>,
     pub local: Vec<Placed<Listen>>,
     pub console: Vec<Placed<Listen>>,
     pub admin: Placed<PathBuf>,
@@ -84,6 +88,7 @@ pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, 
     let mut root = Section::root(table, findings);
     let instance = instance(root.section("instance"), folder);
     let (public, public_listen, public_tls) = public(root.section("public"), folder, materials, findings);
+    let (mtls, mtls_listen, mtls_url) = mtls(root.section("mtls"), &public, folder, materials, findings);
     let (local, local_listen, open) = local(root.section("local"), folder);
     let (console, console_listen) = console(root.section("console"), folder, materials, findings);
     let admin = admin(root.section("admin"), folder);
@@ -106,7 +111,12 @@ pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, 
     }
     let socket =
         admin.0.unwrap_or_else(|| Placed { value: default::socket(&instance.state_dir), at: admin.2, key: "admin.socket".to_owned() });
-    checks::addresses(&Listening { public: public_listen, local: local_listen, console: console_listen, admin: socket.clone() }, findings);
+    if let Some(url) = &mtls_url {
+        checks::mtls_public_url(url, &instance.public_url.value, findings);
+    }
+    let listening =
+        Listening { public: public_listen, mtls: mtls_listen, local: local_listen, console: console_listen, admin: socket.clone() };
+    checks::addresses(&listening, findings);
 
     let mut routes: Vec<Route> = routes.into_iter().map(|placed| placed.route.value).collect();
     routes.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
@@ -118,6 +128,7 @@ pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, 
             state_dir: instance.state_dir,
         },
         public,
+        mtls,
         local,
         console,
         admin: Admin { socket: socket.value, group: admin.1 },
@@ -175,6 +186,45 @@ fn public(
     };
     section.end();
     (public, listen, tls)
+}
+
+fn mtls(
+    mut section: Section<'_>,
+    public: &Public,
+    folder: &Path,
+    materials: &mut Vec<PathBuf>,
+    findings: &Findings,
+) -> (Mtls, Vec<Placed<Listen>>, Option<Placed<super::PublicUrl>>) {
+    const URL: &str = "the URL under which clients reach this instance with a certificate, such as \"https://instance1.example.com:7444\"";
+    let listen = section.list("listen", "a list of addresses, such as [\"[::]:7444\"]", values::listen(folder)).unwrap_or_default();
+    let at = section.place_of("listen");
+    let written = tls(&mut section, folder, Tls::Off, materials, findings);
+    let tls = if section.has("tls") { written } else { Placed { value: public.tls.clone(), ..written } };
+    let public_url = section.placed("public_url", values::public_url);
+    let header = section.placed("client_cert_header", values::switch);
+    let (ca, authorities) = authorities(&mut section, folder, materials, findings);
+    checks::asks_for_certificates(&tls, &listen, findings);
+    let asks = !listen.is_empty() || header.as_ref().is_some_and(|header| header.value);
+    if asks && !section.has("public_url") {
+        findings.note(at, section.path("public_url"), "nothing", URL);
+    }
+    if let (Some(url), false) = (&public_url, asks) {
+        let expected = "`mtls.listen`, or `mtls.client_cert_header` behind a proxy, which ask clients for certificates";
+        findings.note(url.at, url.key.clone(), "a URL at which nobody is asked for a certificate", expected);
+    }
+    if let Some(header) = header.as_ref().filter(|header| header.value && public.trusted_proxies.is_empty()) {
+        findings.note(header.at, header.key.clone(), "true, without `public.trusted_proxies`", "the proxies that send Client-Cert");
+    }
+    section.end();
+    let mtls = Mtls {
+        listen: listen.iter().map(|placed| placed.value.clone()).collect(),
+        tls: tls.value,
+        public_url: public_url.as_ref().map(|placed| placed.value.clone()),
+        client_cert_header: header.is_some_and(|header| header.value),
+        ca,
+        authorities,
+    };
+    (mtls, listen, public_url)
 }
 
 fn local(mut section: Section<'_>, folder: &Path) -> (Local, Vec<Placed<Listen>>, Option<Placed<bool>>) {
@@ -353,18 +403,29 @@ fn tokens(mut section: Section<'_>) -> Tokens {
 }
 
 fn trust(mut section: Section<'_>, folder: &Path, materials: &mut Vec<PathBuf>, findings: &Findings) -> Trust {
-    let authorities = section.list("ca", "a list of PEM files, such as [\"peer-ca.pem\"]", values::path(folder)).unwrap_or_default();
+    let (ca, authorities) = authorities(&mut section, folder, materials, findings);
     section.end();
-    let mut contents = Vec::new();
-    for file in &authorities {
+    Trust { ca, contents: files::digest_of(&authorities) }
+}
+
+/// `ca`: files of certificate authorities, and what they hold.
+fn authorities(
+    section: &mut Section<'_>,
+    folder: &Path,
+    materials: &mut Vec<PathBuf>,
+    findings: &Findings,
+) -> (Vec<PathBuf>, Vec<CertificateDer<'static>>) {
+    let files = section.list("ca", "a list of PEM files, such as [\"peer-ca.pem\"]", values::path(folder)).unwrap_or_default();
+    let mut authorities = Vec::new();
+    for file in &files {
         match files::authorities(&file.value) {
-            Ok(digest) => contents.push(digest),
+            Ok(more) => authorities.extend(more),
             Err(refusal) => findings.note(file.at, file.key.clone(), refusal.found.unwrap_or_default(), refusal.expected),
         }
     }
-    let ca: Vec<PathBuf> = authorities.into_iter().map(|placed| placed.value).collect();
+    let ca: Vec<PathBuf> = files.into_iter().map(|placed| placed.value).collect();
     materials.extend(ca.iter().cloned());
-    Trust { ca, contents }
+    (ca, authorities)
 }
 
 fn limits(mut section: Section<'_>) -> Limits {

@@ -14,6 +14,8 @@ impl Config {
             ("instance.state_dir", old.instance.state_dir != new.instance.state_dir),
             ("public.listen", old.public.listen != new.public.listen),
             ("public.tls", switched(&old.public.tls, &new.public.tls)),
+            ("mtls.listen", old.mtls.listen != new.mtls.listen),
+            ("mtls.tls", !old.mtls.listen.is_empty() && switched(&old.mtls.tls, &new.mtls.tls)),
             ("local.listen", old.local.listen != new.local.listen),
             ("console.listen", old.console.listen != new.console.listen),
             ("console.tls", switched(&old.console.tls, &new.console.tls)),
@@ -28,9 +30,14 @@ impl Config {
         let mut applied = self;
         applied.instance = running.instance.clone();
         applied.public.listen.clone_from(&running.public.listen);
+        applied.mtls.listen.clone_from(&running.mtls.listen);
         applied.local.listen.clone_from(&running.local.listen);
         applied.console.listen.clone_from(&running.console.listen);
-        for (applied, running) in [(&mut applied.public.tls, &running.public.tls), (&mut applied.console.tls, &running.console.tls)] {
+        for (applied, running) in [
+            (&mut applied.public.tls, &running.public.tls),
+            (&mut applied.mtls.tls, &running.mtls.tls),
+            (&mut applied.console.tls, &running.console.tls),
+        ] {
             if (*applied == Tls::Off) != (*running == Tls::Off) {
                 applied.clone_from(running);
             }

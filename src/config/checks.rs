@@ -23,6 +23,32 @@ pub(super) fn clear_text(tls: &Placed<Tls>, listen: &[Placed<Listen>], findings:
     }
 }
 
+/// Certificates are shown in a TLS handshake.
+pub(super) fn asks_for_certificates(tls: &Placed<Tls>, listen: &[Placed<Listen>], findings: &Findings) {
+    for placed in listen {
+        match &placed.value {
+            Listen::Unix(_) => findings.note(placed.at, placed.key.clone(), "a Unix socket, which has no TLS", "an address with port"),
+            Listen::Tcp(address) if tls.value == Tls::Off => {
+                let expected = format!("a certificate of ours in `{}`, or in `public.tls`", tls.key);
+                findings.note(placed.at, placed.key.clone(), format!("{address} without TLS"), expected);
+            }
+            Listen::Tcp(_) => {}
+        }
+    }
+}
+
+/// What is served under both URLs is served at the same paths.
+pub(super) fn mtls_public_url(url: &Placed<PublicUrl>, public_url: &PublicUrl, findings: &Findings) {
+    let found = quoted(url.value.as_str());
+    let path = public_url.url().path();
+    if url.value.url().scheme() != "https" {
+        findings.note(url.at, url.key.clone(), found, "an https URL: certificates are shown in TLS");
+    } else if url.value.url().path() != path {
+        let expected = format!("the path of instance.public_url, {path}");
+        findings.note(url.at, url.key.clone(), found, expected);
+    }
+}
+
 /// Whoever may call without a key must be on this host.
 pub(super) fn open(open: &Option<Placed<bool>>, listen: &[Placed<Listen>], findings: &Findings) {
     let Some(open) = open.as_ref().filter(|open| open.value) else { return };
@@ -105,7 +131,7 @@ pub(super) fn route_scopes(routes: &[PlacedRoute], scopes: &[Placed<(String, Off
 /// No address is listened on twice; port 0 is a different one each time.
 pub(super) fn addresses(listening: &Listening, findings: &Findings) {
     let mut seen: Vec<&Placed<Listen>> = Vec::new();
-    for placed in listening.public.iter().chain(&listening.local).chain(&listening.console) {
+    for placed in listening.public.iter().chain(&listening.mtls).chain(&listening.local).chain(&listening.console) {
         if let Some(first) = seen.iter().find(|first| collide(&first.value, &placed.value)) {
             let found = format!("{}, which {} has", placed.value, first.key);
             findings.note(placed.at, placed.key.clone(), found, "an address of its own for each listener");

@@ -155,6 +155,20 @@ hsts = false
 # Serve the admin API here too, at /v2, to programs that send HTTP Basic LOGIN:APIKEY (p2pid user key LOGIN).
 admin_api = false
 
+# Clients that show a certificate (mutual TLS, RFC 8705; `p2pid ib update NAME --mtls`). All that [public] serves is served here too.
+[mtls]
+# Who connects is asked for a certificate; none is needed, and any is taken. Browsers at [public] are not asked. ["[::]:7444"]
+listen = []
+# As in [public], which is the default.
+# tls = { cert = "cert.pem", key = "key.pem" }
+# Where clients find it, told to them in the metadata; needed to offer mutual TLS at all. Its path is that of [instance] public_url.
+# public_url = "https://instance1.example.com:7444"
+# true: at [public] a trusted proxy says in Client-Cert (and Client-Cert-Chain, RFC 9440) which certificate a client showed it. It must
+# take these headers out of what clients send.
+client_cert_header = false
+# Authorities that sign for clients, PEM.
+ca = []
+
 # The relay: this instance's own applications call peers here, at http://ADDRESS/PEER/PATH.
 [local]
 listen = @LOCAL_LISTEN@
@@ -301,7 +315,7 @@ mod tests {
     #[test]
     fn every_key_is_in_the_example() {
         let (folder, text) = (folder(), example());
-        for table in ["instance", "public", "local", "console", "admin", "tokens", "trust", "limits", "compat"] {
+        for table in ["instance", "public", "mtls", "local", "console", "admin", "tokens", "trust", "limits", "compat"] {
             let header = format!("[{table}]\n");
             let problems = load_in(&folder, &text.replace(&header, &format!("{header}unheard_of = 1\n"))).expect_err("an unknown key");
             let known = problems.first().expected.strip_prefix("one of ").expect("a list of keys");

@@ -27,18 +27,24 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// Checks a file of certificate authorities; gives a digest of them.
-pub(super) fn authorities(path: &Path) -> Result<[u8; 32], Refusal> {
+/// Reads a file of certificate authorities, each of which can be one.
+pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     let mut roots = RootCertStore::empty();
-    let mut digest = Context::new(&SHA256);
-    for (position, certificate) in certificates(path)?.into_iter().enumerate() {
-        digest.update(&certificate);
-        roots.add(certificate).map_err(|error| {
+    let certificates = certificates(path)?;
+    for (position, certificate) in certificates.iter().enumerate() {
+        roots.add(certificate.clone()).map_err(|error| {
             let found = format!("certificate {} of {}, which cannot be an authority ({error})", position + 1, path.display());
             Refusal::found(found, "certificates of authorities, in PEM")
         })?;
     }
-    Ok(digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    Ok(certificates)
+}
+
+/// A digest of certificates, by which others are told apart from them.
+pub(super) fn digest_of(certificates: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut digest = Context::new(&SHA256);
+    certificates.iter().for_each(|certificate| digest.update(certificate));
+    digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Checks that `key` is the private key of the first of `chain`.

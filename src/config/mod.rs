@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use url::Url;
 
 pub use crate::oauth::resource::Audience;
@@ -60,6 +61,8 @@ pub struct Config {
     pub instance: Instance,
     /// `[public]`: peers and browsers.
     pub public: Public,
+    /// `[mtls]`: clients that show a certificate.
+    pub mtls: Mtls,
     /// `[local]`: this instance's own applications.
     pub local: Local,
     /// `[console]`: console, admin API, health, metrics.
@@ -85,6 +88,17 @@ impl Config {
     pub fn audience(&self) -> Audience {
         let public_url = &self.instance.public_url;
         Audience::new(public_url.as_str(), public_url.join(&self.instance.p2pi_path))
+    }
+
+    /// What a client may call the URL of a request with that path, which came to either of our public addresses.
+    pub fn names_of(&self, path: &str) -> Vec<Url> {
+        let others = self.mtls.public_url.iter().flat_map(|public_url| public_url.names_of(path));
+        self.instance.public_url.names_of(path).into_iter().chain(others).collect()
+    }
+
+    /// Proxies that say which certificate a client showed them.
+    pub fn certificate_proxies(&self) -> &[IpNet] {
+        if self.mtls.client_cert_header { &self.public.trusted_proxies } else { &[] }
     }
 
     /// The scopes that IB apps of `tenant` can be given.
@@ -135,7 +149,7 @@ impl PublicUrl {
     }
 
     /// What a client may call the URL of a request with that path: a proxy may have taken the path of ours away, or left it.
-    pub fn names_of(&self, path: &str) -> Vec<Url> {
+    fn names_of(&self, path: &str) -> Vec<Url> {
         let whole = [format!("{}{path}", self.origin()), self.join(path)];
         let mut names: Vec<Url> = whole.iter().filter_map(|name| Url::parse(name).ok()).collect();
         names.dedup();
@@ -156,6 +170,23 @@ pub struct Public {
     pub hsts: bool,
     /// Serve the admin APIs here too.
     pub admin_api: bool,
+}
+
+/// `[mtls]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mtls {
+    /// Addresses to listen on, where who connects is asked for a certificate.
+    pub listen: Vec<Listen>,
+    /// Whose certificate is shown there.
+    pub tls: Tls,
+    /// Under which URL clients reach us with a certificate; `None` where they cannot.
+    pub public_url: Option<PublicUrl>,
+    /// A trusted proxy says in `Client-Cert` which certificate a client showed it.
+    pub client_cert_header: bool,
+    /// PEM files of the authorities that sign for clients.
+    pub ca: Vec<PathBuf>,
+    /// What the files held when they were checked.
+    pub authorities: Vec<CertificateDer<'static>>,
 }
 
 /// `[local]`
@@ -289,8 +320,8 @@ pub struct Tokens {
 pub struct Trust {
     /// PEM files of authorities, for every peer.
     pub ca: Vec<PathBuf>,
-    /// What the files held when they were checked, as digests: one that was renewed is a change.
-    pub contents: Vec<[u8; 32]>,
+    /// What the files held when they were checked, as a digest: one that was renewed is a change.
+    pub contents: [u8; 32],
 }
 
 /// `[limits]`: bytes, counts and times.

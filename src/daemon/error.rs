@@ -13,7 +13,7 @@ pub enum StartError {
     /// A certificate or key that the configuration names is not usable.
     #[error("{section} tls: {source}")]
     Tls {
-        /// `[public]` or `[console]`.
+        /// `[public]`, `[mtls]` or `[console]`.
         section: &'static str,
         /// Why.
         source: TlsError,
@@ -36,7 +36,7 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error("{listener}: {source}")]
     Bind {
-        /// `[public]`, `[local]`, `[console]` or `[admin]`.
+        /// `[public]`, `[mtls]`, `[local]`, `[console]` or `[admin]`.
         listener: &'static str,
         /// Why.
         source: BindError,

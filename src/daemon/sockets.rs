@@ -10,6 +10,7 @@ use crate::net::listener::Listener;
 /// Every socket of one daemon.
 pub(super) struct Sockets {
     pub(super) public: Vec<Listener>,
+    pub(super) mtls: Vec<Listener>,
     pub(super) local: Vec<Listener>,
     pub(super) console: Vec<Listener>,
     pub(super) admin: Listener,
@@ -33,6 +34,7 @@ impl Sockets {
             |listener, listens: &[Listen]| listens.iter().map(|listen| bind(listener, listen, None)).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             public: bind_all("[public]", &config.public.listen)?,
+            mtls: bind_all("[mtls]", &config.mtls.listen)?,
             local: bind_all("[local]", &config.local.listen)?,
             console: bind_all("[console]", &config.console.listen)?,
             admin: bind("[admin]", &Listen::Unix(config.admin.socket.clone()), admin_group)?,
@@ -48,6 +50,7 @@ impl Sockets {
         };
         [
             all("public", &self.public, &config.public.tls),
+            all("mtls", &self.mtls, &config.mtls.tls),
             all("local", &self.local, &Tls::Off),
             all("console", &self.console, &config.console.tls),
             all("admin", std::slice::from_ref(&self.admin), &Tls::Off),

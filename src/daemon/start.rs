@@ -20,7 +20,7 @@ use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::cores::Cores;
 use crate::net::serve::{Server, Serving};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Identity, ServerTls, TlsError};
 use crate::net::trust::Trust;
 use crate::random::Random;
 use crate::store::Store;
@@ -40,8 +40,10 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let allowed = Allowed::new(config.admin.group.as_deref().map(Group::named).transpose()?, config.admin.socket.clone());
     let store = Store::open(&config.instance.state_dir, key_credential().as_deref(), Arc::clone(&clock))?;
     let instance = Arc::new(Instance::new(Arc::clone(&config), store, clock, random));
-    let public_tls = tls(&instance, "[public]", &config.public.tls)?;
-    let console_tls = tls(&instance, "[console]", &config.console.tls)?;
+    let public_tls = tls(&instance, "[public]", &config.public.tls, ServerTls::new)?;
+    let mtls = if config.mtls.listen.is_empty() { &Tls::Off } else { &config.mtls.tls };
+    let mtls_tls = tls(&instance, "[mtls]", mtls, ServerTls::asking_for_certificates)?;
+    let console_tls = tls(&instance, "[console]", &config.console.tls, ServerTls::new)?;
     let sockets = Sockets::bind(&config, allowed.gid())?;
 
     let links = Links::start(Arc::clone(&instance)).await?;
@@ -54,6 +56,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let server = Server::new(&config.limits, &config.instance.name, instance.random.as_ref()).on(Arc::clone(&cores));
     let made = vec![
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
+        parts::certificate("[mtls]", mtls_tls.clone(), |config| &config.mtls.tls, Arc::clone(&instance.clock)),
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
         parts::limits(server.clone()),
         parts::applications(Arc::clone(&gateway), Arc::clone(&instance)),
@@ -74,8 +77,9 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let built_in = authorization::router(&instance).merge(pages).merge(admin::public_router(Arc::clone(&state)));
     let built_in = finish::to_the_end(below_public_url(&instance, built_in), &instance.under_way);
     let addresses = sockets.addresses();
-    for listener in sockets.public {
-        let serving = Serving { tls: public_tls.clone(), extended_connect: true, spread: true, ..Serving::default() };
+    let public = sockets.public.into_iter().map(|listener| (listener, &public_tls));
+    for (listener, tls) in public.chain(sockets.mtls.into_iter().map(|listener| (listener, &mtls_tls))) {
+        let serving = Serving { tls: tls.clone(), extended_connect: true, spread: true, ..Serving::default() };
         server.serve(listener, serving, gateway.service(built_in.clone()));
     }
     for listener in sockets.local {
@@ -113,7 +117,12 @@ pub fn key_credential() -> Option<PathBuf> {
     file.exists().then_some(file)
 }
 
-fn tls(instance: &Instance, section: &'static str, tls: &Tls) -> Result<Option<ServerTls>, StartError> {
+fn tls(
+    instance: &Instance,
+    section: &'static str,
+    tls: &Tls,
+    make: fn(Identity) -> Result<ServerTls, TlsError>,
+) -> Result<Option<ServerTls>, StartError> {
     let identity = parts::identity(&instance.config(), tls, &*instance.clock);
-    identity.and_then(|identity| identity.map(ServerTls::new).transpose()).map_err(|source| StartError::Tls { section, source })
+    identity.and_then(|identity| identity.map(make).transpose()).map_err(|source| StartError::Tls { section, source })
 }

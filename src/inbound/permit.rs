@@ -39,21 +39,24 @@ pub struct Holder {
     pub scheme: Scheme,
     /// The key of its DPoP proof, one for this call and token, and used for the first time.
     pub key: Option<Thumbprint>,
+    /// The certificate of its connection, whose key the caller holds, and which is valid now.
+    pub certificate: Option<Thumbprint>,
 }
 
 impl Holder {
     /// Whoever has the token.
-    pub const ANYBODY: Self = Self { scheme: Scheme::Bearer, key: None };
+    pub const ANYBODY: Self = Self { scheme: Scheme::Bearer, key: None, certificate: None };
 
-    /// Whether that is what a token bound in that way asks for. A token that is bound to nothing has no business under `DPoP`: its client believes
+    /// Whether that is what a token bound in that way asks for. A token that is bound to no key has no business under `DPoP`: its client believes
     /// it to be bound.
     fn check(self, binding: Option<Binding>) -> Result<(), Refusal> {
         match (binding, self.scheme) {
             (None, Scheme::Bearer) => Ok(()),
-            (None, Scheme::Dpop) => Err(Refusal::NotBound),
+            (None | Some(Binding::Certificate(_)), Scheme::Dpop) => Err(Refusal::NotBound),
             (Some(Binding::Key(key)), Scheme::Dpop) if self.key == Some(key) => Ok(()),
             (Some(Binding::Key(_)), _) => Err(Refusal::OtherKey),
-            (Some(Binding::Certificate(_)), _) => Err(Refusal::NoCertificate),
+            (Some(Binding::Certificate(certificate)), Scheme::Bearer) if self.certificate == Some(certificate) => Ok(()),
+            (Some(Binding::Certificate(_)), Scheme::Bearer) => Err(Refusal::OtherCertificate),
         }
     }
 }
@@ -82,8 +85,8 @@ pub enum Refusal {
     #[error("the access token is bound to no key; its scheme is Bearer")]
     NotBound,
     /// 401 `invalid_token`.
-    #[error("the access token is bound to a client certificate, which the call does not come with")]
-    NoCertificate,
+    #[error("the access token is bound to a client certificate: the call must come with that one, while it is valid")]
+    OtherCertificate,
     /// 404 `no_route`: another tenant's route answers like a missing one.
     #[error("no such route")]
     OtherTenant,
@@ -187,7 +190,7 @@ mod tests {
     #[test]
     fn g6_a_token_needs_what_it_is_bound_to() {
         let (key, other) = (Thumbprint::of_certificate(b"key"), Thumbprint::of_certificate(b"other"));
-        let shows = |scheme, key| Holder { scheme, key };
+        let shows = |scheme, key| Holder { scheme, key, certificate: None };
         for (binding, holder, expected) in [
             (None, Holder::ANYBODY, Ok(())),
             (None, shows(Scheme::Bearer, Some(key)), Ok(())),
@@ -197,8 +200,24 @@ mod tests {
             (Some(Binding::Key(key)), shows(Scheme::Dpop, None), Err(Refusal::OtherKey)),
             (Some(Binding::Key(key)), shows(Scheme::Bearer, Some(key)), Err(Refusal::OtherKey)),
             (Some(Binding::Key(key)), Holder::ANYBODY, Err(Refusal::OtherKey)),
-            (Some(Binding::Certificate(key)), Holder::ANYBODY, Err(Refusal::NoCertificate)),
-            (Some(Binding::Certificate(key)), shows(Scheme::Dpop, Some(key)), Err(Refusal::NoCertificate)),
+        ] {
+            assert_eq!(holder.check(binding), expected, "{binding:?} {holder:?}");
+        }
+    }
+
+    #[test]
+    fn g7_a_token_needs_the_certificate_that_it_is_bound_to() {
+        let (own, other) = (Thumbprint::of_certificate(b"own"), Thumbprint::of_certificate(b"other"));
+        let shows = |certificate| Holder { certificate, ..Holder::ANYBODY };
+        let bound = Some(Binding::Certificate(own));
+        for (binding, holder, expected) in [
+            (bound, shows(Some(own)), Ok(())),
+            (bound, shows(Some(other)), Err(Refusal::OtherCertificate)),
+            (bound, shows(None), Err(Refusal::OtherCertificate)),
+            (bound, Holder { key: Some(own), ..shows(None) }, Err(Refusal::OtherCertificate)),
+            (bound, Holder { scheme: Scheme::Dpop, ..shows(Some(own)) }, Err(Refusal::NotBound)),
+            (Some(Binding::Key(own)), shows(Some(own)), Err(Refusal::OtherKey)),
+            (None, shows(Some(own)), Ok(())),
         ] {
             assert_eq!(holder.check(binding), expected, "{binding:?} {holder:?}");
         }

@@ -8,9 +8,9 @@ use url::Url;
 
 use super::ib_app::GrantType;
 use crate::oauth::assertion::Asserted;
-use crate::oauth::binding::Binding;
+use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::client_auth::{Credentials, Method, Way};
-use crate::oauth::key::{KeySet, Thumbprint};
+use crate::oauth::key::KeySet;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 
@@ -24,6 +24,8 @@ pub struct Security {
     pub keys: Option<Keys>,
     /// Its access tokens are bound to a DPoP key (RFC 9449 §5.2).
     pub dpop: bool,
+    /// Its access tokens are bound to its TLS certificate (RFC 8705 §3).
+    pub mtls: bool,
     /// Its authorization requests are pushed (RFC 9126 §6).
     pub require_par: bool,
     /// A request without PKCE is taken, for clients that cannot do better.
@@ -70,8 +72,11 @@ pub enum Contradiction {
     #[error("an app that does not authenticate (method none) cannot use the grant client_credentials")]
     PublicCredentials,
     /// RFC 9700 §4.14.2.
-    #[error("refresh tokens of an app that does not authenticate (method none) are rotated, or bound to a key (--dpop)")]
+    #[error("refresh tokens of an app that does not authenticate (method none) are rotated, or bound (--dpop, --mtls)")]
     PublicUnrotated,
+    /// A token is bound to one thing.
+    #[error("tokens are bound to a DPoP key (--dpop) or to a certificate (--mtls), not to both")]
+    BoundTwice,
     /// RFC 7662 §2.1.
     #[error("an app that does not authenticate (method none) cannot introspect")]
     PublicResourceServer,
@@ -109,10 +114,19 @@ pub enum Shown {
     Name(String),
 }
 
-/// The app's tokens are bound to a key, and the request shows none: `invalid_dpop_proof`.
+/// What the app's tokens are bound to is not what the request shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this client's tokens are bound to a key: the request needs a DPoP header")]
-pub struct Unbound;
+pub enum Unbound {
+    /// `invalid_dpop_proof`
+    #[error("this client's tokens are bound to a key: the request needs a DPoP header")]
+    NoKey,
+    /// `invalid_request`
+    #[error("this client's tokens are bound to its certificate: the request must come over mutual TLS, with one that is valid now")]
+    NoCertificate,
+    /// `invalid_request`: whoever sends a proof expects tokens that are bound to it.
+    #[error("this client's tokens are bound to its certificate: a DPoP proof has no place")]
+    KeyBesideCertificate,
+}
 
 impl Security {
     /// Whether it authenticates at all.
@@ -122,7 +136,12 @@ impl Security {
 
     /// Whether its access tokens must be bound to a DPoP key.
     pub fn needs_dpop(&self) -> bool {
-        self.dpop || self.profile == Some(Profile::Fapi2)
+        self.dpop || self.profile == Some(Profile::Fapi2) && !self.mtls
+    }
+
+    /// Whether its access tokens must be bound, to whatever it is.
+    fn is_bound(&self) -> bool {
+        self.mtls || self.needs_dpop()
     }
 
     /// Whether its authorization requests must be pushed.
@@ -140,7 +159,7 @@ impl Security {
     pub fn rotation(&self, given: Rotation) -> Rotation {
         match given {
             _ if self.profile == Some(Profile::Fapi2) => Rotation::None,
-            Rotation::None if !self.is_confidential() && !self.needs_dpop() => Rotation::RetrySafe,
+            Rotation::None if !self.is_confidential() && !self.is_bound() => Rotation::RetrySafe,
             given => given,
         }
     }
@@ -150,12 +169,14 @@ impl Security {
         if self.profile == Some(Profile::Fapi2) { given.min(Duration::from_secs(60)) } else { given }
     }
 
-    /// What a new access token is bound to, for a request that shows the DPoP key `key`. Whoever shows one gets a token bound to it, asked for or
-    /// not (RFC 9449 §5).
-    pub fn binding(&self, key: Option<Thumbprint>) -> Result<Option<Binding>, Unbound> {
-        match key {
+    /// What a new access token is bound to, for a request that shows `shown`. Whoever shows a DPoP key gets a token bound to it, asked for or not
+    /// (RFC 9449 §5); a certificate binds where the app is registered so (RFC 8705 §3.4).
+    pub fn binding(&self, shown: Possession) -> Result<Option<Binding>, Unbound> {
+        match shown.key {
+            Some(_) if self.mtls => Err(Unbound::KeyBesideCertificate),
             Some(key) => Ok(Some(Binding::Key(key))),
-            None if self.needs_dpop() => Err(Unbound),
+            None if self.mtls => shown.certificate.map(|certificate| Some(Binding::Certificate(certificate))).ok_or(Unbound::NoCertificate),
+            None if self.needs_dpop() => Err(Unbound::NoKey),
             None => Ok(None),
         }
     }
@@ -172,7 +193,8 @@ impl Security {
             (is_fapi2 && !needs_keys, Contradiction::ProfileMethod),
             (is_fapi2 && self.pkce_optional, Contradiction::ProfilePkce),
             (is_public && grants.contains(&GrantType::ClientCredentials), Contradiction::PublicCredentials),
-            (is_public && is_unrotated && !self.needs_dpop(), Contradiction::PublicUnrotated),
+            (self.dpop && self.mtls, Contradiction::BoundTwice),
+            (is_public && is_unrotated && !self.is_bound(), Contradiction::PublicUnrotated),
             (is_public && !self.introspects.is_empty(), Contradiction::PublicResourceServer),
             (is_public && self.pkce_optional, Contradiction::PublicWithoutPkce),
         ] {
@@ -187,6 +209,7 @@ impl Security {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::key::Thumbprint;
 
     fn keys() -> Keys {
         Keys::Url { url: Url::parse("https://one.example/jwks").expect("a URL"), guarded: true }
@@ -233,9 +256,27 @@ mod tests {
         let key = Thumbprint::of_certificate(b"key");
         let bound = Security { dpop: true, ..Security::default() };
         for security in [&bound, &Security::default()] {
-            assert_eq!(security.binding(Some(key)), Ok(Some(Binding::Key(key))));
+            let shown = Possession { key: Some(key), certificate: None };
+            assert_eq!(security.binding(shown), Ok(Some(Binding::Key(key))));
         }
-        assert_eq!((bound.binding(None), Security::default().binding(None)), (Err(Unbound), Ok(None)));
+        let nothing = Possession::default();
+        assert_eq!((bound.binding(nothing), Security::default().binding(nothing)), (Err(Unbound::NoKey), Ok(None)));
+    }
+
+    #[test]
+    fn g7_tokens_are_bound_to_a_certificate_where_the_app_is_registered_so() {
+        let certificate = Thumbprint::of_certificate(b"certificate");
+        let (shown, nothing) = (Possession { certificate: Some(certificate), key: None }, Possession::default());
+        let bound = Security { mtls: true, ..Security::default() };
+        assert_eq!(bound.binding(shown), Ok(Some(Binding::Certificate(certificate))));
+        assert_eq!(bound.binding(nothing), Err(Unbound::NoCertificate));
+        assert_eq!(bound.binding(Possession { key: Some(certificate), ..shown }), Err(Unbound::KeyBesideCertificate));
+        assert_eq!(Security::default().binding(shown), Ok(None), "a certificate alone binds nothing");
+        let public = Security { method: Method::None, mtls: true, ..Security::default() };
+        assert_eq!(public.rotation(Rotation::None), Rotation::None);
+        assert_eq!(checked(&public, &[GrantType::AuthorizationCode, GrantType::RefreshToken], Rotation::None), Ok(()));
+        let both = Security { dpop: true, ..bound };
+        assert_eq!(checked(&both, &[GrantType::AuthorizationCode], Rotation::RetrySafe), Err(Contradiction::BoundTwice));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::client_certificate::ClientCertificate;
+
 /// A write of no more bytes may be a ping or a window update.
 const SIGN_OF_LIFE: usize = 64;
 
@@ -63,6 +65,8 @@ pub struct Connection {
     cut: CancellationToken,
     /// What applications are told of the other end, once it was written down.
     forwarded: OnceLock<HeaderValue>,
+    /// What the other end showed in its handshake, on listeners that ask for a certificate.
+    certificate: OnceLock<Option<Arc<ClientCertificate>>>,
 }
 
 impl Connection {
@@ -74,6 +78,21 @@ impl Connection {
     /// Whether it is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether the other end was asked for a certificate.
+    pub fn asks_for_certificate(&self) -> bool {
+        self.certificate.get().is_some()
+    }
+
+    /// The certificate that the other end showed when it was asked for one: it holds the key. Read once per connection.
+    pub fn certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        self.certificate.get()?.as_ref()
+    }
+
+    /// Notes what the other end showed when it was asked for a certificate.
+    pub(super) fn showed(&self, certificate: Option<ClientCertificate>) {
+        self.certificate.get_or_init(|| certificate.map(Arc::new));
     }
 
     /// The `Forwarded` of requests that came over this connection without a proxy: made once.
@@ -223,6 +242,7 @@ impl Register {
             driver: AtomicWaker::new(),
             cut: self.cut.clone(),
             forwarded: OnceLock::new(),
+            certificate: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&connection));

@@ -4,6 +4,7 @@ pub mod body;
 pub mod causes;
 pub mod certificate;
 pub mod client;
+pub mod client_certificate;
 mod connect;
 pub mod connection;
 pub mod cores;

@@ -30,6 +30,7 @@ use tower_service::Service;
 
 use super::body::{Answer, IncomingBody};
 use super::causes;
+use super::client_certificate::ClientCertificate;
 use super::connection::{Connection, Register, Slot};
 use super::cores::Cores;
 use super::deadline::Deadlined;
@@ -353,6 +354,10 @@ async fn open(stream: Stream, tls: Option<ServerTls>, connection: &Connection) -
     let mut stream = match (tls, stream) {
         (Some(tls), Stream::Tcp(tcp)) => {
             let stream = tls.accept(tcp).await?;
+            if tls.asks_for_certificates() {
+                let chain = stream.peer_certificates().unwrap_or_default().to_vec();
+                connection.showed(ClientCertificate::read(chain));
+            }
             let speaks_http2 = stream.speaks_http2();
             return Ok((stream, Bytes::new(), speaks_http2));
         }

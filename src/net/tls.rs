@@ -11,7 +11,8 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::certificate::Certificate;
+use super::client_certificate::AnyCertificate;
 use super::stream::Stream;
 use super::trust::provider;
 use crate::clock::Timestamp;
@@ -35,22 +37,41 @@ const RENEW_BEFORE: Duration = DAY.saturating_mul(7);
 pub struct ServerTls {
     acceptor: TlsAcceptor,
     shown: Arc<Shown>,
+    asks_for_certificates: bool,
 }
 
 impl ServerTls {
     /// Shows `identity` to whoever connects.
     pub fn new(identity: Identity) -> Result<Self, TlsError> {
+        Self::with(identity, Arc::new(NoClientAuth), false)
+    }
+
+    /// The same, and asks who connects for a certificate too. None is needed, and any is taken whose key signs the handshake
+    /// ([`super::client_certificate`]). A session that is resumed keeps the certificate that it began with: its ticket holds it, sealed with keys
+    /// that no other listener has, and only who made that handshake has its secrets.
+    pub fn asking_for_certificates(identity: Identity) -> Result<Self, TlsError> {
+        Self::with(identity, Arc::new(AnyCertificate(provider())), true)
+    }
+
+    fn with(identity: Identity, clients: Arc<dyn ClientCertVerifier>, asks_for_certificates: bool) -> Result<Self, TlsError> {
         let shown = Arc::new(Shown { identity: ArcSwap::from_pointee(identity) });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .expect("AWS-LC has cipher suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| TlsError::NoTickets(error.to_string()))?;
         // One ticket is enough: a resumed session gets a new one.
         config.send_tls13_tickets = 1;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown })
+        // Without it a session of TLS 1.2 could be resumed by whoever relayed its handshake, certificate and all (RFC 7627 §1).
+        config.require_ems = asks_for_certificates;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown, asks_for_certificates })
+    }
+
+    /// Whether who connects is asked for a certificate.
+    pub(super) fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
     }
 
     /// Shows another identity from now on. Connections that are open stay as they are.

@@ -258,7 +258,7 @@ fn fits(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) 
 }
 
 /// What is wrong with a certificate, in words.
-fn reason(error: &rustls::Error) -> String {
+pub(super) fn reason(error: &rustls::Error) -> String {
     let rustls::Error::InvalidCertificate(error) = error else { return error.to_string() };
     match error {
         CertificateError::UnknownIssuer => "no authority that we know has signed it".to_owned(),

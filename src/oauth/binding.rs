@@ -16,6 +16,15 @@ pub enum Binding {
     Certificate(Thumbprint),
 }
 
+/// What a request shows, besides whatever it says: what its sender holds and could not have stolen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Possession {
+    /// The key of its DPoP proof.
+    pub key: Option<Thumbprint>,
+    /// The certificate of its connection, which is valid now.
+    pub certificate: Option<Thumbprint>,
+}
+
 impl Binding {
     /// The name of the confirmation method.
     const fn method(self) -> &'static str {

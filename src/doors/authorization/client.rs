@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::field::display;
 
 use crate::clock::Moment;
+use crate::config::Config;
 use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
@@ -22,9 +23,11 @@ use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
 use crate::instance::proofs::Verdict;
 use crate::instance::throttle::{Attempt, Trial};
+use crate::net::client_certificate::{self, ClientCertificate};
 use crate::net::connection::Connection;
 use crate::net::problem;
 use crate::oauth::assertion;
+use crate::oauth::binding::Possession;
 use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
@@ -56,6 +59,8 @@ pub(super) struct ClientRequest {
     pub(super) from: Option<IpAddr>,
     /// The DPoP proof that it carries, used now.
     proof: Option<Proof>,
+    /// The certificate that it comes with, which is valid now.
+    certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// Why a client gets an error.
@@ -153,7 +158,9 @@ impl ClientRequest {
         let config = instance.config();
         let (parts, body) = request.into_parts();
         let from = address(&parts, &config);
-        let mut this = Self { instance: Arc::clone(instance), trial: None, claimed: BTreeSet::new(), id, arrived, from, proof: None };
+        let certificate = certificate(&parts, &config).filter(|certificate| certificate.is_valid_at(now.wall));
+        let mut this =
+            Self { instance: Arc::clone(instance), trial: None, claimed: BTreeSet::new(), id, arrived, from, proof: None, certificate };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
         let read = async {
             let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
@@ -193,6 +200,11 @@ impl ClientRequest {
     /// The key that its DPoP proof was made with.
     pub(super) fn key(&self) -> Option<Thumbprint> {
         self.proof.as_ref().map(|proof| proof.key)
+    }
+
+    /// What it shows besides what it says.
+    pub(super) fn possession(&self) -> Possession {
+        Possession { key: self.key(), certificate: self.certificate.as_ref().map(|certificate| certificate.thumbprint()) }
     }
 
     /// A 200 with a document that nobody keeps.
@@ -284,7 +296,7 @@ async fn shown(instance: &Instance, presented: Presented) -> Result<Shown, Clien
 /// The DPoP proof that a request carries, if any, which is used by that.
 fn proof(instance: &Instance, parts: &Parts) -> Result<Option<Proof>, ClientError> {
     let config = instance.config();
-    let urls = config.instance.public_url.names_of(parts.uri.path());
+    let urls = config.names_of(parts.uri.path());
     let request = dpop::Request { method: parts.method.as_str(), urls: &urls, token: None };
     let Some(proof) = dpop::presented(&parts.headers, &request, instance.clock.now().wall)? else { return Ok(None) };
     match instance.proofs.take(&proof, instance.clock.as_ref(), instance.random.as_ref()) {
@@ -292,6 +304,11 @@ fn proof(instance: &Instance, parts: &Parts) -> Result<Option<Proof>, ClientErro
         Verdict::NeedsNonce => Err(ClientError::NeedsNonce),
         Verdict::Replayed => Err(ClientError::ProofReplayed),
     }
+}
+
+/// The certificate that a request comes with, if any, whether or not it is valid.
+fn certificate(parts: &Parts, config: &Config) -> Option<Arc<ClientCertificate>> {
+    client_certificate::presented(parts.extensions.get::<Arc<Connection>>()?, &parts.headers, config.certificate_proxies())
 }
 
 /// How long ago the request's first byte arrived: a head may have come slowly.

@@ -25,7 +25,7 @@ pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) 
     let config = instance.config();
     let public_url = &config.instance.public_url;
     let scopes: Vec<&String> = config.scopes.keys().collect();
-    document(&json!({
+    let mut members = json!({
         "issuer": public_url.as_str(),
         "authorization_endpoint": public_url.join("/oauth/authorize"),
         "token_endpoint": public_url.join("/oauth/token"),
@@ -48,7 +48,19 @@ pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) 
         "scopes_supported": scopes,
         "protected_resources": [public_url.as_str()],
         "p2pi_endpoint": public_url.join(&config.instance.p2pi_path),
-    }))
+    });
+    if let Some(url) = &config.mtls.public_url {
+        members["tls_client_certificate_bound_access_tokens"] = json!(true);
+        // RFC 8705 §5. Where calls go is p2pid's own, as `p2pi_endpoint` is.
+        members["mtls_endpoint_aliases"] = json!({
+            "token_endpoint": url.join("/oauth/token"),
+            "revocation_endpoint": url.join("/oauth/revoke"),
+            "introspection_endpoint": url.join("/oauth/introspect"),
+            "pushed_authorization_request_endpoint": url.join("/oauth/par"),
+            "p2pi_endpoint": url.join(&config.instance.p2pi_path),
+        });
+    }
+    document(&members)
 }
 
 /// GET /.well-known/oauth-protected-resource
@@ -61,6 +73,7 @@ pub(super) async fn protected_resource(State(instance): State<Arc<Instance>>) ->
         "authorization_servers": [public_url.as_str()],
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": key::ALGORITHMS,
+        "tls_client_certificate_bound_access_tokens": config.mtls.public_url.is_some(),
         "scopes_supported": scopes,
         "resource_name": config.instance.name,
     }))

@@ -15,9 +15,8 @@ use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::security::{Shown, Unbound};
 use crate::inbound::{code, refresh};
 use crate::instance::Instance;
-use crate::oauth::binding::Binding;
+use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::error::{Code, WireError};
-use crate::oauth::key::Thumbprint;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
@@ -72,7 +71,8 @@ impl Refusal {
             ) => Code::InvalidGrant,
             Self::Scope | Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
             Self::Refresh(refresh::Refusal::OtherScope | refresh::Refusal::OtherKey) => Code::InvalidRequest,
-            Self::Unbound(_) => Code::InvalidDpopProof,
+            Self::Unbound(Unbound::NoKey) => Code::InvalidDpopProof,
+            Self::Unbound(Unbound::NoCertificate | Unbound::KeyBesideCertificate) => Code::InvalidRequest,
         }
     }
 }
@@ -96,8 +96,8 @@ enum Revokes {
 struct Asked {
     seals: Seals,
     shown: Shown,
-    /// Of its DPoP proof.
-    key: Option<Thumbprint>,
+    /// Its key and certificate.
+    possession: Possession,
     request: TokenRequest,
     tokens: Tokens,
     fresh: Fresh,
@@ -120,7 +120,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         let asked = Asked {
             seals: instance.store.seals().clone(),
             shown,
-            key: client.key(),
+            possession: client.possession(),
             request,
             tokens,
             fresh: Fresh { access: mint(Kind::Access, random), refresh: mint(Kind::Refresh, random) },
@@ -174,7 +174,7 @@ fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> 
     if !app.may_use(grant_type) {
         return Ok(refused(&app.client_id, Refusal::GrantType));
     }
-    let binding = match app.security.binding(asked.key) {
+    let binding = match app.security.binding(asked.possession) {
         Ok(binding) => binding,
         Err(unbound) => return Ok(refused(&app.client_id, unbound.into())),
     };

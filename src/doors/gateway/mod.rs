@@ -29,6 +29,7 @@ use crate::inbound::permit::{self, Holder, Permit, permit};
 use crate::instance::Instance;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::Client;
+use crate::net::client_certificate;
 use crate::net::connection::Connection;
 use crate::net::forwarded;
 use crate::net::headers;
@@ -40,6 +41,7 @@ use crate::net::websocket::{self, Answer};
 use crate::oauth::bearer::{self, NotPresented, Scheme};
 use crate::oauth::binding::Binding;
 use crate::oauth::dpop::NONCE_HEADER;
+use crate::oauth::key::Thumbprint;
 use crate::observe::calls::Series;
 use crate::store::StoreError;
 use crate::store::token_table::LiveToken;
@@ -139,6 +141,10 @@ impl Gateway {
         let (live, holder) = match bearer::presented(request.headers(), target.query()) {
             Ok((token, scheme)) => {
                 let live = self.live_token(token, routes).await?;
+                let certificate = match live.binding {
+                    Some(Binding::Certificate(_)) => self.certificate_of(&request, routes),
+                    Some(Binding::Key(_)) | None => None,
+                };
                 let shown = match (live.binding, scheme) {
                     (Some(Binding::Key(_)), Scheme::Dpop) => {
                         proof::shown(&self.instance, &request, token).map_err(|why| why.refusal(routes))?
@@ -147,7 +153,7 @@ impl Gateway {
                 };
                 let key = shown.as_ref().map(|shown| shown.key);
                 next_nonce = shown.and_then(|shown| shown.next_nonce);
-                (live, Holder { scheme, key })
+                (live, Holder { scheme, key, certificate })
             }
             Err(NotPresented::Nothing) if routes.config.compat.query_token && !request.headers().contains_key(header::AUTHORIZATION) => {
                 let (token, without) = query_token::taken(&target).ok_or_else(|| not_presented(NotPresented::Nothing, routes))?;
@@ -166,6 +172,13 @@ impl Gateway {
             response.headers_mut().insert(NONCE_HEADER, nonce);
         }
         Ok(response)
+    }
+
+    /// The certificate that a call comes with, if that is valid now.
+    fn certificate_of(&self, request: &Request<IncomingBody>, routes: &Routes) -> Option<Thumbprint> {
+        let connection = request.extensions().get::<Arc<Connection>>()?;
+        let certificate = client_certificate::presented(connection, request.headers(), routes.config.certificate_proxies())?;
+        certificate.is_valid_at(self.instance.clock.now().wall).then(|| certificate.thumbprint())
     }
 
     /// What is known of a token that holds.
@@ -298,7 +311,7 @@ fn not_presented(why: NotPresented, routes: &Routes) -> Refusal {
 fn refused(why: permit::Refusal, route: &Route, routes: &Routes) -> Refusal {
     match why {
         permit::Refusal::Expired => invalid_token("the access token has expired", routes),
-        permit::Refusal::NotBound | permit::Refusal::NoCertificate => {
+        permit::Refusal::NotBound | permit::Refusal::OtherCertificate => {
             Refusal::new(Code::InvalidToken, why.to_string()).with(header::WWW_AUTHENTICATE, routes.invalid_token.clone())
         }
         permit::Refusal::OtherKey => proof::no_proof(why.to_string(), routes),

@@ -36,7 +36,7 @@ pub(super) struct Shown {
 /// What a call with `token` proves; nothing where there is no proof.
 pub(super) fn shown(instance: &Instance, request: &Request<IncomingBody>, token: &str) -> Result<Option<Shown>, NoKey> {
     let (clock, random) = (instance.clock.as_ref(), instance.random.as_ref());
-    let urls = instance.config.load().instance.public_url.names_of(request.uri().path());
+    let urls = instance.config.load().names_of(request.uri().path());
     let asked = dpop::Request { method: request.method().as_str(), urls: &urls, token: Some(token) };
     let Some(proof) = dpop::presented(request.headers(), &asked, clock.now().wall)? else { return Ok(None) };
     match instance.proofs.take(&proof, clock, random) {

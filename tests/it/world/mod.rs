@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 pub(crate) mod address;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod hostile;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use clock::ManualClock;
 use node::Node;
 use person::Person;
+use settings::Settings;
 
 /// Two daemons in this process, `alpha` that calls and `beta` that is called, one clock, and somebody who may allow links on `beta`.
 pub(crate) struct World {
@@ -53,13 +55,25 @@ impl World {
 
     /// The same, with both `public_url`s below `path`.
     pub(crate) async fn below(path: &'static str, configuration: &str) -> Self {
+        Self::arranged(|settings| {
+            if !path.is_empty() {
+                settings.stands_below(path);
+            }
+            settings.says("world.toml", configuration);
+        })
+        .await
+    }
+
+    /// Both offer mutual TLS, with `configuration` in `[mtls]`.
+    pub(crate) async fn with_mtls(configuration: &str) -> Self {
+        Self::arranged(|settings| settings.offers_mtls(configuration)).await
+    }
+
+    async fn arranged(arrange: impl Fn(&mut Settings)) -> Self {
         let clock = Arc::new(ManualClock::new());
         let (mut alpha, mut beta) = (Node::new("alpha", &clock, 1).await, Node::new("beta", &clock, 2).await);
         for node in [&mut alpha, &mut beta] {
-            if !path.is_empty() {
-                node.settings.stands_below(path);
-            }
-            node.settings.says("world.toml", configuration);
+            arrange(&mut node.settings);
             node.starts().await;
         }
         let (login, password) = ("operator@beta.example", "correct horse battery");

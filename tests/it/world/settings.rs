@@ -12,6 +12,8 @@ use super::address::{free_ports, own_address};
 pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) public: SocketAddr,
+    /// Where it listens for clients with certificates, if it does.
+    pub(crate) mtls: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) console: SocketAddr,
     /// The path of its `public_url`; empty, or with a slash in front and none at its end.
@@ -23,9 +25,16 @@ impl Settings {
     /// An instance with addresses of its own, one route `/p2pi` to `upstream`, and the scope `p2pi` for it.
     pub(crate) fn new(name: &str, upstream: &str) -> Self {
         let address = own_address();
-        let [public, local, console] = free_ports(address);
-        let settings =
-            Self { name: name.to_owned(), public, local, console, path: "", folder: tempfile::tempdir().expect("a temporary folder") };
+        let [public, mtls, local, console] = free_ports(address);
+        let settings = Self {
+            name: name.to_owned(),
+            public,
+            mtls,
+            local,
+            console,
+            path: "",
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
         let text = format!(
             r#"[instance]
 name = "{name}"
@@ -60,6 +69,12 @@ p2pi = "Call this instance's platform interface"
         let folder = self.folder.path().join(format!("{}.d", self.name));
         std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
         std::fs::write(folder.join(file), toml).expect("the temporary folder can be written");
+    }
+
+    /// Listens for clients with certificates, with `more` in `[mtls]`.
+    pub(crate) fn offers_mtls(&self, more: &str) {
+        let mtls = self.mtls;
+        self.says("mtls.toml", &format!("[mtls]\nlisten = [\"{mtls}\"]\npublic_url = \"https://{mtls}\"\n{more}\n"));
     }
 
     /// Puts its `public_url` below `path`.

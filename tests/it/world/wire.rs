@@ -38,10 +38,15 @@ impl Wire {
 
     /// With TLS, trusting the certificates in `authority`.
     pub(crate) async fn tls(address: SocketAddr, authority: &Path) -> Self {
+        Self::tls_by(address, trusting(authority)).await
+    }
+
+    /// With TLS as `config` says.
+    pub(crate) async fn tls_by(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Self {
         let stream = within("a TCP connection", TcpStream::connect(address)).await;
         let stream = stream.unwrap_or_else(|error| panic!("{address}: {error}"));
         let name = ServerName::from(address.ip());
-        let connector = TlsConnector::from(trusting(authority));
+        let connector = TlsConnector::from(config);
         let stream = within("a TLS handshake", connector.connect(name, stream)).await;
         Self::over(stream.unwrap_or_else(|error| panic!("{address}: {error}")))
     }
@@ -88,9 +93,14 @@ impl Wire {
 
 /// A TLS client configuration that trusts the certificates in `authority` and speaks HTTP/1.1.
 pub(crate) fn trusting(authority: &Path) -> Arc<rustls::ClientConfig> {
+    Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots(authority)).with_no_client_auth())
+}
+
+/// The certificates in `authority`.
+pub(crate) fn roots(authority: &Path) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(authority).unwrap_or_else(|error| panic!("{}: {error}", authority.display())) {
         roots.add(certificate.expect("a PEM certificate")).expect("a certificate that can be an authority");
     }
-    Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    roots
 }

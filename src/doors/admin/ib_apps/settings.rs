@@ -37,6 +37,7 @@ pub(super) struct Given {
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     dpop: Option<bool>,
+    mtls: Option<bool>,
     require_par: Option<bool>,
     pkce: Option<String>,
     profile: Option<String>,
@@ -62,6 +63,7 @@ pub(super) struct Create {
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     dpop: Option<bool>,
+    mtls: Option<bool>,
     require_par: Option<bool>,
     pkce: Option<String>,
     profile: Option<String>,
@@ -84,6 +86,7 @@ impl Create {
             jwks: self.jwks,
             jwks_uri: self.jwks_uri,
             dpop: self.dpop,
+            mtls: self.mtls,
             require_par: self.require_par,
             pkce: self.pkce,
             profile: self.profile,
@@ -152,6 +155,7 @@ struct GivenSecurity {
     method: Option<Method>,
     keys: Option<Keys>,
     dpop: Option<bool>,
+    mtls: Option<bool>,
     require_par: Option<bool>,
     pkce_optional: Option<bool>,
     /// Inside: none takes it back.
@@ -173,6 +177,7 @@ impl GivenSecurity {
             method: given.auth_method.as_deref().map(method).transpose()?,
             keys,
             dpop: given.dpop,
+            mtls: given.mtls,
             require_par: given.require_par,
             pkce_optional: given.pkce.as_deref().map(is_pkce_optional).transpose()?,
             profile: given.profile.as_deref().map(profile).transpose()?,
@@ -193,6 +198,7 @@ impl GivenSecurity {
             }
         }
         security.dpop = self.dpop.unwrap_or(security.dpop);
+        security.mtls = self.mtls.unwrap_or(security.mtls);
         security.require_par = self.require_par.unwrap_or(security.require_par);
         security.pkce_optional = self.pkce_optional.unwrap_or(security.pkce_optional);
         security.profile = self.profile.unwrap_or(security.profile);
