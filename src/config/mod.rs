@@ -51,6 +51,7 @@ pub const BUILT_IN_PATHS: &[&str] = &[
     "/link",
     "/login",
     "/logout",
+    "/grants",
     "/api/oauth",
 ];
 

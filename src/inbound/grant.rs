@@ -44,8 +44,10 @@ pub struct Ended {
 pub enum EndReason {
     /// Its app asked (RFC 7009).
     RevokedByClient,
-    /// Somebody here did.
+    /// Somebody who rules here did.
     RevokedByAdmin,
+    /// Who had allowed it took it back.
+    RevokedByUser,
     /// Its code came a second time from its app (RFC 6749 §4.1.2).
     CodeReplayed,
     /// A refresh token came back that only a thief could have.
@@ -56,14 +58,15 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RevokedByClient, Self::RevokedByAdmin, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::Restored];
+    pub const ALL: [Self; 6] =
+        [Self::RevokedByClient, Self::RevokedByAdmin, Self::RevokedByUser, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::Restored];
 
     /// For logs and lists.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RevokedByClient => "revoked_by_client",
             Self::RevokedByAdmin => "revoked_by_admin",
+            Self::RevokedByUser => "revoked_by_user",
             Self::CodeReplayed => "code_replayed",
             Self::RefreshTokenReplayed => "refresh_token_replayed",
             Self::Restored => "restored",

@@ -2,6 +2,7 @@
 //!
 //! Pages work without script and load nothing: one inline style, allowed by its hash.
 
+pub mod grants;
 pub mod link;
 
 use std::sync::LazyLock;
@@ -59,6 +60,8 @@ pub struct Consent<'a> {
     pub action: &'a str,
     /// Where logging out goes.
     pub logout: &'a str,
+    /// Where what was allowed is withdrawn.
+    pub grants: &'a str,
     /// The forms' token.
     pub token: &'a str,
     /// The question.

@@ -30,6 +30,12 @@ const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.
 const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
+const SHOWN_OF_USER: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL ORDER BY g.id DESC";
+const SHOWN_OF_USER_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.id = ?2";
 
 /// A grant with the names that people know it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +102,16 @@ pub fn by_id(connection: &Connection, tenant: &str, id: Id) -> Result<Option<Sho
 /// A tenant's grants, oldest first, those that are over too.
 pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant>, Fault> {
     Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
+}
+
+/// What a person allowed and nobody ended, newest first.
+pub fn shown_of_user(connection: &Connection, user: Id) -> Result<Vec<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(SHOWN_OF_USER)?.query_map([user], read_shown)?.collect::<Result<_, _>>()?)
+}
+
+/// The grant with that id, where that person allowed it.
+pub fn of_user_by_id(connection: &Connection, user: Id, id: Id) -> Result<Option<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(SHOWN_OF_USER_BY_ID)?.query_row(params![user, id], read_shown).optional()?)
 }
 
 /// The grant in the ten columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, whether its

@@ -11,6 +11,7 @@ mod config_keys;
 mod crash;
 mod crash_of_an_exchange;
 mod demo;
+mod grants;
 mod grpc;
 mod init;
 mod keeper;

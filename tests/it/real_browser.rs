@@ -48,6 +48,10 @@ async fn a_person_links_two_instances_in_a_real_browser() {
         .await;
         assert_eq!(one.runs(&["peer", "show", "instance2"]).await["state"], state, "after {decision}");
     }
+    chromium.opens(&format!("{}/grants", two.settings.url())).await;
+    chromium.presses("form:has(input[name=grant]) button").await;
+    eventually("the grant to be withdrawn", async || chromium.text().await.contains("Withdrawn: instance1").then_some(())).await;
+    assert_eq!(two.runs(&["grant", "list"]).await, json!([]));
     assert_eq!(chromium.complaints().await, Vec::<String>::new(), "the browser found something to complain about");
     chromium.asks("DELETE", &format!("/session/{}", chromium.session), &Value::Null).await;
 }

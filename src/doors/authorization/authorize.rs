@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use url::Url;
 
-use super::login;
+use super::{grants, login};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
@@ -24,6 +24,7 @@ use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::{Malformed, Parameters};
+use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if, mint};
 use crate::observe::log::AUDIT;
 use crate::observe::point;
@@ -186,13 +187,9 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
     if written.is_err() {
         return unavailable(&config);
     }
-    let scopes: Vec<ScopeLine<'_>> = question
-        .scope
-        .words()
-        .map(|name| ScopeLine { name, description: config.scopes.get(name).map_or("no description", |offered| offered.text.as_str()) })
-        .collect();
+    let scopes = scope_lines(&config, &question.scope);
     let public_url = &config.instance.public_url;
-    let (action, logout) = (public_url.join("/oauth/authorize"), public_url.join("/logout"));
+    let (action, logout, grants) = (public_url.join("/oauth/authorize"), public_url.join("/logout"), public_url.join(grants::PATH));
     let (token, target) = (visitor.form_token(instance), origin(&question.destination));
     let page = pages::Consent {
         instance: &config.instance.name,
@@ -205,6 +202,7 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
         may_approve: signed_in.user.may(&app.tenant, APPROVE_LINKS),
         action: &action,
         logout: &logout,
+        grants: &grants,
         token: &token,
         authorization: &id,
     };
@@ -272,6 +270,12 @@ fn not_decided(config: &Config, refusal: Refusal) -> Response {
     };
     let heading = format!("Not taken: {refusal}");
     say(config, status, &heading, &[next])
+}
+
+/// Each scope with what `[scopes]` says of it.
+pub(super) fn scope_lines<'a>(config: &'a Config, scope: &'a Scope) -> Vec<ScopeLine<'a>> {
+    let description = |name| config.scopes.get(name).map_or("no description", |offered| offered.text.as_str());
+    scope.words().map(|name| ScopeLine { name, description: description(name) }).collect()
 }
 
 fn error_url(config: &Config, destination: &Destination, error: &WireError) -> String {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::SET_COOKIE;
 
-use super::authorize;
+use super::{authorize, grants};
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, Visitor, address, say, see_other, unavailable};
 use crate::instance::Instance;
@@ -38,7 +38,8 @@ pub(super) async fn show(State(instance): State<Arc<Instance>>, request: Request
         (Some(_), Some(next)) => see_other(&next_url(&config, next)),
         (Some(signed_in), None) => {
             let who = format!("You are signed in as {}.", signed_in.user.login);
-            say(&config, StatusCode::OK, "Signed in", &[&who, "Open the request URL that you were given."])
+            let grants = format!("What you allowed is at {}, where you can withdraw it.", config.instance.public_url.join(grants::PATH));
+            say(&config, StatusCode::OK, "Signed in", &[&who, &grants, "To allow something, open the request URL that you were given."])
         }
         (None, next) => ask(&instance, visitor, next, "", StatusCode::OK, None).await,
     }
@@ -147,7 +148,7 @@ async fn ask(
     visitor.answered(pages::page(status, &page, &targets))
 }
 
-/// Where a log-in goes on to, below public_url: an authorization request or a request URL of ours, and nothing else (RFC 9700 §4.11).
+/// Where a log-in goes on to, below public_url: an authorization request or a request URL of ours, or what somebody allowed, and nothing else (RFC 9700 §4.11).
 fn next<'a>(config: &Config, parameters: &'a Parameters) -> Option<&'a str> {
     let next = parameters.the("next").ok().flatten()?;
     let base = config.instance.public_url.url().path().trim_end_matches('/');
@@ -159,7 +160,7 @@ fn known(next: &str) -> Option<&str> {
     let is_ticket = next
         .strip_prefix("/link/")
         .is_some_and(|ticket| ticket.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')));
-    ((is_request || is_ticket) && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')).then_some(next)
+    ((is_request || is_ticket || next == grants::PATH) && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')).then_some(next)
 }
 
 fn next_url(config: &Config, next: &str) -> String {
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn a12_a_log_in_goes_on_to_an_authorization_request_of_ours_only() {
-        for right in ["/oauth/authorize?client_id=x", "/link/p2pt_abc-D"] {
+        for right in ["/oauth/authorize?client_id=x", "/link/p2pt_abc-D", "/grants"] {
             assert_eq!(known(right), Some(right));
         }
         for wrong in [
@@ -188,6 +189,10 @@ mod tests {
             "/oauth/authorize?x=\\",
             "/link/../oauth/callback",
             "/link//evil.example",
+            "/grants/",
+            "/grants?next=https://evil.example",
+            "/grants@evil.example",
+            "//grants",
             "javascript:alert(1)",
         ] {
             assert_eq!(known(wrong), None, "{wrong:?}");

@@ -1,8 +1,9 @@
-//! The authorization server: pages for people (`/oauth/authorize`, `/login`, `/logout`), endpoints for clients (`/oauth/token`,
+//! The authorization server: pages for people (`/oauth/authorize`, `/login`, `/logout`, `/grants`), endpoints for clients (`/oauth/token`,
 //! `/oauth/par`, `/oauth/revoke`, `/oauth/introspect`), and the documents that describe both (RFC 8414, RFC 9728).
 
 mod authorize;
 mod client;
+mod grants;
 mod introspect;
 mod login;
 mod metadata;
@@ -23,6 +24,7 @@ pub fn router(instance: &Arc<Instance>) -> Router {
     let pages = Router::new()
         .route("/oauth/authorize", routing::get(authorize::ask).post(authorize::decide))
         .route("/login", routing::get(login::show).post(login::sign_in))
+        .route(grants::PATH, routing::get(grants::show).post(grants::withdraw))
         .route("/logout", routing::get(login::show_logout).post(login::sign_out))
         .method_not_allowed_fallback(nothing_here::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(instance), keep_to_public_url));

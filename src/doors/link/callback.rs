@@ -128,8 +128,11 @@ impl LinkDoor {
         let outcome = match self.links.ask(&facts, app, &us, ask).await.answer {
             Answer::Granted(granted) => {
                 let linked_as = granted.subject.clone();
+                // Only a p2pid peer has such a page.
+                let metadata = facts.metadata.as_ref().filter(|metadata| metadata.p2pi_endpoint.is_some());
+                let withdrawn_at = metadata.map(|metadata| format!("{}/grants", metadata.issuer));
                 return match self.install(Installation { handshake, peer, requested, granted: *granted }).await {
-                    Some(true) => Outcome::Linked { peer: peer_name, linked_as },
+                    Some(true) => Outcome::Linked { peer: peer_name, linked_as, withdrawn_at },
                     Some(false) => Outcome::Refused(Refusal::Replaced),
                     None => Outcome::NotStored,
                 };

@@ -11,8 +11,8 @@ use crate::outbound::ticket::Dead;
 /// Where a handshake ended.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// The peer is linked.
-    Linked { peer: String, linked_as: Option<String> },
+    /// The peer is linked; at `withdrawn_at` who allowed it can take it back, where the peer has a page for that.
+    Linked { peer: String, linked_as: Option<String>, withdrawn_at: Option<String> },
     /// Somebody at the peer said no.
     Declined { peer: String, words: Option<String> },
     /// The peer refused, with this error.
@@ -42,7 +42,7 @@ impl Outcome {
         let ask_again = "Ask whoever sent you the request URL for a new one.".to_owned();
         let ask_for = |peer: &str| format!("On {here}: p2pid peer request {peer} makes a new request URL.");
         let (status, title, paragraphs) = match self {
-            Self::Linked { peer, linked_as } => (
+            Self::Linked { peer, linked_as, withdrawn_at } => (
                 StatusCode::OK,
                 "Linked",
                 vec![
@@ -50,7 +50,10 @@ impl Outcome {
                         Some(subject) => format!("{here} is linked with {peer}, allowed by {subject}."),
                         None => format!("{here} is linked with {peer}."),
                     },
-                    "The link is renewed by itself. You can close this page.".to_owned(),
+                    match withdrawn_at {
+                        Some(page) => format!("The link is renewed by itself, until it is withdrawn at {page}. You can close this page."),
+                        None => "The link is renewed by itself. You can close this page.".to_owned(),
+                    },
                 ],
             ),
             Self::Declined { peer, words } => (

@@ -16,6 +16,8 @@ async fn all_pages(world: &mut World, client: &Client) -> Vec<(&'static str, Pag
     let log_in = world.operator.goes_on_from(&request).continues().await;
     let question = world.operator.goes_on_from(&log_in).logs_in().await;
     let linked = world.operator.goes_on_from(&question).allows().await;
+    let grants = world.operator.opens(&format!("{}/grants", world.beta.settings.url())).await;
+    assert!(grants.form_with("grant").is_ok(), "{}", grants.text());
     let used = world.operator.opens(&url).await;
     let unknown = world.operator.opens(&format!("{}/link/p2pt_nothing", world.alpha.settings.url())).await;
     let callback = world.operator.opens(&format!("{}/oauth/callback?code=x&state=y", world.alpha.settings.url())).await;
@@ -25,6 +27,7 @@ async fn all_pages(world: &mut World, client: &Client) -> Vec<(&'static str, Pag
         ("log-in", log_in),
         ("question", question),
         ("linked", linked),
+        ("grants", grants),
         ("used", used),
         ("unknown", unknown),
         ("callback", callback),
@@ -65,7 +68,7 @@ async fn a9_no_page_can_be_framed_or_sends_its_address_away() {
 async fn a10_a_form_is_taken_only_with_its_token_from_our_own_pages() {
     let mut world = World::new().await;
     let asks = [("Origin", "https://evil.example"), ("Access-Control-Request-Method", "POST")];
-    for path in ["/login", "/logout", "/oauth/authorize", "/oauth/callback", "/link/x"] {
+    for path in ["/login", "/logout", "/grants", "/oauth/authorize", "/oauth/callback", "/link/x"] {
         for method in ["GET", "OPTIONS", "PUT"] {
             let answer = world.beta.is_asked(method, path, &asks, "").await;
             let allowed = answer.headers.iter().find(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
@@ -116,6 +119,21 @@ async fn a10_a_log_out_is_taken_from_its_own_page_only_and_ends_the_session_for_
     let target = request.strip_prefix(&world.beta.settings.url()).expect("ours").to_owned();
     let kept = world.beta.is_asked("GET", &target, &[("Cookie", &cookies)], "").await;
     assert!(kept.header("location").is_some_and(|location| location.contains("/login?")), "{} {}", kept.first_line, kept.text());
+}
+
+#[tokio::test]
+async fn a10_a_grant_is_withdrawn_from_its_own_page_only() {
+    let (mut world, _) = World::linked().await;
+    let page = world.operator.opens(&format!("{}/grants", world.beta.settings.url())).await;
+    let form = page.form_with("grant").expect("one grant").submit();
+    refused_when_forged(&mut world, "grants", &form).await;
+    assert_eq!(world.beta.lists("grant").await.len(), 1, "nothing of it ended the grant");
+    let query = form.body().expect("a form by POST").to_owned();
+    let by_link = world.operator.opens(&format!("{}?{query}", page.url)).await;
+    assert!(by_link.form_with("grant").is_ok(), "a GET withdraws nothing: {}", by_link.text());
+    let done = world.operator.browser.step(&form).await.expect("an answer");
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert!(world.beta.lists("grant").await.is_empty());
 }
 
 /// The cookies that the operator's browser sends there.
@@ -170,7 +188,7 @@ async fn a12_no_parameter_sends_a_browser_elsewhere() {
     for query in ["next", "return_to", "redirect", "redirect_uri", "continue", "url", "next_url"] {
         for target in ["https://evil.example/", "//evil.example/", "/\\evil.example", "https:evil.example"] {
             let encoded: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
-            for path in ["login", "logout"] {
+            for path in ["login", "logout", "grants"] {
                 let page = world.operator.opens(&format!("{base}/{path}?{query}={encoded}")).await;
                 assert_eq!(page.url.origin().ascii_serialization(), base, "{path}?{query}={target}");
                 for form in page.forms() {

@@ -1,0 +1,93 @@
+//! What somebody allowed, and takes back: the page `/grants`.
+
+use serde_json::json;
+
+use crate::world::World;
+use crate::world::client::Client;
+use crate::world::person::Person;
+use crate::world::wire::Wire;
+
+fn page_of(world: &World) -> String {
+    format!("{}/grants", world.beta.settings.url())
+}
+
+#[tokio::test]
+async fn who_allowed_a_link_sees_it_and_takes_it_back_at_once() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    let url = world.alpha.request_url("beta").await;
+    let linked = world.operator.opens(&url).continues().logs_in().allows().await;
+    assert!(linked.text().contains(&format!("until it is withdrawn at {}.", page_of(&world))), "{}", linked.text());
+
+    // In another browser, where nobody is signed in yet.
+    let mut person = Person::new(&world.operator.login, &world.operator.password, &[world.beta.settings.authority()]);
+    let page = person.opens(&page_of(&world)).await;
+    assert_eq!((page.url.path(), page.url.query()), ("/login", Some("next=%2Fgrants")));
+    let page = person.goes_on_from(&page).logs_in().await;
+    assert_eq!((page.status.as_u16(), page.url.as_str()), (200, page_of(&world).as_str()));
+    let text = page.text();
+    for part in
+        ["alpha", "Call this instance's platform interface ( p2pi )", &world.alpha.settings.url(), "Last used never", &world.operator.login]
+    {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    assert_eq!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
+    let text = person.opens(&page_of(&world)).await.text();
+    assert!(!text.contains("Last used never") && text.contains("Last used 20"), "{text}");
+
+    let mut wire = Wire::plain(world.alpha.settings.local).await;
+    wire.sends(format!("GET /beta/events HTTP/1.1\r\nHost: {}\r\n\r\n", world.alpha.settings.local)).await;
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("data: event 1\n") {
+        let bytes = wire.some_bytes(4096).await;
+        assert!(!bytes.is_empty(), "it ended early: {}", String::from_utf8_lossy(&seen));
+        seen.extend(bytes);
+    }
+    let withdraw = page.form_with("grant").expect("one grant").submit();
+    let done = person.browser.step(&withdraw).await.expect("an answer");
+    let text = done.text();
+    assert_eq!(done.status, 200, "{text}");
+    assert!(text.contains("Withdrawn: alpha may not use beta in your name any more.") && text.contains("Nothing is allowed"), "{text}");
+    wire.ends().await;
+    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{}", refused.text());
+    let id = withdraw.body().and_then(|body| body.split("grant=").nth(1)).expect("a grant").to_owned();
+    assert_eq!(world.beta.shows("grant", &id).await["ended_why"], "revoked_by_user");
+
+    let again = person.browser.step(&withdraw).await.expect("an answer");
+    assert_eq!(again.status, 200);
+    assert!(again.text().contains("What alpha was allowed had ended before. Nothing was changed."), "{}", again.text());
+}
+
+#[tokio::test]
+async fn nobody_sees_or_ends_what_somebody_else_allowed_and_a_lost_permission_takes_nothing_back() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let password = "another horse battery";
+    let user = json!({ "login": "clerk@beta.example", "password": password, "permissions": ["links.approve"] });
+    world.beta.creates("user", user).await;
+    let mut clerk = Person::new("clerk@beta.example", password, &[world.beta.settings.authority()]);
+    client.tokens(&world.beta, &mut clerk).await;
+    let own = clerk.opens(&page_of(&world)).await.form_with("grant").expect("one grant");
+    let theirs = own.value("grant").expect("its id").to_owned();
+
+    client.tokens(&world.beta, &mut world.operator).await;
+    let page = world.operator.opens(&page_of(&world)).await;
+    let form = page.form_with("grant").expect("only the operator's own");
+    assert_ne!(form.value("grant"), Some(theirs.as_str()));
+    let body = form.clone().submit().body().expect("a form").to_owned();
+    let mine = form.value("grant").expect("its id").to_owned();
+    for wrong in [body.replace(&mine, &theirs), body.replace(&mine, "nonsense"), body.replace("grant=", "x=")] {
+        let refused = world.operator.browser.step(&form.clone().submit().with_body(&wrong)).await.expect("an answer");
+        assert_eq!(refused.status, 404, "{}", refused.text());
+        assert!(refused.text().contains("You allowed nothing of that kind"), "{}", refused.text());
+    }
+    assert_eq!(world.beta.lists("grant").await.len(), 2);
+
+    world.beta.changes("user", "clerk@beta.example", json!({ "permissions": [] })).await;
+    let page = clerk.opens(&page_of(&world)).await;
+    let done = clerk.browser.step(&page.form_with("grant").expect("still theirs").submit()).await.expect("an answer");
+    assert!(done.text().contains("Withdrawn: shop may not use beta"), "{}", done.text());
+    let left = world.beta.lists("grant").await;
+    assert_eq!(left.iter().map(|grant| grant["id"].clone()).collect::<Vec<_>>(), [json!(mine)]);
+}
