@@ -27,7 +27,7 @@ use p2pid::oauth::pkce::Challenge;
 use p2pid::oauth::redirect_uri::RedirectUri;
 use p2pid::oauth::scope::Scope;
 use p2pid::oauth::token::{Kind, mint};
-use p2pid::outbound::exchange;
+use p2pid::outbound::client;
 use p2pid::random::{self, Random};
 use p2pid::secret::{Digest, ExposeSecret, SecretString};
 use p2pid::store::token_table::TokenTable;
@@ -192,7 +192,7 @@ impl Daemon {
         let log = std::fs::File::create(folder.path().join("log"))?;
         let process = Command::new(program).arg("-c").arg(&file).arg("run").stdout(Stdio::null()).stderr(log).spawn()?;
         let metrics = format!("http://{}/metrics", config.console.listen.first().ok_or("no console")?);
-        let basic = exchange::basic(CLIENT, secret.expose_secret());
+        let basic = client::basic(CLIENT, secret.expose_secret());
         let daemon = Self { process, folder, limits: config.limits, public, metrics, basic, refresh, codes };
         for _ in 0..500 {
             if daemon.commits().await.is_ok() {

@@ -4,6 +4,7 @@ pub mod callers;
 pub mod key_sets;
 pub mod passwords;
 pub mod proofs;
+pub mod remotes;
 pub mod throttle;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use callers::Callers;
 use key_sets::KeySets;
 use passwords::Passwords;
 use proofs::Proofs;
+use remotes::Remotes;
 use throttle::Throttle;
 
 /// The parts of an instance that everything shares.
@@ -47,6 +49,8 @@ pub struct Instance {
     pub key_sets: KeySets,
     /// DPoP proofs that were used of late, and the nonces that date them.
     pub proofs: Proofs,
+    /// What is known of the servers that we sign for.
+    pub remotes: Remotes,
     /// Local applications that may use the relay.
     pub callers: Callers,
     /// What `/metrics` shows.
@@ -74,6 +78,7 @@ impl Instance {
             key_sets: KeySets::default(),
             proofs: Proofs::new(random.as_ref(), started_at),
             random,
+            remotes: Remotes::default(),
             callers: Callers::default(),
             under_way: TaskTracker::new(),
             started_at,

@@ -1,13 +1,15 @@
 //! `p2pid ob`: outbound client apps, the credentials that we hold at somebody else.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given};
+use super::records::{Collection, Given, text};
 use crate::secret::ExposeSecret;
 
 const APPS: Collection = Collection {
@@ -18,15 +20,23 @@ const APPS: Collection = Collection {
     none_yet: "p2pid peer create NAME --url URL --client-id ID, which makes one itself",
 };
 
+/// The values of `--auth-method`.
+pub(super) const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
+/// Whether a secret belongs to such a method.
+pub(super) fn has_secret(auth_method: Option<&str>) -> bool {
+    !matches!(auth_method, Some("private_key_jwt" | "none"))
+}
+
 /// Credentials that this instance holds at others, for several peers or a foreign server
 #[derive(Debug, Subcommand)]
 pub(super) enum Ob {
-    /// Keep credentials that somebody gave us; asks for the secret
+    /// Keep credentials that somebody gave us, or make a key to sign with; asks for the secret where there is one
     Create {
         /// Its name here
         name: String,
-        /// The client id that the other side gave us
-        #[arg(long, value_name = "ID", required = true, allow_hyphen_values = true, value_parser = super::client_id)]
+        /// The client id that the other side gave us; with private_key_jwt it can be ours to choose, and is the app's id when left out
+        #[arg(long, value_name = "ID", required_unless_present = "auth_method", allow_hyphen_values = true, value_parser = super::client_id)]
         client_id: Option<String>,
         #[command(flatten)]
         settings: Settings,
@@ -40,6 +50,19 @@ pub(super) enum Ob {
     Show {
         /// By name or id
         name: String,
+    },
+    /// Print the public keys that an app signs with, as ib create --jwks FILE takes them
+    Jwks {
+        /// By name or id
+        name: String,
+    },
+    /// Publish a new key to sign with; the one before signs on for a while
+    RotateKey {
+        /// By name or id
+        name: String,
+        /// When the new key takes over: until then the other side has to have seen it
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
+        overlap: Duration,
     },
     /// Change what is given, and nothing else
     Update {
@@ -63,6 +86,10 @@ pub(super) enum Ob {
 /// Where and how the credentials are used.
 #[derive(Debug, Default, Args)]
 pub(super) struct Settings {
+    /// How it authenticates there: client_secret_basic, client_secret_post, private_key_jwt (by signatures: no secret is shared), or none;
+    /// when left out, by the secret, or by signatures where there is none and the other side takes them
+    #[arg(long, value_name = "M", value_parser = AUTH_METHODS)]
+    auth_method: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long)]
     client_secret_stdin: bool,
@@ -90,6 +117,7 @@ impl Settings {
     fn given(&self) -> Result<Given, Failure> {
         let ca = self.ca.as_deref().map(super::read_text).transpose()?;
         Ok(Given::new()
+            .maybe("auth_method", self.auth_method.as_deref())
             .maybe("issuer", self.issuer.as_deref())
             .maybe("authorize_url", self.authorize_url.as_deref())
             .maybe("token_url", self.token_url.as_deref())
@@ -103,14 +131,40 @@ impl Settings {
 pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failure> {
     match command {
         Ob::Create { name, client_id, settings, or_update } => {
-            let given = settings.given()?.with("name", name.as_str()).maybe("client_id", client_id).flag("or_update", or_update);
-            let secret = ask::client_secret(context.report, settings.client_secret_stdin)?;
-            let app = APPS.create(context, given.with("client_secret", secret.expose_secret()).into_value()).await?;
-            context.report.data(&app, || APPS.sheet(&app));
+            let mut given = settings.given()?.with("name", name.as_str()).maybe("client_id", client_id).flag("or_update", or_update);
+            if settings.client_secret_stdin || has_secret(settings.auth_method.as_deref()) {
+                let secret = ask::client_secret(context.report, settings.client_secret_stdin)?;
+                given = given.with("client_secret", secret.expose_secret());
+            }
+            let app = APPS.create(context, given.into_value()).await?;
+            context.report.data(&app, || sheet(&app));
+            if let Some(command) = registration(context, &app, None).await? {
+                context.report.note(&command);
+            }
             context.report.note(&format!("Next: p2pid peer create NAME --url URL --ob {name}"));
         }
         Ob::List => APPS.list(context).await?,
-        Ob::Show { name } => APPS.show(context, &name).await?,
+        Ob::Show { name } => {
+            let app = APPS.fetch(context, &name).await?;
+            context.report.data(&app, || sheet(&app));
+        }
+        Ob::Jwks { name } => {
+            let app = APPS.fetch(context, &name).await?;
+            if app["jwks"].is_null() {
+                let failure = Failure::new("no_key", format!("the OB app {name} has no key: it does not sign"));
+                return Err(failure.next(format!("p2pid ob update {name} --auth-method private_key_jwt")));
+            }
+            context.report.data(&app["jwks"], || app["jwks"].to_string());
+        }
+        Ob::RotateKey { name, overlap } => {
+            let app = APPS.act(context, &name, "rotate-key", json!({ "overlap": overlap.as_secs() })).await?;
+            context.report.data(&app, || sheet(&app));
+            let (url, overlap) = (text(&app["jwks_uri"]), humantime::format_duration(overlap));
+            context.report.note(&format!(
+                "the new key signs in {overlap}. Who looks at {url} finds it there; who was given a file needs the new one until then: p2pid ob \
+                 jwks {name}"
+            ));
+        }
         Ob::Update { name, client_id, settings } => {
             let mut given = settings.given()?.maybe("client_id", client_id);
             if settings.client_secret_stdin {
@@ -118,9 +172,69 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
                 given = given.with("client_secret", secret.expose_secret());
             }
             let app = APPS.update(context, &name, given.into_value()).await?;
-            context.report.data(&app, || APPS.sheet(&app));
+            context.report.data(&app, || sheet(&app));
         }
         Ob::Delete { name, confirm } => APPS.delete(context, &name, confirm).await?,
     }
     Ok(())
+}
+
+/// An app for people; its keys are one line of JSON.
+fn sheet(app: &Value) -> String {
+    let mut shown = app.clone();
+    if !app["jwks"].is_null() {
+        shown["jwks"] = app["jwks"].to_string().into();
+    }
+    APPS.sheet(&shown)
+}
+
+/// The command that registers an app which signs at the other side, when that is a p2pid; `host` is what we call it.
+pub(super) async fn registration(context: &Context<'_>, app: &Value, host: Option<&str>) -> Result<Option<String>, Failure> {
+    if app["jwks_uri"].is_null() || app["auth_method"] == "none" {
+        return Ok(None);
+    }
+    let instance = context.client()?.fetch("/v2/status").await?;
+    Ok(Some(command(app, &instance["attributes"], host)))
+}
+
+/// The OB app of that name.
+pub(super) async fn fetch(context: &Context<'_>, name: &str) -> Result<Value, Failure> {
+    APPS.fetch(context, name).await
+}
+
+fn command(app: &Value, instance: &Value, host: Option<&str>) -> String {
+    let scopes = text(&app["scopes"]);
+    let scopes: String = scopes.split_whitespace().map(|scope| format!(" --scope {scope}")).collect();
+    let grant = if app["grant"] == "authorization_code" { String::new() } else { format!(" --grant {}", text(&app["grant"])) };
+    let (name, url) = (text(&instance["instance"]), text(&instance["public_url"]));
+    format!(
+        "On {}:  p2pid ib create {name} --peer-url {url} --client-id {}{scopes}{grant} --jwks {}",
+        host.unwrap_or("the other host"),
+        text(&app["client_id"]),
+        text(&app["jwks_uri"])
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_host_is_told_how_to_register_a_key() {
+        let app = json!({
+            "client_id": "5f0c", "scopes": ["a", "p2pi"], "grant": "authorization_code", "jwks_uri": "https://one.example.com/oauth/jwks/5f0c",
+        });
+        let instance = json!({ "instance": "one", "public_url": "https://one.example.com" });
+        assert_eq!(
+            command(&app, &instance, Some("two")),
+            "On two:  p2pid ib create one --peer-url https://one.example.com --client-id 5f0c --scope a --scope p2pi --jwks \
+             https://one.example.com/oauth/jwks/5f0c"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_asked_for_where_there_is_one() {
+        assert!(has_secret(None) && has_secret(Some("client_secret_post")));
+        assert!(!has_secret(Some("private_key_jwt")) && !has_secret(Some("none")));
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
+use super::ob;
 use super::records::{Collection, Given, text};
 use super::report::Report;
 use super::request;
@@ -111,6 +112,9 @@ pub(super) struct Settings {
     /// The client id that the remote gave us: makes an OB app of the peer's name
     #[arg(long, value_name = "ID", conflicts_with = "username", allow_hyphen_values = true, value_parser = super::client_id)]
     client_id: Option<String>,
+    /// How that OB app authenticates there, as in ob create; with private_key_jwt no secret is shared, and the id may be left out
+    #[arg(long, value_name = "M", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::AUTH_METHODS)]
+    auth_method: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long, conflicts_with_all = ["ob", "username", "password_stdin"])]
     client_secret_stdin: bool,
@@ -139,6 +143,7 @@ impl Settings {
             .maybe("base_url", self.base_url.as_deref())
             .maybe("ob", self.ob.as_deref())
             .maybe("client_id", self.client_id.as_deref())
+            .maybe("auth_method", self.auth_method.as_deref())
             .list("scopes", &self.scopes)
             .maybe("username", self.username.as_deref())
             .maybe("ca", ca)
@@ -152,7 +157,8 @@ impl Settings {
 
     /// Asks for the secret that goes with what is given.
     fn secrets(&self, report: &Report) -> Result<Secrets, Failure> {
-        if self.client_id.is_some() || self.client_secret_stdin {
+        let asks = self.client_id.is_some() && ob::has_secret(self.auth_method.as_deref());
+        if asks || self.client_secret_stdin {
             ask::client_secret(report, self.client_secret_stdin).map(Secrets::ClientSecret)
         } else if self.username.is_some() || self.password_stdin {
             ask::secret(self.password_stdin, "--password-stdin", "password").map(Secrets::Password)
@@ -220,6 +226,12 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     let peer = PEERS.create(context, given.into_value()).await?;
     warn(context, &peer);
     context.report.data(&peer, || sentence(&peer));
+    if settings.auth_method.is_some() {
+        let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
+        if let Some(command) = ob::registration(context, &app, Some(name)).await? {
+            context.report.note(&command);
+        }
+    }
     Ok(())
 }
 

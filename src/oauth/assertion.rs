@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::jws::{AHEAD, BadSignature, Unverified};
 use super::key::KeySet;
+use super::signing_key::SigningKey;
 use crate::clock::Timestamp;
-use crate::secret::Digest;
+use crate::secret::{Digest, SecretString};
 
 /// `client_assertion_type`
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -77,6 +78,20 @@ pub fn judge(text: &str, client_id: &str, keys: &KeySet, issuer: &str, now: Time
     let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
     let once = Digest::of(&format!("client assertion\n{client_id}\n{jti}"));
     Ok(Asserted { once, expires_at: Timestamp::from_millis(end.saturating_mul(1000)) })
+}
+
+/// How long an assertion of ours lives: as long as its one request is under way.
+const OURS: i64 = 60;
+
+/// An assertion of our own: `client_id` is us at the server `audience`, whose clock says `at`. `identifier` is its `jti`, never used before.
+pub fn made(key: &SigningKey, client_id: &str, audience: &str, at: Timestamp, identifier: &str) -> SecretString {
+    let public = key.public();
+    let header = serde_json::json!({ "alg": public.algorithm().as_str(), "typ": "JWT", "kid": public.key_id });
+    let at = at.seconds();
+    let claims = serde_json::json!({
+        "iss": client_id, "sub": client_id, "aud": audience, "iat": at, "exp": at.saturating_add(OURS), "jti": identifier,
+    });
+    SecretString::from(key.sign(&header.to_string(), &claims.to_string()))
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ impl Method {
         }
     }
 
+    /// The method of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+
     /// Whether the client has a secret at all.
     pub const fn has_secret(self) -> bool {
         matches!(self, Self::ClientSecret | Self::ClientSecretBasic | Self::ClientSecretPost)

@@ -170,7 +170,7 @@ pub struct Claims<'a> {
 
 /// The header of all proofs made with `key`.
 pub fn header_of(key: &PublicKey) -> String {
-    format!(r#"{{"alg":"ES256","typ":"dpop+jwt","jwk":{}}}"#, key.to_bare_jwk())
+    format!(r#"{{"alg":"{}","typ":"dpop+jwt","jwk":{}}}"#, key.algorithm().as_str(), key.to_bare_jwk())
 }
 
 impl Claims<'_> {

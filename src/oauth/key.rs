@@ -75,6 +75,15 @@ impl Algorithm {
             _ => None,
         }
     }
+
+    /// As a header's `alg` names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Ps256 => "PS256",
+        }
+    }
 }
 
 /// Why something is no public key that is believed.

@@ -112,6 +112,8 @@ pub struct Attempt<'a> {
     pub grant: Grant,
     /// The OB app, for the reason.
     pub ob_app: &'a str,
+    /// Whether it signs where others have a secret.
+    pub signs: bool,
     /// The peer, for the reason.
     pub peer: &'a str,
     /// The link's place in the spread.
@@ -120,7 +122,7 @@ pub struct Attempt<'a> {
 
 /// Judges the answer to an attempt.
 pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
-    let Attempt { intent, failures, grant, ob_app, peer, jitter } = *attempt;
+    let Attempt { intent, failures, grant, ob_app, signs, peer, jitter } = *attempt;
     let again = |wait, intent, kind, reason| Verdict::Again { wait, intent, trouble: Trouble { kind, reason } };
     match answer {
         Answer::Granted(granted) => Verdict::Store(granted),
@@ -146,6 +148,11 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
         Answer::Refused { code, description } => {
             let words = answer::refusal_in_words(&code, &description);
             let reason = match code.as_str() {
+                "invalid_client" if signs => {
+                    format!(
+                        "the peer refuses our client id or signature: it has to know the keys that `p2pid ob show {ob_app}` names ({words})"
+                    )
+                }
                 "invalid_client" | "unauthorized_client" => {
                     format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})")
                 }
@@ -179,7 +186,7 @@ mod tests {
 
     fn attempt(attempts: u32, refused: bool, grant: Grant) -> Attempt<'static> {
         let jitter = Jitter::of(&crate::id::Id::from_bytes([0; 16]));
-        Attempt { intent: Intent { attempts, refused }, failures: 1, grant, ob_app: "app", peer: "instance2", jitter }
+        Attempt { intent: Intent { attempts, refused }, failures: 1, grant, ob_app: "app", signs: false, peer: "instance2", jitter }
     }
 
     fn refused(code: &str) -> Answer {

@@ -4,52 +4,20 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
 use oauth2::{
     AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
     ResourceOwnerPassword, ResourceOwnerUsername, Scope as OAuthScope, StandardRevocableToken, TokenUrl,
 };
-use url::Url;
 
 use super::answer::{self, Answer, Doubt, LenientTokenResponse};
-use super::metadata::Metadata;
-use super::ob_app::ObApp;
+use super::client::{self, Authentication, CallFailure, Client, Transport};
 use super::peer::User;
 use crate::clock::Timestamp;
 use crate::oauth::scope::Scope;
 use crate::secret::{ExposeSecret, SecretString};
-
-/// Sends one request and reads one small answer, without following redirects.
-pub trait Transport: Send + Sync {
-    /// Sends `request`.
-    fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>>;
-}
-
-/// No answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallFailure {
-    /// Nothing can have left this host.
-    #[error("{0}")]
-    NotSent(String),
-    /// The request, or part of it, may have arrived.
-    #[error("{0}")]
-    Inconclusive(String),
-}
-
-/// Who asks, and where.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// Our name there.
-    pub client_id: String,
-    /// Our secret there.
-    pub client_secret: Option<SecretString>,
-    /// Whether the secret goes into the form rather than into `Authorization`.
-    pub secret_in_form: bool,
-    /// The endpoint.
-    pub token_endpoint: Url,
-}
 
 /// What is asked for.
 #[derive(Debug)]
@@ -81,21 +49,9 @@ pub struct Reply {
 }
 
 impl Client {
-    /// The client that `app` is at the server with that metadata, or at the endpoints that an operator named.
-    pub fn new(app: &ObApp, token_endpoint: &Url, metadata: Option<&Metadata>) -> Self {
-        let methods = metadata.map(|metadata| metadata.auth_methods.as_slice()).unwrap_or_default();
-        let offers = |method: &str| methods.iter().any(|offered| offered == method);
-        Self {
-            client_id: app.client_id.clone(),
-            client_secret: app.client_secret.clone(),
-            secret_in_form: offers("client_secret_post") && !offers("client_secret_basic"),
-            token_endpoint: token_endpoint.clone(),
-        }
-    }
-
     /// Asks the token endpoint.
     pub async fn ask(&self, ask: Ask<'_>, transport: &dyn Transport) -> Reply {
-        let http = Watched { transport, seen: Mutex::default() };
+        let http = Watched { client: self, transport, seen: Mutex::default() };
         let mut client = oauth2::Client::<
             BasicErrorResponse,
             LenientTokenResponse,
@@ -103,10 +59,15 @@ impl Client {
             StandardRevocableToken,
             BasicRevocationErrorResponse,
         >::new(ClientId::new(self.client_id.clone()))
-        .set_auth_type(if self.secret_in_form { AuthType::RequestBody } else { AuthType::BasicAuth })
         .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        if let Some(secret) = &self.client_secret {
-            client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
+        match &self.authentication {
+            Authentication::Basic(secret) => client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned())),
+            Authentication::Form(secret) => {
+                let secret = ClientSecret::new(secret.expose_secret().to_owned());
+                client = client.set_auth_type(AuthType::RequestBody).set_client_secret(secret);
+            }
+            // The crate names us in the form; an assertion comes with the sending.
+            Authentication::Nothing | Authentication::Assertion { .. } => {}
         }
         let result = match ask {
             Ask::Code { code, verifier, redirect_uri } => match RedirectUrl::new(redirect_uri.to_owned()) {
@@ -133,43 +94,6 @@ impl Client {
         let seen = http.seen.into_inner().expect("nothing panics while it is held");
         Reply { answer: judged(result, &seen), date: seen.date }
     }
-
-    /// A request about `token` for the introspection or revocation endpoint (RFC 7662 §2.1, RFC 7009 §2.1), authenticated like a token
-    /// request.
-    pub fn about_token(&self, endpoint: &Url, token: &SecretString, hint: &str) -> http::Request<Vec<u8>> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token.expose_secret()).append_pair("token_type_hint", hint);
-        let mut request = http::Request::post(endpoint.as_str())
-            .header(http::header::ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        match &self.client_secret {
-            Some(secret) if !self.secret_in_form => {
-                request = request.header(http::header::AUTHORIZATION, basic_form_encoded(&self.client_id, secret))
-            }
-            Some(secret) => {
-                form.append_pair("client_id", &self.client_id).append_pair("client_secret", secret.expose_secret());
-            }
-            None => {
-                form.append_pair("client_id", &self.client_id);
-            }
-        }
-        request.body(form.finish().into_bytes()).expect("a checked URL and fixed headers make a request")
-    }
-}
-
-/// `Basic` with both halves form-encoded (RFC 6749 §2.3.1), marked as secret.
-fn basic_form_encoded(name: &str, secret: &SecretString) -> http::HeaderValue {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    basic(&encoded(name), &encoded(secret.expose_secret()))
-}
-
-/// `Basic` (RFC 7617 §2), marked as secret.
-pub fn basic(name: &str, password: &str) -> http::HeaderValue {
-    use base64::Engine;
-    let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
-    let mut value = http::HeaderValue::try_from(format!("Basic {credentials}")).expect("base64 is visible ASCII");
-    value.set_sensitive(true);
-    value
 }
 
 fn words(scope: &Scope) -> Vec<OAuthScope> {
@@ -188,6 +112,7 @@ struct Seen {
 /// Sends, notes what the crate does not hand on, and repairs what the crate is stricter about than the field: a 2xx is a success whatever
 /// its number and media type, and an OAuth error with status 200 is an error.
 struct Watched<'a> {
+    client: &'a Client,
     transport: &'a dyn Transport,
     seen: Mutex<Seen>,
 }
@@ -198,10 +123,10 @@ impl<'c> AsyncHttpClient<'c> for Watched<'_> {
 
     fn call(&'c self, request: http::Request<Vec<u8>>) -> Self::Future {
         Box::pin(async move {
-            let mut response = self.transport.call(request).await?;
+            let mut response = self.client.send(request, self.transport).await?;
             *self.seen.lock().expect("nothing panics while it is held") = Seen {
                 status: Some(response.status()),
-                date: date(response.headers()),
+                date: client::date(response.headers()),
                 retry_after: retry_after(response.headers()),
                 location: response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(answer::printable),
             };
@@ -254,13 +179,6 @@ fn in_words(status: StatusCode) -> String {
     }
 }
 
-/// The peer's wall clock when it answered (RFC 9110 §6.6.1).
-pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let time = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_millis()).ok().map(Timestamp::from_millis)
-}
-
 /// `Retry-After` in seconds; a date is not worth its clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
@@ -269,44 +187,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Answers once, and keeps what it was asked.
-    struct Scripted {
-        answer: Result<http::Response<Vec<u8>>, CallFailure>,
-        asked: Mutex<Option<http::Request<Vec<u8>>>>,
-    }
-
-    impl Transport for Scripted {
-        fn call(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, CallFailure>> {
-            *self.asked.lock().expect("unpoisoned") = Some(request);
-            let answer = match &self.answer {
-                Ok(answer) => {
-                    let mut copy = http::Response::new(answer.body().clone());
-                    *copy.status_mut() = answer.status();
-                    *copy.headers_mut() = answer.headers().clone();
-                    Ok(copy)
-                }
-                Err(failure) => Err(failure.clone()),
-            };
-            Box::pin(std::future::ready(answer))
-        }
-    }
+    use crate::outbound::client::tests::{Scripted, response};
 
     fn client() -> Client {
-        Client::new(&crate::outbound::peer::examples::app(), &Url::parse("http://127.0.0.1:1/token").expect("a URL"), None)
+        Client::new(&crate::outbound::peer::examples::app(), &"http://127.0.0.1:1/token".parse().expect("a URL"), None)
     }
 
     async fn refresh_against(answer: Result<http::Response<Vec<u8>>, CallFailure>) -> Answer {
-        let transport = Scripted { answer, asked: Mutex::default() };
+        let transport = Scripted::new(vec![answer]);
         client().ask(Ask::Refresh(&"old".into()), &transport).await.answer
-    }
-
-    fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Result<http::Response<Vec<u8>>, CallFailure> {
-        let mut builder = http::Response::builder().status(status);
-        for (name, value) in headers {
-            builder = builder.header(*name, *value);
-        }
-        Ok(builder.body(body.as_bytes().to_vec()).expect("a response"))
     }
 
     #[tokio::test]
@@ -386,12 +275,12 @@ mod tests {
 
     #[tokio::test]
     async fn requests_carry_what_the_rfc_asks() {
-        let transport = Scripted { answer: response(200, &[], r#"{"access_token":"a"}"#), asked: Mutex::default() };
+        let transport = Scripted::new(vec![response(200, &[], r#"{"access_token":"a"}"#)]);
         let ask = Ask::Code { code: &"c".into(), verifier: &"v".repeat(43).into(), redirect_uri: "https://one.example.com/oauth/callback" };
         client().ask(ask, &transport).await;
-        let request = transport.asked.lock().expect("unpoisoned").take().expect("was asked");
+        let request = transport.asked.lock().expect("unpoisoned").pop().expect("was asked");
         assert_eq!(request.method(), http::Method::POST);
-        assert_eq!(request.headers()[http::header::AUTHORIZATION], basic("client", "secret"));
+        assert_eq!(request.headers()[http::header::AUTHORIZATION], client::basic("client", "secret"));
         let form: std::collections::BTreeMap<_, _> = form_urlencoded::parse(request.body()).into_owned().collect();
         assert_eq!(form["grant_type"], "authorization_code");
         assert_eq!(form["redirect_uri"], "https://one.example.com/oauth/callback");

@@ -27,6 +27,9 @@ pub struct Metadata {
     pub scopes_supported: Option<Vec<String>>,
     /// How clients may authenticate at the token endpoint; the default is `client_secret_basic`.
     pub auth_methods: Vec<String>,
+    /// By which algorithms an assertion may be signed; empty where it does not say.
+    #[serde(default)]
+    pub auth_algorithms: Vec<String>,
 }
 
 /// Where a p2pid peer takes calls.
@@ -153,6 +156,7 @@ pub fn judge(issuer: &str, document: &[u8]) -> Result<Metadata, MetadataProblem>
         p2pi_endpoint,
         scopes_supported: words("scopes_supported"),
         auth_methods: words("token_endpoint_auth_methods_supported").unwrap_or_else(|| vec!["client_secret_basic".to_owned()]),
+        auth_algorithms: words("token_endpoint_auth_signing_alg_values_supported").unwrap_or_default(),
     })
 }
 

@@ -2,8 +2,10 @@
 
 use url::{Host, Origin, Url};
 
+use super::keys::Keys;
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::client_auth::Method;
 use crate::oauth::redirect_uri::has_plain_host;
 use crate::oauth::scope::Scope;
 use crate::secret::SecretString;
@@ -19,8 +21,12 @@ pub struct ObApp {
     pub name: String,
     /// What the server knows us by.
     pub client_id: String,
-    /// What proves it; a public client has none.
+    /// How it authenticates, when an operator said so; else what it has and what the server takes decide.
+    pub auth_method: Option<Method>,
+    /// What proves it; a public client has none, nor has one that signs.
     pub client_secret: Option<SecretString>,
+    /// What proves it by signatures, where that may be wanted.
+    pub keys: Option<Keys>,
     /// How tokens are asked for.
     pub grant: Grant,
     /// What is asked for; empty asks for what the server gives by itself.
@@ -45,6 +51,16 @@ pub enum Grant {
     ClientCredentials,
     /// A user name and password that the peer's record holds.
     Password,
+}
+
+impl ObApp {
+    /// Whether it has to have a key: it is told to sign, or it has no secret and the server may take signatures.
+    pub fn needs_key(&self) -> bool {
+        match self.auth_method {
+            Some(method) => method == Method::PrivateKeyJwt,
+            None => self.client_secret.is_none(),
+        }
+    }
 }
 
 impl Grant {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::StatusCode;
 use url::Url;
 
-use super::exchange::Client;
+use super::client::Client;
 use super::link::{Facts, Held};
 use super::metadata::{self, Metadata};
 use super::ob_app::{ObApp, Server};
 use super::peer::PeerTrust;
+use crate::id::Id;
 use crate::secret::SecretString;
 
 /// How long a revocation is tried.
@@ -36,6 +37,8 @@ pub struct Revocation {
     pub guarded: bool,
     /// Who we are there.
     pub client: Client,
+    /// The OB app: while it is there, its key of the time signs.
+    pub ob_app: Option<Id>,
     /// Whose certificates are believed.
     pub trust: PeerTrust,
     /// How often it was tried.
@@ -87,6 +90,7 @@ pub fn of_token(facts: &Facts, app: &ObApp, token: &SecretString, hint: Hint) ->
         hint,
         guarded: app.guarded || is_guarded(metadata, &endpoint),
         client: Client::new(app, &metadata.token_endpoint, Some(metadata)),
+        ob_app: Some(app.id),
         endpoint,
         trust: facts.server_trust(),
         attempts: 0,

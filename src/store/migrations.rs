@@ -16,6 +16,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/05-access-tokens.sql")),
     M::up(include_str!("migrations/06-client-security.sql")),
     M::up(include_str!("migrations/07-people.sql")),
+    M::up(include_str!("migrations/08-client-keys.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
+use super::{Fault, Place, Seals};
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::id::Id;
 use crate::oauth::binding::Binding;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::Digest;
 
 impl ToSql for Id {
@@ -78,6 +80,11 @@ pub fn moment(row: &Row<'_>, first: usize) -> rusqlite::Result<Moment> {
 pub fn binding(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Binding>> {
     let text: Option<String> = row.get(column)?;
     text.map(|text| text.parse().map_err(|error| conversion(column, FromSqlError::other(error)))).transpose()
+}
+
+/// A key of ours, as it was sealed: PKCS#8.
+pub(super) fn signing_key(seals: &Seals, place: Place<'_>, sealed: &[u8]) -> Result<SigningKey, Fault> {
+    SigningKey::from_der(&seals.open(place, sealed)?).map_err(|_| super::corrupt(place.table, place.column))
 }
 
 /// A list or an object as it stands in a TEXT column: JSON.

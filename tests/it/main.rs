@@ -16,6 +16,7 @@ mod grpc;
 mod init;
 mod keeper;
 mod linking;
+mod linking_by_key;
 mod pages_of_a_handshake;
 mod peers_that_move;
 mod people;

@@ -1,6 +1,7 @@
 //! OB apps over the admin API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -13,10 +14,16 @@ use url::{Origin, Url};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState, Caller, gate};
+use crate::clock::Timestamp;
+use crate::config::PublicUrl;
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::net::guard;
+use crate::oauth::client_auth::Method;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
+use crate::outbound::client::Authentication;
+use crate::outbound::keys::Keys;
 use crate::outbound::metadata::Metadata;
 use crate::outbound::ob_app::{self, Grant, ObApp, Server};
 use crate::outbound::peer as peers;
@@ -31,6 +38,7 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/tenants/{tenant}/ob-apps", routing::get(list).post(create))
         .route("/tenants/{tenant}/ob-apps/{name}", routing::get(show).patch(update).delete(delete))
+        .route("/tenants/{tenant}/ob-apps/{name}/rotate-key", routing::post(rotate_key))
 }
 
 /// What is given of an app; what is not given stays, or is its default.
@@ -38,6 +46,7 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
 struct Settings {
     name: Option<String>,
     client_id: Option<String>,
+    auth_method: Option<String>,
     client_secret: Option<SecretString>,
     issuer: Option<String>,
     authorize_url: Option<String>,
@@ -59,6 +68,7 @@ impl Settings {
         if let Some(secret) = &self.client_secret {
             app.client_secret = Some(checked_secret("client_secret", secret)?);
         }
+        set_auth_method(&mut app, self.auth_method.as_deref(), self.client_secret.is_some())?;
         if let Some(name) = &self.grant {
             app.grant = Grant::from_name(name)
                 .ok_or_else(|| AdminError::bad_attribute("grant", name, "authorization_code, client_credentials or password"))?;
@@ -155,6 +165,55 @@ pub(super) fn must_be_for(was_for: &Origin, app: &ObApp, given: Option<&SecretSt
         .next("give it again: --client-secret-stdin"))
 }
 
+/// Has `app` authenticate by the method that is `named`, if one is; whether that goes with what it has, and with a secret that is `given`.
+pub(super) fn set_auth_method(app: &mut ObApp, named: Option<&str>, given: bool) -> Result<(), AdminError> {
+    let method = match named {
+        Some(name) => {
+            let offered = [Method::ClientSecretBasic, Method::ClientSecretPost, Method::PrivateKeyJwt, Method::None];
+            let method = offered.into_iter().find(|method| method.as_str() == name);
+            let expected = "client_secret_basic, client_secret_post, private_key_jwt or none";
+            Some(method.ok_or_else(|| AdminError::bad_attribute("auth_method", name, expected))?)
+        }
+        None => app.auth_method,
+    };
+    let Some(method) = method else { return Ok(()) };
+    if !method.has_secret() && given {
+        let error = AdminError::bad_attribute("client_secret", format!("a secret and the method {}", method.as_str()), "one or the other");
+        return Err(error.next("give the secret with --auth-method client_secret_basic"));
+    }
+    if !method.has_secret() {
+        app.client_secret = None;
+    } else if app.client_secret.is_none() {
+        return Err(missing("client_secret").next("add --client-secret-stdin"));
+    }
+    app.auth_method = Some(method);
+    Ok(())
+}
+
+/// A key for an app that has to have one and has none, by an algorithm that the server of those metadata takes. What is there already was
+/// made without one on purpose, unless it is told to sign.
+pub(super) fn give_key(app: &mut ObApp, is_new: bool, metadata: Option<&Metadata>) {
+    if app.keys.is_none() && (app.auth_method == Some(Method::PrivateKeyJwt) || is_new && app.needs_key()) {
+        app.keys = Some(Keys::new(new_key(metadata)));
+    }
+}
+
+fn new_key(metadata: Option<&Metadata>) -> SigningKey {
+    SigningKey::generate_for(metadata.map_or(&[], |metadata| &metadata.auth_algorithms))
+}
+
+/// The same, with what the server says of itself now, where that can be asked.
+async fn give_asked_key(state: &AdminState, app: &mut ObApp, is_new: bool) {
+    let metadata = match &app.server {
+        Server::Issuer(issuer) if app.keys.is_none() && app.needs_key() => {
+            let trust = peers::PeerTrust { ca: app.ca.clone(), pin: None };
+            state.links.metadata(app, &trust, issuer).await.ok().map(|(metadata, _)| metadata)
+        }
+        _ => None,
+    };
+    give_key(app, is_new, metadata.as_ref());
+}
+
 /// Refuses to move `app` away from under passwords that peers other than `except` hold for its server.
 pub(super) async fn must_move_no_password(state: &AdminState, app: &ObApp, except: Option<Id>) -> Result<(), AdminError> {
     let (seals, id, is_for) = (state.instance.store.seals().clone(), app.id, app.server.origin());
@@ -185,7 +244,9 @@ pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server
         tenant: tenant.to_owned(),
         name: name.to_owned(),
         client_id: String::new(),
+        auth_method: None,
         client_secret: None,
+        keys: None,
         grant: Grant::AuthorizationCode,
         scope: Scope::default(),
         server,
@@ -228,15 +289,13 @@ fn checked_endpoint(name: &str, text: &str) -> Result<Url, AdminError> {
 }
 
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
-    let (seals, public_url) = (state.instance.store.seals().clone(), public_url(&state.instance));
+    let (seals, shown) = (state.instance.store.seals().clone(), Shown::now(&state.instance));
     let apps = state
         .instance
         .store
         .read(move |connection| {
             let apps = rows::of_tenant(connection, &seals, &tenant)?;
-            apps.iter()
-                .map(|app| Ok(resource(app, metadata(connection, &seals, app)?.as_ref(), &public_url)))
-                .collect::<Result<Vec<_>, Fault>>()
+            apps.iter().map(|app| Ok(resource(app, metadata(connection, &seals, app)?.as_ref(), &shown))).collect::<Result<Vec<_>, Fault>>()
         })
         .await?;
     Ok(document::shown(apps))
@@ -262,7 +321,7 @@ async fn create(
             Err(error) => return Err(error),
         }
     }
-    if settings.client_id.is_none() {
+    if settings.client_id.is_none() && !is_named_by_us(settings.auth_method.as_deref()) {
         return Err(missing("client_id"));
     }
     let server = match (&settings.issuer, &settings.token_url) {
@@ -270,12 +329,26 @@ async fn create(
         (None, Some(url)) => Server::Endpoints { authorize_url: None, token_url: checked_endpoint("token_url", url)? },
         (None, None) => return Err(no_server()),
     };
-    let app = settings.apply(&state, &caller, blank(&state, &tenant, &name, server, !caller.rules_instance())?)?;
+    let mut app = settings.apply(&state, &caller, blank(&state, &tenant, &name, server, !caller.rules_instance())?)?;
+    name_by_id(&mut app);
+    give_asked_key(&state, &mut app, true).await;
     let (seals, row) = (state.instance.store.seals().clone(), app.clone());
     if !state.instance.store.write(move |transaction| rows::insert(transaction, &seals, &row)).await? {
         return Err(AdminError::exists(KIND, &name));
     }
-    Ok(document::created(resource(&app, None, &public_url(&state.instance))))
+    Ok(document::created(resource(&app, None, &Shown::now(&state.instance))))
+}
+
+/// Whether an app may be made without a `client_id`: with a secret comes the name that it is for, but a key is ours, and so can the name be.
+pub(super) fn is_named_by_us(auth_method: Option<&str>) -> bool {
+    auth_method == Some(Method::PrivateKeyJwt.as_str())
+}
+
+/// Names an app by its id at the other side, when nothing else was said.
+pub(super) fn name_by_id(app: &mut ObApp) {
+    if app.client_id.is_empty() {
+        app.client_id = app.id.to_string();
+    }
 }
 
 async fn update(
@@ -290,7 +363,46 @@ async fn update(
 
 async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
     let _alone = state.changes.lock().await;
-    let app = settings.apply(state, caller, find(state, tenant, name).await?)?;
+    let mut app = settings.apply(state, caller, find(state, tenant, name).await?)?;
+    give_asked_key(state, &mut app, false).await;
+    write(state, app).await?;
+    Ok(document::shown(shape(state, tenant, name).await?))
+}
+
+#[derive(Deserialize)]
+struct Rotate {
+    /// In seconds.
+    #[serde(default)]
+    overlap: Option<u64>,
+}
+
+/// Until a new key signs, when nothing is said: a day.
+const OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Publishes a new key beside the one that signs, which goes on for the overlap.
+async fn rotate_key(
+    State(state): State<Arc<AdminState>>,
+    Path((tenant, name)): Path<(String, String)>,
+    document: Document,
+) -> Result<Response, AdminError> {
+    let Rotate { overlap } = document.attributes(KIND)?;
+    let overlap = overlap.map_or(OVERLAP, Duration::from_secs);
+    let _alone = state.changes.lock().await;
+    let mut app = find(&state, &tenant, &name).await?;
+    let Some(keys) = &app.keys else {
+        let error = AdminError::new(StatusCode::CONFLICT, "no_key", format!("the OB app {name:?} has no key: it does not sign"));
+        return Err(error.next(format!("p2pid ob update {name} --auth-method private_key_jwt")));
+    };
+    let (seals, row) = (state.instance.store.seals().clone(), app.clone());
+    let metadata = state.instance.store.read(move |connection| metadata(connection, &seals, &row)).await?;
+    let now = state.instance.clock.now().wall;
+    app.keys = Some(keys.rotated(new_key(metadata.as_ref()), now.plus(overlap), now));
+    write(&state, app).await?;
+    Ok(document::shown(shape(&state, &tenant, &name).await?))
+}
+
+/// Writes a changed app, and has those who use it know.
+async fn write(state: &Arc<AdminState>, app: ObApp) -> Result<(), AdminError> {
     must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);
     let users = state.instance.store.write(move |transaction| replace(transaction, &instance, &app)).await?;
@@ -298,7 +410,7 @@ async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &s
         state.links.changed(peer).await;
     }
     state.links.deliver_now();
-    Ok(document::shown(shape(state, tenant, name).await?))
+    Ok(())
 }
 
 /// Writes an app, and ends the links that rest on it when it names another server or client; returns the peers that use it.
@@ -358,14 +470,14 @@ pub(super) fn by_name_or_id(connection: &Connection, seals: &Seals, tenant: &str
 }
 
 async fn shape(state: &AdminState, tenant: &str, name: &str) -> Result<Value, AdminError> {
-    let (seals, public_url) = (state.instance.store.seals().clone(), public_url(&state.instance));
+    let (seals, shown) = (state.instance.store.seals().clone(), Shown::now(&state.instance));
     let (wanted_tenant, wanted) = (tenant.to_owned(), name.to_owned());
     let found = state
         .instance
         .store
         .read(move |connection| {
             let Some(app) = by_name_or_id(connection, &seals, &wanted_tenant, &wanted)? else { return Ok(None) };
-            Ok(Some(resource(&app, metadata(connection, &seals, &app)?.as_ref(), &public_url)))
+            Ok(Some(resource(&app, metadata(connection, &seals, &app)?.as_ref(), &shown)))
         })
         .await?;
     found.ok_or_else(|| AdminError::not_found(KIND, name))
@@ -381,11 +493,19 @@ fn metadata(connection: &Connection, seals: &Seals, app: &ObApp) -> Result<Optio
     Ok(None)
 }
 
-fn public_url(instance: &Instance) -> String {
-    instance.config().instance.public_url.as_str().to_owned()
+/// What an app is shown with.
+struct Shown {
+    public_url: PublicUrl,
+    now: Timestamp,
 }
 
-fn resource(app: &ObApp, metadata: Option<&Metadata>, public_url: &str) -> Value {
+impl Shown {
+    fn now(instance: &Instance) -> Self {
+        Self { public_url: instance.config().instance.public_url.clone(), now: instance.clock.now().wall }
+    }
+}
+
+fn resource(app: &ObApp, metadata: Option<&Metadata>, shown: &Shown) -> Value {
     let (issuer, authorize_url, token_url) = match &app.server {
         Server::Issuer(issuer) => (
             Some(issuer),
@@ -394,13 +514,18 @@ fn resource(app: &ObApp, metadata: Option<&Metadata>, public_url: &str) -> Value
         ),
         Server::Endpoints { authorize_url, token_url } => (None, authorize_url.as_ref(), Some(token_url)),
     };
+    let auth_method = token_url.map(|token_url| Authentication::of(app, token_url, metadata).method()).or(app.auth_method);
     document::record(
         KIND,
         app.id,
         json!({
             "id": app.id, "tenant": app.tenant, "name": app.name, "component": null, "client_id": app.client_id,
+            "auth_method": auth_method.map(Method::as_str),
+            "jwks_uri": app.keys.as_ref().map(|_| shown.public_url.join(&format!("/oauth/jwks/{}", app.id))),
+            "jwks": app.keys.as_ref().map(|keys| keys.published(shown.now)),
+            "next_key_from": app.keys.as_ref().and_then(|keys| keys.next.as_ref()).map(|next| next.from).filter(|from| *from > shown.now),
             "grant": app.grant.as_str(), "scopes": app.scope, "issuer": issuer, "authorize_url": authorize_url, "token_url": token_url,
-            "dialect": null, "redirect_uri": peers::redirect_uri(public_url, app, metadata),
+            "dialect": null, "redirect_uri": peers::redirect_uri(shown.public_url.as_str(), app, metadata),
             "has_secret": app.client_secret.is_some(), "ca": app.ca.is_some(), "created_at": app.created_at,
         }),
     )

@@ -17,7 +17,8 @@ use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::answer::{self, Answer};
 use crate::outbound::callback::{self, Arrival, Exchange, Next, Refusal};
-use crate::outbound::exchange::{Ask, Client};
+use crate::outbound::client::{Authentication, Client};
+use crate::outbound::exchange::Ask;
 use crate::outbound::handshake::Stage;
 use crate::secret::{Digest, SecretString};
 use crate::store::handshake as rows;
@@ -141,8 +142,13 @@ impl LinkDoor {
                 Outcome::WrongCode { peer: peer_name, error: answer::refusal_in_words(&code, &description) }
             }
             Answer::Refused { code, description } => {
-                let error = match code.as_str() {
-                    "invalid_client" => format!(
+                let error = match (code.as_str(), &us.authentication) {
+                    ("invalid_client", Authentication::Assertion { .. }) => format!(
+                        "{}; it does not know the key that we sign with (p2pid ob show {})",
+                        answer::refusal_in_words(&code, &description),
+                        app.name
+                    ),
+                    ("invalid_client", _) => format!(
                         "{}; it does not take our client secret (p2pid ob update {})",
                         answer::refusal_in_words(&code, &description),
                         app.name

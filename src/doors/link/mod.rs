@@ -1,7 +1,8 @@
 //! Linking, as a browser goes through it: the request URL, whose page shows and whose button consumes; and the callback, where the peer
-//! sends the browser back to. Every end is a page of its own that names the next step.
+//! sends the browser back to. Every end is a page of its own that names the next step. Beside them, the keys by which peers know us.
 
 mod callback;
+mod jwks;
 mod outcome;
 mod request;
 
@@ -23,13 +24,14 @@ struct LinkDoor {
     links: Arc<Links>,
 }
 
-/// `/link/{ticket}`, `/oauth/callback` and `/oauth/callback/{ob app}`, below the path of `public_url`.
+/// `/link/{ticket}`, `/oauth/callback`, `/oauth/callback/{ob app}` and `/oauth/jwks/{ob app}`, below the path of `public_url`.
 pub fn router(instance: Arc<Instance>, links: Arc<Links>) -> Router {
     let our = Arc::clone(&instance);
     Router::new()
         .route("/link/{ticket}", routing::get(request::look).post(request::press))
         .route("/oauth/callback", routing::get(callback::arrive))
         .route("/oauth/callback/{app}", routing::get(callback::arrive_for_app))
+        .route("/oauth/jwks/{app}", routing::get(jwks::show))
         .method_not_allowed_fallback(move |request: Request| nothing_here::method_not_allowed(State(Arc::clone(&our)), request))
         .with_state(Arc::new(LinkDoor { instance, links }))
 }

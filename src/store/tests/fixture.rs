@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, named_params};
 
+use crate::oauth::signing_key::SigningKey;
 use crate::store::migrations::NEWEST;
 use crate::store::{Place, Store, Transaction, temporary};
 
@@ -30,7 +31,7 @@ const ROWS: &str = "
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
     INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, :binding);
     INSERT INTO ob_app VALUES (:id, 'default', 'instance2', '5f0c', :secret, 'authorization_code', 'p2pi',
-        'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000);
+        'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000, 'private_key_jwt', :key, :next_key, 253402300799999);
     INSERT INTO peer VALUES (:id, 'default', 'instance2', 'https://two.example.com:7443', NULL, 'oauth', :id, NULL, NULL, NULL, NULL,
         0, NULL, NULL, 1000, 1, NULL, NULL);
     INSERT INTO held_token VALUES (:id, 1, :access, :refresh, 1000, 1000, 1, 3600000, NULL, 'p2pi', 'ops@two.example.com', 1000, 1000,
@@ -40,7 +41,7 @@ const ROWS: &str = "
     INSERT INTO handshake VALUES (:id, :id, :digest, 1, :digest, :digest, '{}', 253402300799999, 'pressed', :verifier, NULL, NULL,
         253402300799999);
     INSERT INTO outbox VALUES (:id, 'default', 'instance2', :token, 'refresh_token', 'https://two.example.com:7443/oauth/revoke', 0,
-        '5f0c', NULL, 0, NULL, NULL, 0, 1000, 253402300799999);
+        '5f0c', NULL, 0, NULL, NULL, 0, 1000, 253402300799999, :id, :client_key, 'https://two.example.com:7443');
     INSERT INTO caller VALUES (:id, 'default', 'shop', :digest, NULL, 1000);
     INSERT INTO app_token VALUES (:digest, :id, 'p2pi', :binding, 1, 1000, 253402300799999, 0, 253402300799999);
     INSERT INTO used_once VALUES (:digest, 253402300799999);
@@ -67,6 +68,7 @@ async fn fill(store: &Store) {
     let rows = move |transaction: &Transaction<'_>| {
         let (id, digest) = ([1_u8; 16], [2_u8; 32]);
         let sealed = |table, column| seals.seal(Place { table, column, row: &id }, b"a secret of the fixture");
+        let key = |table, column| seals.seal(Place { table, column, row: &id }, &SigningKey::generate().to_der());
         let parameters = Place { table: "pushed_request", column: "parameters_sealed", row: &digest };
         let repeat = Place { table: "refresh_token", column: "repeat_sealed", row: &digest };
         for statement in ROWS.split_inclusive(";\n") {
@@ -78,6 +80,9 @@ async fn fill(store: &Store) {
                 ":repeat": seals.seal_bound(repeat, &[b"token"], b"an answer of the fixture"),
                 ":state": sealed("authorization", "state_sealed"),
                 ":secret": sealed("ob_app", "client_secret_sealed"),
+                ":key": key("ob_app", "key_sealed"),
+                ":next_key": key("ob_app", "next_key_sealed"),
+                ":client_key": key("outbox", "client_key_sealed"),
                 ":access": sealed("held_token", "access_sealed"),
                 ":refresh": sealed("held_token", "refresh_sealed"),
                 ":verifier": sealed("handshake", "verifier_sealed"),

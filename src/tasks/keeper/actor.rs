@@ -12,14 +12,14 @@ use super::clients::PeerClients;
 use super::flight::{self, Landing, Outcome, Plane};
 use super::link::{Link, Shown, Target};
 use super::skew::Skews;
-use super::wire;
+use super::wire::{self, ServerCalls};
 use crate::clock::Moment;
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::net::path::Upstream;
 use crate::observe::metrics::PeerMetrics;
 use crate::outbound::attempt::{Trouble, TroubleKind};
-use crate::outbound::exchange::Client;
+use crate::outbound::client::Client;
 use crate::outbound::link::{Ending, Facts, State};
 use crate::outbound::plan::{self, Jitter};
 use crate::outbound::turn::{self, Next, Pause, Situation};
@@ -409,10 +409,11 @@ pub(super) fn confirm(instance: &Arc<Instance>, clients: &PeerClients, facts: &F
     let access: SecretString = held.access.clone();
     let issuer = url::Url::parse(&metadata.issuer).ok();
     let client = clients.for_endpoint(app, issuer.as_ref(), &endpoint).clone();
-    let deadline = instance.config().limits.token_timeout;
     let peer = facts.peer.name.clone();
+    let instance = Arc::clone(instance);
     tokio::spawn(async move {
-        match wire::introspect(&client, &us, &endpoint, &access, "access_token", deadline).await {
+        let calls = ServerCalls::new(&instance, &client, &endpoint);
+        match wire::introspect(&calls, &us, &endpoint, &access, "access_token").await {
             Ok(_) => {}
             Err(reason) => tracing::debug!(peer, reason, "the peer was not told that its tokens arrived"),
         }
@@ -445,7 +446,9 @@ fn is_changed(old: &Facts, new: &Facts) -> bool {
         let app = facts.ob_app.as_ref()?;
         Some((
             app.client_id.clone(),
+            app.auth_method,
             app.client_secret.as_ref().map(|secret| secret.expose_secret().to_owned()),
+            app.keys.as_ref().map(|keys| keys.current.public().thumbprint()),
             app.scope.clone(),
             app.grant,
         ))

@@ -8,14 +8,15 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::clients::PeerClients;
-use super::wire::{self, TokenCalls};
+use super::wire::{self, ServerCalls};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::observe::point;
 use crate::outbound::answer::{Answer, Granted};
 use crate::outbound::attempt::{self, Attempt, Intent, Trouble, TroubleKind, Verdict};
-use crate::outbound::exchange::{Ask, Client, Reply};
+use crate::outbound::client::{Authentication, Client};
+use crate::outbound::exchange::{Ask, Reply};
 use crate::outbound::link::{Broken, Facts, Held};
 use crate::outbound::metadata::Metadata;
 use crate::outbound::ob_app::{Grant, ObApp, Server};
@@ -99,7 +100,8 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
     };
     point::passed("intent_written");
     let requested = plane.instance.clock.now();
-    let reply = ask(&plane, &facts, &app, &server).await;
+    let us = Client::new(&app, &server.token_endpoint, server.metadata.as_ref());
+    let reply = ask(&plane, &facts, &app, &server, &us).await;
     let answered = plane.instance.clock.now();
     let skew = reply.date.map(|date| date.millis() - answered.wall.millis()).or(skew);
     let reason = reply.answer.failure().unwrap_or_default().to_owned();
@@ -108,6 +110,7 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
         failures: plane.failures.saturating_add(1),
         grant: app.grant,
         ob_app: &app.name,
+        signs: matches!(us.authentication, Authentication::Assertion { .. }),
         peer: &facts.peer.name,
         jitter: Jitter::of(&facts.peer.id),
     };
@@ -151,8 +154,7 @@ async fn look(plane: &Plane, facts: &Facts, app: &ObApp) -> Result<Looked, Troub
     {
         return Ok(looked(known.clone(), None, None));
     }
-    let deadline = plane.instance.config().limits.token_timeout;
-    match (wire::metadata(plane.clients.guarded_if(app.guarded), issuer, deadline).await, known) {
+    match (wire::metadata(&plane.instance, plane.clients.guarded_if(app.guarded), issuer).await, known) {
         (Ok(found), _) => {
             let skew = found.date.map(|date| date.millis() - plane.instance.clock.now().wall.millis());
             let is_new = known != Some(&found.metadata);
@@ -182,8 +184,8 @@ async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView)
     };
     let us = Client::new(app, &server.token_endpoint, server.metadata.as_ref());
     let client = plane.clients.for_endpoint(app, server.issuer.as_ref(), endpoint);
-    let deadline = plane.instance.config().limits.token_timeout;
-    match wire::introspect(client, &us, endpoint, refresh, Hint::Refresh.as_str(), deadline).await {
+    let calls = ServerCalls::new(&plane.instance, client, endpoint);
+    match wire::introspect(&calls, &us, endpoint, refresh, Hint::Refresh.as_str()).await {
         Ok(true) => Ok(Vouched::Good),
         Ok(false) => Ok(Vouched::Bad("the peer knows it no more")),
         Err(what) => {
@@ -218,7 +220,7 @@ async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result
         .await
 }
 
-async fn ask(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> Reply {
+async fn ask(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView, us: &Client) -> Reply {
     let refresh = facts.held().and_then(|held| held.refresh.as_ref());
     let ask = match (app.grant, refresh, &facts.peer.auth) {
         (Grant::ClientCredentials, ..) => Ask::ClientCredentials(&app.scope),
@@ -229,8 +231,7 @@ async fn ask(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView) -> 
         }
     };
     let client = plane.clients.for_endpoint(app, server.issuer.as_ref(), &server.token_endpoint);
-    let calls = TokenCalls { client, deadline: plane.instance.config().limits.token_timeout };
-    Client::new(app, &server.token_endpoint, server.metadata.as_ref()).ask(ask, &calls).await
+    us.ask(ask, &ServerCalls::of_tokens(&plane.instance, client, &server.token_endpoint)).await
 }
 
 /// Makes what the attempt meant durable, by compare-and-set on the generation that it began with. Tokens are offered to the store until

@@ -16,7 +16,7 @@ use crate::net::client::Client;
 use crate::net::life::Life;
 use crate::net::path::Upstream;
 use crate::outbound::answer;
-use crate::outbound::exchange;
+use crate::outbound::client;
 use crate::outbound::link::{Facts, Holding, Standing};
 use crate::outbound::peer::Auth;
 use crate::outbound::plan::{self, Validity};
@@ -124,7 +124,7 @@ impl Shown {
         let generation = facts.peer.generation;
         let carried = match (&facts.peer.auth, &facts.holding) {
             (Auth::Basic(user), _) => {
-                let authorization = exchange::basic(&user.name, user.password.expose_secret());
+                let authorization = client::basic(&user.name, user.password.expose_secret());
                 Some(Carried { authorization, generation, validity: None })
             }
             (Auth::OAuth { .. }, Holding::Tokens(held)) => {

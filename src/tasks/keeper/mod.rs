@@ -30,6 +30,7 @@ use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::trust::TrustError;
 use crate::observe::point;
+use crate::outbound::client::Client as ServerClient;
 use crate::outbound::exchange::{Ask, Reply};
 use crate::outbound::link::Facts;
 use crate::outbound::metadata::{Metadata, MetadataProblem};
@@ -274,9 +275,8 @@ impl Links {
     /// Asks for the metadata of `issuer`, the server of `app`, as a peer with that trust would be asked; with it, how many milliseconds its
     /// clock is ahead.
     pub async fn metadata(&self, app: &ObApp, trust: &PeerTrust, issuer: &str) -> Result<(Metadata, Option<i64>), NoMetadata> {
-        let deadline = self.instance.config().limits.token_timeout;
         let clients = self.clients.load().of(trust);
-        let found = wire::metadata(clients.guarded_if(app.guarded), issuer, deadline).await?;
+        let found = wire::metadata(&self.instance, clients.guarded_if(app.guarded), issuer).await?;
         let ahead = found.date.map(|date| date.millis() - self.instance.clock.now().wall.millis());
         Ok((found.metadata, ahead))
     }
@@ -289,11 +289,11 @@ impl Links {
     }
 
     /// Sends a code to the token endpoint of `facts`' server.
-    pub async fn ask(&self, facts: &Facts, app: &ObApp, us: &crate::outbound::exchange::Client, ask: Ask<'_>) -> Reply {
+    pub async fn ask(&self, facts: &Facts, app: &ObApp, us: &ServerClient, ask: Ask<'_>) -> Reply {
         let clients = self.clients.load().of(&facts.server_trust());
         let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
         let client = clients.for_endpoint(app, issuer.as_ref(), &us.token_endpoint);
-        us.ask(ask, &wire::TokenCalls { client, deadline: self.instance.config().limits.token_timeout }).await
+        us.ask(ask, &wire::ServerCalls::of_tokens(&self.instance, client, &us.token_endpoint)).await
     }
 
     /// The client for a peer with that trust, `guarded` where its URLs may not lead into a private network; or why the trust cannot be used.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::clients::Clients;
-use super::wire;
+use super::wire::{self, ServerCalls};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::outbound::revocation::{self, Delivery, Revocation};
@@ -54,8 +54,7 @@ async fn deliver(instance: &Arc<Instance>, clients: &Arc<Clients>) -> Result<Dur
 /// Tries one, and writes down what came of it.
 pub(super) async fn attempt(instance: &Instance, clients: &Clients, id: Id, revocation: &Revocation) -> Result<Delivery, StoreError> {
     let client = clients.of(&revocation.trust).guarded_if(revocation.guarded).clone();
-    let deadline = instance.config().limits.token_timeout;
-    let delivery = wire::revoke(&client, revocation, deadline).await;
+    let delivery = wire::revoke(&ServerCalls::new(instance, &client, &revocation.endpoint), revocation).await;
     let (tenant, peer) = (revocation.tenant.as_str(), revocation.peer.as_str());
     match &delivery {
         Delivery::Confirmed => tracing::info!(tenant, peer, "a token given up was revoked at the peer"),

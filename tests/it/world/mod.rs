@@ -104,6 +104,25 @@ impl World {
         app
     }
 
+    /// The same, without a secret: alpha's key is registered on `beta`, from the document that alpha shows or by its URL.
+    pub(crate) async fn introduces_by_key(&self, by_url: bool, attributes: Value) -> Value {
+        let authority = std::fs::read_to_string(self.beta.settings.authority()).expect("beta's certificate");
+        let peer = json!({
+            "name": "beta", "url": self.beta.settings.url(), "ca": authority, "scopes": ["p2pi"], "auth_method": "private_key_jwt",
+        });
+        self.alpha.creates("peer", peer).await;
+        let ours = self.alpha.shows("ob-app", "beta").await;
+        let (name, value) = if by_url { ("jwks_uri", &ours["jwks_uri"]) } else { ("jwks", &ours["jwks"]) };
+        let mut wanted = json!({
+            "name": "alpha", "peer_url": self.alpha.settings.url(), "scopes": ["p2pi"], "client_id": ours["client_id"],
+        });
+        wanted[name] = value.clone();
+        for (name, value) in attributes.as_object().into_iter().flatten() {
+            wanted[name] = value.clone();
+        }
+        self.beta.creates("ib-app", wanted).await
+    }
+
     /// Goes the whole way of a request URL, from the page to Allow.
     pub(crate) async fn links(&mut self) {
         let url = self.alpha.request_url("beta").await;

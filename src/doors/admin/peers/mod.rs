@@ -18,6 +18,7 @@ use super::{AdminError, AdminState, Caller, gate};
 use crate::id::Id;
 use crate::net::certificate::Pin;
 use crate::outbound::link::Facts;
+use crate::outbound::metadata::Metadata;
 use crate::outbound::ob_app::{self, Grant, ObApp, Server};
 use crate::outbound::peer::{Auth, Peer, PeerTrust, User};
 use crate::secret::SecretString;
@@ -45,6 +46,7 @@ struct Settings {
     base_url: Option<String>,
     ob: Option<String>,
     client_id: Option<String>,
+    auth_method: Option<String>,
     client_secret: Option<SecretString>,
     scopes: Option<Vec<String>>,
     username: Option<String>,
@@ -55,12 +57,28 @@ struct Settings {
     or_update: bool,
 }
 
+impl Settings {
+    /// Whether an OB app of the peer's name is to be there.
+    fn makes_app(&self) -> bool {
+        self.client_id.is_some() || ob_apps::is_named_by_us(self.auth_method.as_deref())
+    }
+}
+
 /// A peer and its OB app as they are to be.
 struct Wanted {
     peer: Peer,
     app: Option<ObApp>,
     /// The app is the peer's own and is made, or changed, with it.
     writes_app: Option<Write>,
+}
+
+impl Wanted {
+    /// Gives the peer's own app the key that it needs, as the server of those metadata takes it.
+    fn give_key(&mut self, metadata: Option<&Metadata>) {
+        if let (Some(app), Some(write)) = (&mut self.app, self.writes_app) {
+            ob_apps::give_key(app, write == Write::Insert, metadata);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,8 +124,9 @@ async fn create(
     }
     // An OB app of that name that nobody uses is taken over as it is now.
     let alone = state.changes.lock().await;
-    let wanted = new(&state, &caller, &tenant, &name, &settings).await?;
+    let mut wanted = new(&state, &caller, &tenant, &name, &settings).await?;
     let finding = probe::look(&state, &wanted.peer, wanted.app.as_ref()).await?;
+    wanted.give_key(finding.metadata.as_ref());
     let id = wanted.peer.id;
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
     let taken = state
@@ -220,8 +239,13 @@ async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<
         let (seals, tenant, name) = (state.instance.store.seals().clone(), wanted.peer.tenant.clone(), ob.clone());
         let found = state.instance.store.read(move |connection| ob_apps::by_name_or_id(connection, &seals, &tenant, &name)).await?;
         wanted.app = Some(found.ok_or_else(|| AdminError::not_found(ob_apps::KIND, ob))?);
-    } else if settings.client_id.is_some() || settings.client_secret.is_some() || settings.scopes.is_some() || settings.url.is_some() {
-        if wanted.app.is_none() && settings.client_id.is_some() {
+    } else if settings.client_id.is_some()
+        || settings.client_secret.is_some()
+        || settings.auth_method.is_some()
+        || settings.scopes.is_some()
+        || settings.url.is_some()
+    {
+        if wanted.app.is_none() && settings.makes_app() {
             wanted.app = unused_app(state, &wanted.peer).await?;
         }
         own_app(state, caller, &mut wanted, settings)?;
@@ -262,10 +286,10 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
     let issuer = wanted.peer.url.as_str().trim_end_matches('/').to_owned();
     let (mut app, write) = match wanted.app.take() {
         Some(app) if app.name == wanted.peer.name => (app, Write::Replace),
-        other if settings.client_id.is_none() => {
+        other if !settings.makes_app() => {
             wanted.app = other;
-            return match (&settings.client_secret, &settings.scopes) {
-                (None, None) => Ok(()),
+            return match (&settings.client_secret, &settings.auth_method, &settings.scopes) {
+                (None, None, None) => Ok(()),
                 _ => Err(ob_apps::missing("client_id")),
             };
         }
@@ -285,6 +309,8 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
     if let Some(secret) = &settings.client_secret {
         app.client_secret = Some(ob_apps::checked_secret("client_secret", secret)?);
     }
+    ob_apps::set_auth_method(&mut app, settings.auth_method.as_deref(), settings.client_secret.is_some())?;
+    ob_apps::name_by_id(&mut app);
     if let Some(scopes) = &settings.scopes {
         app.scope = ob_apps::checked_scope(scopes)?;
     }
@@ -318,7 +344,7 @@ fn auth(wanted: &Wanted, settings: &Settings) -> Result<Auth, AdminError> {
             Some(User { name: name.clone(), password })
         }
     };
-    let is_for_basic = settings.username.is_some() && settings.ob.is_none() && settings.client_id.is_none();
+    let is_for_basic = settings.username.is_some() && settings.ob.is_none() && !settings.makes_app();
     Ok(match (&wanted.app, user) {
         (Some(app), user) if app.grant == Grant::Password => {
             Auth::OAuth { ob_app: app.id, user: Some(user.ok_or_else(|| ob_apps::missing("username"))?) }
@@ -343,11 +369,12 @@ enum Changed {
 async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
     let _alone = state.changes.lock().await;
     let facts = link.facts();
-    let wanted = apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
+    let mut wanted = apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
     let mut finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
         true => probe::look(state, &wanted.peer, wanted.app.as_ref()).await?,
         false => Finding::default(),
     };
+    wanted.give_key(finding.metadata.as_ref().or(facts.metadata.as_ref()));
     let id = link.id();
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
     let changed = state

@@ -1,0 +1,77 @@
+//! What has to be known of the servers of others to sign something for them: how far each one's clock is from ours.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use url::Url;
+
+use crate::clock::Timestamp;
+
+/// Servers in memory at most; those that nobody uses at the moment go first.
+const MOST: usize = 4 * 1024;
+
+/// The servers that we sign for, by their origins.
+#[derive(Debug, Default)]
+pub struct Remotes {
+    by_origin: Mutex<HashMap<String, Arc<Remote>>>,
+}
+
+/// What is known of one server.
+#[derive(Debug, Default)]
+pub struct Remote {
+    /// How far its clock is ahead of ours, in milliseconds.
+    ahead: AtomicI64,
+}
+
+impl Remotes {
+    /// The server at the origin of `url`.
+    pub fn at(&self, url: &Url) -> Arc<Remote> {
+        let mut by_origin = self.by_origin.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_origin.len() >= MOST {
+            by_origin.retain(|_, remote| Arc::strong_count(remote) > 1);
+        }
+        Arc::clone(by_origin.entry(url.origin().ascii_serialization()).or_default())
+    }
+}
+
+impl Remote {
+    /// Its clock when ours says `now`.
+    pub fn time(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millis(now.millis().saturating_add(self.ahead.load(Ordering::Relaxed)))
+    }
+
+    /// Its clock says `there` when ours says `now`.
+    pub fn set_time(&self, there: Timestamp, now: Timestamp) {
+        self.ahead.store(there.millis().saturating_sub(now.millis()), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_origin_has_a_clock_of_its_own() {
+        let remotes = Remotes::default();
+        let at = |url: &str| remotes.at(&Url::parse(url).expect("a URL"));
+        let now = Timestamp::from_millis(1_000_000);
+        let there = now.plus(Duration::from_secs(300));
+        at("https://two.example.com/oauth/token").set_time(there, now);
+        assert_eq!(at("https://two.example.com:443/p2pi").time(now), there);
+        assert_eq!(at("https://two.example.com:444/").time(now), now);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let remotes = Remotes::default();
+        let used = remotes.at(&Url::parse("https://used.example").expect("a URL"));
+        for number in 0..=MOST {
+            remotes.at(&Url::parse(&format!("https://{number}.example")).expect("a URL"));
+        }
+        let known = remotes.by_origin.lock().expect("no panic");
+        assert!(known.len() < 10 && known.get("https://used.example").is_some_and(|known| Arc::ptr_eq(known, &used)));
+    }
+}
