@@ -27,6 +27,12 @@ pub(super) enum Grant {
         /// Also what has ended in the last 30 days: when, and why
         #[arg(long)]
         all: bool,
+        /// Only of the IB app with this name or client id
+        #[arg(long, value_name = "NAME")]
+        app: Option<String>,
+        /// Only what this person allowed
+        #[arg(long, value_name = "LOGIN")]
+        allowed_by: Option<String>,
     },
     /// Show one
     Show {
@@ -45,8 +51,14 @@ pub(super) enum Grant {
 /// Does what the command says.
 pub(super) async fn run(command: Grant, context: &Context<'_>) -> Result<(), Failure> {
     match command {
-        Grant::List { all: false } => GRANTS.list(context).await?,
-        Grant::List { all: true } => ALL.list_where(context, "all=true").await?,
+        Grant::List { all, app, allowed_by } => {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(all.then_some(("all", "true")));
+            query.extend_pairs(app.map(|app| ("app", app)));
+            query.extend_pairs(allowed_by.map(|login| ("allowed_by", login)));
+            let collection = if all { ALL } else { GRANTS };
+            collection.list_where(context, &query.finish()).await?;
+        }
         Grant::Show { id } => GRANTS.show(context, &id).await?,
         Grant::Revoke { id, confirm } => {
             confirm.or_ask(&format!("revoke the grant {id}"))?;

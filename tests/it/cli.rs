@@ -506,6 +506,16 @@ async fn a_linked_peer_is_called_refreshed_and_unlinked() {
     assert!(!peer.to_string().contains("p2pa_") && !peer.to_string().contains("p2pr_"));
     let grant = &pair.two.runs(&["grant", "list"]).await[0];
     assert_eq!((&grant["app"], &grant["scope"], &grant["allowed_by"]), (&json!("one"), &json!("p2pi"), &json!("operator@two.example")));
+    let client = grant["client_id"].as_str().expect("a client id");
+    for (filter, count) in [
+        (&["--app", "one"][..], 1),
+        (&["--app", client, "--allowed-by", "operator@two.example"], 1),
+        (&["--app", "another"], 0),
+        (&["--allowed-by", "nobody@two.example", "--all"], 0),
+    ] {
+        let found = pair.two.runs(&[&["grant", "list"], filter].concat()).await;
+        assert_eq!(found.as_array().map(Vec::len), Some(count), "{filter:?}: {found}");
+    }
     assert_eq!(pair.one.runs(&["peer", "refresh", "two"]).await["state"], "linked");
     assert_eq!(pair.one.runs(&["status"]).await["peers"]["linked"], 1);
     let metrics = pair.one.console("/metrics").await.text();

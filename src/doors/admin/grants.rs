@@ -23,16 +23,45 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
         .route("/tenants/{tenant}/grants/{id}", routing::get(show).delete(revoke))
 }
 
-/// What peers hold now; with `?all=true` also what has ended.
+/// Which grants are listed.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Also what has ended.
+    all: bool,
+    /// Of the app with this name or `client_id`.
+    app: Option<String>,
+    /// Allowed by the person with this login.
+    allowed_by: Option<String>,
+}
+
+impl Wanted {
+    fn read(query: &str) -> Result<Self, AdminError> {
+        let mut wanted = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (name.as_ref(), value.as_ref()) {
+                ("all", "true") => wanted.all = true,
+                ("app", app) => wanted.app = Some(app.to_owned()),
+                ("allowed_by", login) => wanted.allowed_by = Some(login.to_owned()),
+                _ => return Err(AdminError::bad_attribute("the query", query, "all=true, app=NAME, allowed_by=LOGIN, or none")),
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn includes(&self, shown: &ShownGrant, now: Timestamp) -> bool {
+        let is_of = |app: &String| *app == shown.app_name || *app == shown.client_id;
+        (self.all || shown.grant.is_active(now))
+            && self.app.as_ref().is_none_or(is_of)
+            && self.allowed_by.as_ref().is_none_or(|login| shown.login.as_ref() == Some(login))
+    }
+}
+
+/// What peers hold now; with `?all=true` also what has ended, with `?app=` and `?allowed_by=` that app's and that person's only.
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
-    let with_ended = match query.as_deref() {
-        None | Some("") => false,
-        Some("all=true") => true,
-        Some(other) => return Err(AdminError::bad_attribute("the query", other, "all=true, or none")),
-    };
+    let wanted = Wanted::read(query.as_deref().unwrap_or_default())?;
     let now = state.instance.clock.now().wall;
     let grants = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
-    let shown = grants.iter().filter(|shown| with_ended || shown.grant.is_active(now));
+    let shown = grants.iter().filter(|shown| wanted.includes(shown, now));
     Ok(document::shown(shown.map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
 }
 
