@@ -26,6 +26,7 @@ mod reload;
 mod resumed_sessions;
 mod roles_and_keys;
 mod service;
+mod states;
 mod strangers;
 mod tidy;
 mod under_a_path;
