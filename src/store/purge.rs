@@ -28,13 +28,8 @@ impl Store {
     /// Deletes every row whose `purge_at` is before `now`; how many there were.
     pub async fn purge(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut total = 0;
-        for table in OF_GRANTS {
-            let hanging = format!("SELECT t.digest FROM grant g JOIN {table} t ON t.grant = g.id WHERE g.purge_at < ?1 LIMIT {BATCH}");
-            total += self.purge_by(format!("DELETE FROM {table} WHERE digest IN ({hanging})"), now).await?;
-        }
-        for (table, key) in TABLES {
-            let over = format!("SELECT {key} FROM {table} WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH}");
-            total += self.purge_by(format!("DELETE FROM {table} WHERE ({key}) IN ({over})"), now).await?;
+        for sql in statements() {
+            total += self.purge_by(sql, now).await?;
         }
         Ok(total)
     }
@@ -52,6 +47,19 @@ impl Store {
             }
         }
     }
+}
+
+/// What is deleted, in its order; each statement deletes [`BATCH`] rows at most.
+fn statements() -> impl Iterator<Item = String> {
+    let of_grants = OF_GRANTS.iter().map(|table| {
+        let hanging = format!("SELECT t.digest FROM grant g JOIN {table} t ON t.grant = g.id WHERE g.purge_at < ?1 LIMIT {BATCH}");
+        format!("DELETE FROM {table} WHERE digest IN ({hanging})")
+    });
+    let others = TABLES.iter().map(|(table, key)| {
+        let over = format!("SELECT {key} FROM {table} WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH}");
+        format!("DELETE FROM {table} WHERE ({key}) IN ({over})")
+    });
+    of_grants.chain(others)
 }
 
 #[cfg(test)]
@@ -80,6 +88,25 @@ mod tests {
             assert!(TABLES.contains(&(table.as_str(), key.as_str())), "(\"{table}\", \"{key}\") is missing in TABLES");
         }
         assert_eq!(tables.len(), TABLES.len(), "TABLES names a table that does not run out");
+    }
+
+    #[tokio::test]
+    async fn no_statement_reads_a_table_from_end_to_end() {
+        let (_directory, store) = temporary();
+        let look = |connection: &Connection| {
+            let mut plans = Vec::new();
+            for sql in statements() {
+                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let steps = statement.query_map([0], |row| row.get::<_, String>(3))?.collect::<Result<Vec<_>, _>>()?;
+                plans.push((sql, steps));
+            }
+            Ok(plans)
+        };
+        for (sql, steps) in store.read(look).await.expect("read") {
+            assert!(steps.iter().any(|step| step.contains("purge_at<?")), "{sql}: {steps:?}");
+            let reads_all = |step: &String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
+            assert!(!steps.iter().any(reads_all), "{sql}: {steps:?}");
+        }
     }
 
     #[tokio::test]
