@@ -16,6 +16,7 @@ use super::records::text;
 use super::report;
 use crate::clock::Clock;
 use crate::config::{self, Config, Tls};
+use crate::net::certificate::Certificate;
 use crate::net::tls::Identity;
 use crate::system::SystemClock;
 
@@ -99,6 +100,7 @@ fn files(file: &Path) -> Vec<Check> {
     };
     let mut checks = vec![Check::new("configuration", Health::Ok, file.display().to_string())];
     checks.extend(certificate(&config));
+    checks.extend(client_authorities(&config));
     checks.extend(state(&config.instance.state_dir));
     checks
 }
@@ -118,6 +120,23 @@ fn certificate(config: &Config) -> Option<Check> {
             let detail = format!("{} is valid for {} d", cert.display(), left.as_secs() / (24 * 3600));
             let check = Check::new(what, if left < CERTIFICATE_LEFT { Health::Warning } else { Health::Ok }, detail);
             if left < CERTIFICATE_LEFT { check.next("renew it; the daemon takes it up by itself") } else { check }
+        }
+    })
+}
+
+/// Who signs for clients: an authority whose time is over signs for nobody.
+fn client_authorities(config: &Config) -> Option<Check> {
+    let what = "authorities of clients";
+    let now = SystemClock::new().now().wall;
+    let read: Vec<_> = config.mtls.authorities.iter().filter_map(Certificate::read).collect();
+    let soonest = read.iter().map(|authority| authority.valid_for(now)).min()?;
+    let next = "add the next one to [mtls] ca, and take this one out when no client needs it; the daemon takes it up by itself";
+    Some(match soonest {
+        None => Check::new(what, Health::Warning, "one of [mtls] ca is not valid now").next(next),
+        Some(left) => {
+            let detail = format!("{}, valid for {} d", read.len(), left.as_secs() / (24 * 3600));
+            let check = Check::new(what, if left < CERTIFICATE_LEFT { Health::Warning } else { Health::Ok }, detail);
+            if left < CERTIFICATE_LEFT { check.next(next) } else { check }
         }
     })
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use http::Method;
 use serde_json::{Value, json};
 
 use super::ask::{self, Confirm};
@@ -11,6 +10,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::records::{Collection, Given, text};
 use super::report::Report;
+use crate::oauth::client_auth::Method;
 use crate::secret::ExposeSecret;
 
 const APPS: Collection = Collection {
@@ -99,16 +99,18 @@ pub(super) struct Settings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     native: Option<bool>,
     #[command(flatten)]
-    security: Security,
+    security: Box<Security>,
 }
 
 /// How an app shows who it is, and what its requests and tokens are tied to.
 #[derive(Debug, Default, Args)]
 struct Security {
-    /// How it authenticates: client_secret (in either way), client_secret_basic, client_secret_post, private_key_jwt, or none
-    #[arg(long, value_name = "M", value_parser = ["client_secret", "client_secret_basic", "client_secret_post", "private_key_jwt", "none"])]
+    /// How it authenticates: client_secret (in either way), client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth,
+    /// self_signed_tls_client_auth, or none
+    #[arg(long, value_name = "M", value_parser = Method::ALL.map(Method::as_str))]
     auth_method: Option<String>,
     /// Its public keys, a JSON Web Key Set in a file or at a URL; means --auth-method private_key_jwt
+    /// where no other is given that needs them
     #[arg(long, value_name = "FILE|URL")]
     jwks: Option<String>,
     /// Its tokens are bound to a key of its own (DPoP): a stolen one is useless; --dpop=false takes it back
@@ -117,6 +119,21 @@ struct Security {
     /// Its tokens are bound to its TLS certificate (mutual TLS, [mtls] in the configuration); --mtls=false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     mtls: Option<bool>,
+    /// The subject of its certificate, as RFC 4514 writes it: CN=shop,O=Example; means --auth-method tls_client_auth
+    #[arg(long, value_name = "DN", group = "certificate_name")]
+    tls_client_auth_subject_dn: Option<String>,
+    /// A DNS name in its certificate
+    #[arg(long, value_name = "NAME", group = "certificate_name")]
+    tls_client_auth_san_dns: Option<String>,
+    /// A URI in its certificate
+    #[arg(long, value_name = "URI", group = "certificate_name")]
+    tls_client_auth_san_uri: Option<String>,
+    /// An IP address in its certificate
+    #[arg(long, value_name = "IP", group = "certificate_name")]
+    tls_client_auth_san_ip: Option<String>,
+    /// An e-mail address in its certificate
+    #[arg(long, value_name = "EMAIL", group = "certificate_name")]
+    tls_client_auth_san_email: Option<String>,
     /// Its authorization requests must be pushed first (PAR); --require-par=false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     require_par: Option<bool>,
@@ -145,6 +162,11 @@ impl Security {
             .maybe("jwks_uri", jwks_uri)
             .maybe("dpop", self.dpop)
             .maybe("mtls", self.mtls)
+            .maybe("tls_client_auth_subject_dn", self.tls_client_auth_subject_dn.as_deref())
+            .maybe("tls_client_auth_san_dns", self.tls_client_auth_san_dns.as_deref())
+            .maybe("tls_client_auth_san_uri", self.tls_client_auth_san_uri.as_deref())
+            .maybe("tls_client_auth_san_ip", self.tls_client_auth_san_ip.as_deref())
+            .maybe("tls_client_auth_san_email", self.tls_client_auth_san_email.as_deref())
             .maybe("require_par", self.require_par)
             .maybe("pkce", self.pkce.as_deref())
             .maybe("profile", self.profile.as_deref())
@@ -203,7 +225,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
         Ib::Delete { name, force: true, confirm } => {
             confirm.or_ask(&format!("delete the ib app {name} and end all grants of it"))?;
-            context.client()?.send(Method::DELETE, &APPS.path(context, &[&name]), APPS.kind, json!({ "force": true })).await?;
+            context.client()?.send(http::Method::DELETE, &APPS.path(context, &[&name]), APPS.kind, json!({ "force": true })).await?;
             context.report.data(&json!({ "deleted": name }), String::new);
             context.report.note(&format!("deleted the ib app {name}; what peers held by it has ended"));
         }

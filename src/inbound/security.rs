@@ -10,6 +10,7 @@ use super::ib_app::GrantType;
 use crate::oauth::assertion::Asserted;
 use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::client_auth::{Credentials, Method, Way};
+use crate::oauth::client_certificate::Subject;
 use crate::oauth::key::KeySet;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
@@ -20,8 +21,10 @@ use crate::oauth::scope::Scope;
 pub struct Security {
     /// How the app authenticates.
     pub method: Method,
-    /// Its public keys, for `private_key_jwt`.
+    /// Its public keys, for `private_key_jwt` and `self_signed_tls_client_auth`.
     pub keys: Option<Keys>,
+    /// The name in its certificate, for `tls_client_auth`.
+    pub subject: Option<Subject>,
     /// Its access tokens are bound to a DPoP key (RFC 9449 §5.2).
     pub dpop: bool,
     /// Its access tokens are bound to its TLS certificate (RFC 8705 §3).
@@ -63,11 +66,22 @@ pub enum Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// The method needs keys.
-    #[error("the method private_key_jwt needs the app's public keys (--jwks FILE or URL)")]
+    #[error("the methods private_key_jwt and self_signed_tls_client_auth need the app's public keys (--jwks FILE or URL)")]
     NoKeys,
     /// Nobody would look at the keys.
-    #[error("public keys (--jwks) are for the method private_key_jwt")]
+    #[error("public keys (--jwks) are for the methods private_key_jwt and self_signed_tls_client_auth")]
     UnusedKeys,
+    /// RFC 8705 §2.2.2.
+    #[error("the method self_signed_tls_client_auth needs the app's certificate in its keys (x5c)")]
+    NoCertificate,
+    /// RFC 8705 §2.1.2.
+    #[error(
+        "the method tls_client_auth needs the name in the app's certificate (one of --tls-client-auth-subject-dn, -san-dns, -san-uri, -san-ip, -san-email)"
+    )]
+    NoSubject,
+    /// Nobody would look at it.
+    #[error("the name in a certificate (--tls-client-auth-…) is for the method tls_client_auth")]
+    UnusedSubject,
     /// Whoever cannot authenticate acts for nobody but the person who allowed it (RFC 6749 §4.4).
     #[error("an app that does not authenticate (method none) cannot use the grant client_credentials")]
     PublicCredentials,
@@ -84,7 +98,7 @@ pub enum Contradiction {
     #[error("PKCE may be left out only by an app that authenticates")]
     PublicWithoutPkce,
     /// FAPI 2.0 §5.3.2.1.
-    #[error("the profile fapi2 needs the method private_key_jwt")]
+    #[error("the profile fapi2 needs the method private_key_jwt, tls_client_auth or self_signed_tls_client_auth")]
     ProfileMethod,
     /// FAPI 2.0 §5.3.2.1.
     #[error("the profile fapi2 needs PKCE")]
@@ -109,6 +123,17 @@ pub enum Shown {
         keys: Keys,
         /// What it says.
         asserted: Asserted,
+    },
+    /// A certificate whose key it holds, which is one that this registration asks for: good while the registration says the same.
+    Certificate {
+        /// Who it is.
+        client_id: String,
+        /// One of the two methods.
+        method: Method,
+        /// Where it was among, for one.
+        keys: Option<Keys>,
+        /// What it is called, for the other.
+        subject: Option<Subject>,
     },
     /// A `client_id` alone: good for a client that does not authenticate.
     Name(String),
@@ -184,13 +209,19 @@ impl Security {
     /// Whether what is said fits together, for an app with `grants` and that rotation of its own or of its instance.
     pub fn check(&self, grants: &BTreeSet<GrantType>, rotation: Rotation) -> Result<(), Contradiction> {
         let is_public = !self.is_confidential();
-        let needs_keys = self.method == Method::PrivateKeyJwt;
+        let needs_keys = self.method.has_keys();
+        let is_strong = needs_keys || self.method.is_by_certificate();
+        let lacks_certificate = matches!(&self.keys, Some(Keys::Inline(set)) if !set.has_certificate(None));
+        let needs_subject = self.method == Method::TlsClientAuth;
         let is_unrotated = rotation == Rotation::None && grants.contains(&GrantType::RefreshToken);
         let is_fapi2 = self.profile == Some(Profile::Fapi2);
         for (is_wrong, contradiction) in [
             (needs_keys && self.keys.is_none(), Contradiction::NoKeys),
             (!needs_keys && self.keys.is_some(), Contradiction::UnusedKeys),
-            (is_fapi2 && !needs_keys, Contradiction::ProfileMethod),
+            (self.method == Method::SelfSignedTlsClientAuth && lacks_certificate, Contradiction::NoCertificate),
+            (needs_subject && self.subject.is_none(), Contradiction::NoSubject),
+            (!needs_subject && self.subject.is_some(), Contradiction::UnusedSubject),
+            (is_fapi2 && !is_strong, Contradiction::ProfileMethod),
             (is_fapi2 && self.pkce_optional, Contradiction::ProfilePkce),
             (is_public && grants.contains(&GrantType::ClientCredentials), Contradiction::PublicCredentials),
             (self.dpop && self.mtls, Contradiction::BoundTwice),
@@ -249,6 +280,25 @@ mod tests {
         assert_eq!(checked(&Security { pkce_optional: true, ..fapi2 }, &codes, safe), Err(Contradiction::ProfilePkce));
         let secret = Security { profile: Some(Profile::Fapi2), ..Security::default() };
         assert_eq!(checked(&secret, &codes, safe), Err(Contradiction::ProfileMethod));
+
+        let subject = Some(Subject::SanDns("shop.example".to_owned()));
+        let named = Security { method: Method::TlsClientAuth, subject, ..Security::default() };
+        assert_eq!(checked(&named, &codes, safe), Ok(()));
+        assert_eq!(checked(&Security { subject: None, ..named.clone() }, &codes, safe), Err(Contradiction::NoSubject));
+        assert_eq!(checked(&Security { method: Method::ClientSecret, ..named.clone() }, &codes, safe), Err(Contradiction::UnusedSubject));
+        let own = Security { method: Method::SelfSignedTlsClientAuth, keys: Some(keys()), ..Security::default() };
+        assert_eq!(checked(&own, &codes, safe), Ok(()));
+        assert_eq!(checked(&Security { keys: None, ..own.clone() }, &codes, safe), Err(Contradiction::NoKeys));
+        let bare = Keys::Inline(
+            KeySet::read(br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#).expect("a set"),
+        );
+        assert_eq!(checked(&Security { keys: Some(bare), ..own.clone() }, &codes, safe), Err(Contradiction::NoCertificate));
+        for security in [named, own] {
+            let fapi2 = Security { profile: Some(Profile::Fapi2), ..security };
+            assert!(checked(&fapi2, &codes, safe).is_ok() && fapi2.needs_dpop(), "bound to a key, or");
+            let fapi2 = Security { mtls: true, ..fapi2 };
+            assert!(checked(&fapi2, &codes, safe).is_ok() && !fapi2.needs_dpop(), "to the certificate");
+        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ use crate::clock::Moment;
 use crate::inbound::security::Keys;
 use crate::net::client::Client;
 use crate::net::trust::Trust;
-use crate::oauth::jws::Unverified;
 use crate::oauth::key::KeySet;
 
 /// How long a set is believed without another look.
@@ -54,8 +53,8 @@ pub struct NoKeys {
 }
 
 impl KeySets {
-    /// The keys that `signed` is to be judged by.
-    pub async fn of(&self, instance: &Instance, keys: &Keys, signed: &Unverified<'_>) -> Result<Arc<KeySet>, NoKeys> {
+    /// The keys that something is to be judged by; `has_it` says whether a set has the one that is meant.
+    pub async fn of(&self, instance: &Instance, keys: &Keys, has_it: impl Fn(&KeySet) -> bool + Send) -> Result<Arc<KeySet>, NoKeys> {
         let (url, guarded) = match keys {
             Keys::Inline(set) => return Ok(Arc::new(set.clone())),
             Keys::Url { url, guarded } => (url, *guarded),
@@ -64,8 +63,6 @@ impl KeySets {
         let entry = self.entry(url);
         let mut fetched = entry.lock().await;
         let now = instance.clock.now();
-        // Not every client names its keys: only the signature says whether a new one was used.
-        let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();
         if let Some((set, since)) = &fetched.keys
             && now.age_of(since) < KEPT
             && has_it(set)

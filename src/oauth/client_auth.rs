@@ -31,13 +31,25 @@ pub enum Method {
     ClientSecretPost,
     /// With an assertion that its private key signed.
     PrivateKeyJwt,
+    /// With a certificate that an authority signed (RFC 8705 §2.1).
+    TlsClientAuth,
+    /// With a certificate that it registered (RFC 8705 §2.2).
+    SelfSignedTlsClientAuth,
     /// Not at all: it cannot keep a secret.
     None,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::ClientSecret, Self::ClientSecretBasic, Self::ClientSecretPost, Self::PrivateKeyJwt, Self::None];
+    pub const ALL: [Self; 7] = [
+        Self::ClientSecret,
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+        Self::TlsClientAuth,
+        Self::SelfSignedTlsClientAuth,
+        Self::None,
+    ];
 
     /// As it is registered.
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +58,8 @@ impl Method {
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
             Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
             Self::None => "none",
         }
     }
@@ -60,11 +74,22 @@ impl Method {
         matches!(self, Self::ClientSecret | Self::ClientSecretBasic | Self::ClientSecretPost)
     }
 
+    /// Whether the client shows a certificate.
+    pub const fn is_by_certificate(self) -> bool {
+        matches!(self, Self::TlsClientAuth | Self::SelfSignedTlsClientAuth)
+    }
+
+    /// Whether it rests on public keys of the client's.
+    pub const fn has_keys(self) -> bool {
+        matches!(self, Self::PrivateKeyJwt | Self::SelfSignedTlsClientAuth)
+    }
+
     /// Whether a secret may be presented in that way.
     pub const fn takes_secret(self, way: Way) -> bool {
         match (self, way) {
             (Self::ClientSecret, _) | (Self::ClientSecretBasic, Way::Basic) | (Self::ClientSecretPost, Way::Post) => true,
-            (Self::ClientSecretBasic, Way::Post) | (Self::ClientSecretPost, Way::Basic) | (Self::PrivateKeyJwt | Self::None, _) => false,
+            (Self::ClientSecretBasic, Way::Post) | (Self::ClientSecretPost, Way::Basic) => false,
+            (Self::PrivateKeyJwt | Self::TlsClientAuth | Self::SelfSignedTlsClientAuth | Self::None, _) => false,
         }
     }
 }
@@ -92,7 +117,7 @@ pub enum Presented {
         /// The signed text.
         text: SecretString,
     },
-    /// A `client_id` alone.
+    /// A `client_id` alone; with a certificate beside it, it may be more.
     Name(String),
 }
 

@@ -113,7 +113,7 @@ pub struct PublicKey {
     thumbprint: Thumbprint,
     /// `kid`
     pub key_id: Option<String>,
-    /// The certificate that `x5c` begins with (RFC 8705 §2.2.2).
+    /// The certificate that `x5c` begins with (RFC 8705 §2.2.2), which is kept as `x5t#S256`.
     pub certificate: Option<Thumbprint>,
 }
 
@@ -164,7 +164,7 @@ impl PublicKey {
         let first = |chain: &Value| STANDARD.decode(chain.get(0)?.as_str()?).ok();
         let certificate = match members.get("x5c") {
             Some(chain) => Some(Thumbprint::of_certificate(&first(chain).ok_or(BadKey::Form)?)),
-            None => None,
+            None => text("x5t#S256")?.and_then(Thumbprint::from_text),
         };
         Ok(Self { thumbprint: material.thumbprint(), material, key_id: text("kid")?.map(str::to_owned), certificate })
     }
@@ -195,6 +195,9 @@ impl PublicKey {
         key["use"] = "sig".into();
         if let Some(key_id) = &self.key_id {
             key["kid"] = key_id.as_str().into();
+        }
+        if let Some(certificate) = self.certificate {
+            key["x5t#S256"] = certificate.to_string().into();
         }
         key
     }
@@ -264,6 +267,11 @@ impl KeySet {
     /// The keys.
     pub fn keys(&self) -> &[PublicKey] {
         &self.0
+    }
+
+    /// Whether one of its keys has a certificate, or has that one.
+    pub fn has_certificate(&self, wanted: Option<Thumbprint>) -> bool {
+        self.0.iter().filter_map(|key| key.certificate).any(|certificate| wanted.is_none_or(|wanted| wanted == certificate))
     }
 
     /// The keys that something may be signed with whose header names this algorithm and key.
@@ -353,6 +361,22 @@ mod tests {
         for (n, e) in [(&RSA_MODULUS[..172], "AQAB"), (RSA_MODULUS, "AQAA"), (RSA_MODULUS, "AAEAAQ"), (RSA_MODULUS, "")] {
             assert_eq!(rsa(n, e), Err(BadKey::Kind), "{e}");
         }
+    }
+
+    #[test]
+    fn g7_a_key_keeps_its_certificate_when_it_is_stored() {
+        let with = |name: &str, value: Value| {
+            let mut key = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+            key[name] = value;
+            KeySet::read(json!({ "keys": [key] }).to_string().as_bytes()).expect("a set")
+        };
+        let (own, other) = (Thumbprint::of_certificate(b"certificate"), Thumbprint::of_certificate(b"other"));
+        let read = with("x5c", json!([STANDARD.encode(b"certificate"), STANDARD.encode(b"other")]));
+        let stored: KeySet = serde_json::from_value(read.to_json()).expect("it reads back");
+        for set in [&read, &stored] {
+            assert!(set.has_certificate(None) && set.has_certificate(Some(own)) && !set.has_certificate(Some(other)));
+        }
+        assert!(!with("kid", json!("a")).has_certificate(None));
     }
 
     #[test]

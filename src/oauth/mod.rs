@@ -4,6 +4,7 @@ pub mod assertion;
 pub mod bearer;
 pub mod binding;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod dpop;
 pub mod error;
 pub mod json;

@@ -156,6 +156,14 @@ pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown)
             let until = asserted.expires_at.plus(assertion::LONGEST);
             Ok(used_once::take(transaction, asserted.once, until)?.then_some(app))
         }
+        Shown::Certificate { client_id, method, keys, subject } => {
+            // What it was judged by may have been replaced meanwhile.
+            let is_same = |app: &IbApp| {
+                let security = &app.security;
+                security.method == *method && security.keys == *keys && security.subject == *subject
+            };
+            Ok(by_client_id(transaction, client_id)?.filter(is_same))
+        }
         Shown::Name(client_id) => Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential())),
     }
 }

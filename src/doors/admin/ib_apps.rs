@@ -20,6 +20,7 @@ use crate::id::Id;
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
 use crate::inbound::security::{Contradiction, Keys, Security};
 use crate::instance::Instance;
+use crate::oauth::client_certificate::Subject;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
@@ -386,6 +387,10 @@ fn resource(known: &Known, config: &Config, secret: Option<&SecretString>) -> Va
         "introspects": security.introspects,
         "created_at": app.created_at,
     });
+    for name in Subject::NAMES {
+        let said = security.subject.as_ref().map(Subject::to_metadata).filter(|(which, _)| *which == name);
+        attributes[name] = json!(said.map(|(_, value)| value));
+    }
     if let Some(secret) = secret {
         attributes["client_secret"] = json!(secret.expose_secret());
     }

@@ -18,7 +18,7 @@ use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
-use crate::inbound::security::{Keys, Shown};
+use crate::inbound::security::{Keys, Security, Shown};
 use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
 use crate::instance::proofs::Verdict;
@@ -28,11 +28,11 @@ use crate::net::connection::Connection;
 use crate::net::problem;
 use crate::oauth::assertion;
 use crate::oauth::binding::Possession;
-use crate::oauth::client_auth::{self, Presented};
+use crate::oauth::client_auth::{self, Method, Presented};
 use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::jws::Unverified;
-use crate::oauth::key::Thumbprint;
+use crate::oauth::key::{KeySet, Thumbprint};
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::secret::ExposeSecret;
@@ -81,6 +81,9 @@ pub(super) enum ClientError {
     /// Its assertion is not believed.
     #[error(transparent)]
     Assertion(#[from] assertion::Refusal),
+    /// Its certificate is not the one that it is registered by.
+    #[error("the client's certificate: {0}")]
+    Certificate(String),
     /// The keys to judge its assertion by cannot be had.
     #[error(transparent)]
     NoKeys(#[from] NoKeys),
@@ -112,7 +115,7 @@ impl ClientError {
         match self {
             Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
             Self::Refused(error) => error.clone(),
-            Self::UnknownClient | Self::Assertion(_) => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::UnknownClient | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
             Self::Proof(_) | Self::ProofReplayed => WireError::new(Code::InvalidDpopProof, self.to_string()),
             Self::NeedsNonce => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
@@ -128,6 +131,7 @@ impl ClientError {
             | Self::Refused(_)
             | Self::UnknownClient
             | Self::Assertion(_)
+            | Self::Certificate(_)
             | Self::NoKeys(_)
             | Self::Proof(_)
             | Self::ProofReplayed
@@ -141,7 +145,7 @@ impl ClientError {
 
     /// Whether it is one more guess at who the client is.
     const fn is_failed_authentication(&self) -> bool {
-        matches!(self, Self::UnknownClient | Self::Assertion(_))
+        matches!(self, Self::UnknownClient | Self::Assertion(_) | Self::Certificate(_))
     }
 }
 
@@ -175,7 +179,7 @@ impl ClientRequest {
             this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
             // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
             this.proof = proof(instance, &parts)?;
-            Ok((form, shown(instance, presented).await?))
+            Ok((form, shown(instance, presented, this.certificate.as_deref()).await?))
         };
         let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
@@ -276,21 +280,53 @@ impl ClientRequest {
 }
 
 /// What a client has shown of itself: an assertion is judged by its keys here, before any transaction.
-async fn shown(instance: &Instance, presented: Presented) -> Result<Shown, ClientError> {
+async fn shown(instance: &Instance, presented: Presented, certificate: Option<&ClientCertificate>) -> Result<Shown, ClientError> {
     let (client_id, text) = match presented {
         Presented::Secret { readings, way } => return Ok(Shown::Secret { readings, way }),
-        Presented::Name(client_id) => return Ok(Shown::Name(client_id)),
+        Presented::Name(client_id) => {
+            return match certificate {
+                Some(certificate) => by_certificate(instance, client_id, certificate).await,
+                None => Ok(Shown::Name(client_id)),
+            };
+        }
         Presented::Assertion { client_id, text } => (client_id, text),
     };
     let wanted = client_id.clone();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
     let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::UnknownClient)?;
     let signed = Unverified::read(text.expose_secret()).map_err(assertion::Refusal::from)?;
-    let set = instance.key_sets.of(instance, &keys, &signed).await?;
+    // Not every client names its keys: only the signature says whether a new one was used.
+    let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();
+    let set = instance.key_sets.of(instance, &keys, has_it).await?;
     let config = instance.config();
     let issuer = config.instance.public_url.as_str();
     let asserted = assertion::judge(text.expose_secret(), &client_id, &set, issuer, instance.clock.now().wall)?;
     Ok(Shown::Assertion { client_id, keys, asserted })
+}
+
+/// What a `client_id` and a certificate show: the client, where it is registered by that certificate (RFC 8705 §2); else a name.
+async fn by_certificate(instance: &Instance, client_id: String, certificate: &ClientCertificate) -> Result<Shown, ClientError> {
+    let wanted = client_id.clone();
+    let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
+    let Some(Security { method, keys, subject, .. }) = app.map(|app| app.security) else { return Ok(Shown::Name(client_id)) };
+    let refused = |why: &str| ClientError::Certificate(why.to_owned());
+    match (method, &keys, &subject) {
+        (Method::TlsClientAuth, _, Some(subject)) => {
+            let config = instance.config();
+            certificate.check_authority(&config.mtls.authorities, instance.clock.now().wall).map_err(ClientError::Certificate)?;
+            if !subject.is_of(certificate.der()) {
+                return Err(refused("it has not the name that the client is registered by"));
+            }
+        }
+        (Method::SelfSignedTlsClientAuth, Some(keys), _) => {
+            let has_it = |set: &KeySet| set.has_certificate(Some(certificate.thumbprint()));
+            if !has_it(&*instance.key_sets.of(instance, keys, has_it).await?) {
+                return Err(refused("it is not among those that the client has registered"));
+            }
+        }
+        _ => return Ok(Shown::Name(client_id)),
+    }
+    Ok(Shown::Certificate { client_id, method, keys, subject })
 }
 
 /// The DPoP proof that a request carries, if any, which is used by that.

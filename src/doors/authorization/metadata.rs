@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::doors::nothing_here;
 use crate::inbound::ib_app::GrantType;
 use crate::instance::Instance;
-use crate::oauth::{client_auth, key, pkce};
+use crate::oauth::client_auth::{self, Method};
+use crate::oauth::{key, pkce};
 
 /// Where the authorization server's document is.
 pub(super) const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -29,13 +30,13 @@ pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) 
         "issuer": public_url.as_str(),
         "authorization_endpoint": public_url.join("/oauth/authorize"),
         "token_endpoint": public_url.join("/oauth/token"),
-        "token_endpoint_auth_methods_supported": client_auth::METHODS,
+        "token_endpoint_auth_methods_supported": methods(&client_auth::METHODS, &config),
         "token_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
         "revocation_endpoint": public_url.join("/oauth/revoke"),
-        "revocation_endpoint_auth_methods_supported": client_auth::METHODS,
+        "revocation_endpoint_auth_methods_supported": methods(&client_auth::METHODS, &config),
         "revocation_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
         "introspection_endpoint": public_url.join("/oauth/introspect"),
-        "introspection_endpoint_auth_methods_supported": client_auth::CONFIDENTIAL_METHODS,
+        "introspection_endpoint_auth_methods_supported": methods(&client_auth::CONFIDENTIAL_METHODS, &config),
         "introspection_endpoint_auth_signing_alg_values_supported": key::ALGORITHMS,
         "pushed_authorization_request_endpoint": public_url.join("/oauth/par"),
         "require_pushed_authorization_requests": config.tokens.require_par,
@@ -77,6 +78,16 @@ pub(super) async fn protected_resource(State(instance): State<Arc<Instance>>) ->
         "scopes_supported": scopes,
         "resource_name": config.instance.name,
     }))
+}
+
+/// How clients may authenticate: `always`, and with certificates where they can show them.
+fn methods(always: &[&'static str], config: &Config) -> Vec<&'static str> {
+    let mut methods = always.to_vec();
+    if config.mtls.public_url.is_some() {
+        methods.push(Method::SelfSignedTlsClientAuth.as_str());
+        methods.extend((!config.mtls.authorities.is_empty()).then_some(Method::TlsClientAuth.as_str()));
+    }
+    methods
 }
 
 /// The same behind the well-known part, for a public_url with that path.

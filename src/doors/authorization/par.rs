@@ -48,7 +48,7 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
     let rate = Rate { count: pushed::MOST_OF_AN_ADDRESS, per: pushed::LIFE };
     let anybody = match &shown {
         Shown::Name(client_id) => Some(Attempt::of_client(&format!("pushed\n{client_id}"), client.from)),
-        Shown::Secret { .. } | Shown::Assertion { .. } => None,
+        Shown::Secret { .. } | Shown::Assertion { .. } | Shown::Certificate { .. } => None,
     };
     if let Some(wait) = anybody.and_then(|anybody| instance.requests.wait(anybody, rate, instance.clock.as_ref())) {
         return Err(ClientError::TooManyRequests(wait));

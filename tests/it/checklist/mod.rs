@@ -1,6 +1,7 @@
 //! The lines of the OAuth checklist, seen from outside: a browser and a client against a running daemon. Tests are named by the line's key.
 
 mod authorize;
+mod certificate_clients;
 mod certificates;
 mod clients;
 mod errors;

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use p2pid::clock::Timestamp;
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 use rustls::{ClientConfig, SupportedProtocolVersion};
@@ -18,6 +18,46 @@ use super::message::Message;
 use super::node::Node;
 use super::settings::request;
 use super::wire::{Wire, roots};
+
+/// Who signs for clients.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"))
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A client's certificate, with a key of its own.
+    pub(crate) fn signs(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        Identity { chain: vec![certificate.der().clone()], key }
+    }
+
+    /// An authority that this one stands behind.
+    pub(crate) fn stands_behind(&self, name: &str) -> Intermediate {
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Intermediate(CertifiedIssuer::signed_by(params, KeyPair::generate().expect("a key"), &self.0).expect("an authority"))
+    }
+}
+
+/// An authority that another stands behind; who has its signature sends its certificate along.
+pub(crate) struct Intermediate(CertifiedIssuer<'static, KeyPair>);
+
+impl Intermediate {
+    pub(crate) fn signs(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        Identity { chain: vec![certificate.der().clone(), self.0.der().clone()], key }
+    }
+}
 
 /// What a client's certificate says: its common name, and that it is a client's.
 pub(crate) fn named(name: &str) -> CertificateParams {
@@ -50,6 +90,16 @@ impl Identity {
     /// `x5t#S256`, computed here.
     pub(crate) fn thumbprint(&self) -> String {
         URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.chain[0]))
+    }
+
+    /// The key set that registers it (RFC 8705 §2.2.2).
+    pub(crate) fn jwks(&self) -> serde_json::Value {
+        let point = self.key.public_key_raw();
+        let coordinate = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
+        let key = serde_json::json!({
+            "kty": "EC", "crv": "P-256", "x": coordinate(1..33), "y": coordinate(33..65), "x5c": [STANDARD.encode(&self.chain[0])],
+        });
+        serde_json::json!({ "keys": [key] })
     }
 
     /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).

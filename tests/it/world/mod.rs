@@ -69,6 +69,15 @@ impl World {
         Self::arranged(|settings| settings.offers_mtls(configuration)).await
     }
 
+    /// Both offer mutual TLS to clients for whom the authority with that certificate signs.
+    pub(crate) async fn with_client_authority(pem: &str) -> Self {
+        Self::arranged(|settings| {
+            std::fs::write(settings.folder().join("clients-ca.pem"), pem).expect("the temporary folder can be written");
+            settings.offers_mtls("ca = [\"clients-ca.pem\"]\n[limits]\nauth_failures = \"1000/min\"");
+        })
+        .await
+    }
+
     async fn arranged(arrange: impl Fn(&mut Settings)) -> Self {
         let clock = Arc::new(ManualClock::new());
         let (mut alpha, mut beta) = (Node::new("alpha", &clock, 1).await, Node::new("beta", &clock, 2).await);

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::inbound::ib_app::{self, GrantType, IbApp};
 use crate::inbound::security::{Keys, Profile, Security};
 use crate::oauth::client_auth::Method;
+use crate::oauth::client_certificate::Subject;
 use crate::oauth::key::KeySet;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::rotation::Rotation;
@@ -38,6 +39,11 @@ pub(super) struct Given {
     jwks_uri: Option<String>,
     dpop: Option<bool>,
     mtls: Option<bool>,
+    tls_client_auth_subject_dn: Option<String>,
+    tls_client_auth_san_dns: Option<String>,
+    tls_client_auth_san_uri: Option<String>,
+    tls_client_auth_san_ip: Option<String>,
+    tls_client_auth_san_email: Option<String>,
     require_par: Option<bool>,
     pkce: Option<String>,
     profile: Option<String>,
@@ -64,6 +70,11 @@ pub(super) struct Create {
     jwks_uri: Option<String>,
     dpop: Option<bool>,
     mtls: Option<bool>,
+    tls_client_auth_subject_dn: Option<String>,
+    tls_client_auth_san_dns: Option<String>,
+    tls_client_auth_san_uri: Option<String>,
+    tls_client_auth_san_ip: Option<String>,
+    tls_client_auth_san_email: Option<String>,
     require_par: Option<bool>,
     pkce: Option<String>,
     profile: Option<String>,
@@ -87,6 +98,11 @@ impl Create {
             jwks_uri: self.jwks_uri,
             dpop: self.dpop,
             mtls: self.mtls,
+            tls_client_auth_subject_dn: self.tls_client_auth_subject_dn,
+            tls_client_auth_san_dns: self.tls_client_auth_san_dns,
+            tls_client_auth_san_uri: self.tls_client_auth_san_uri,
+            tls_client_auth_san_ip: self.tls_client_auth_san_ip,
+            tls_client_auth_san_email: self.tls_client_auth_san_email,
             require_par: self.require_par,
             pkce: self.pkce,
             profile: self.profile,
@@ -154,6 +170,7 @@ impl Settings {
 struct GivenSecurity {
     method: Option<Method>,
     keys: Option<Keys>,
+    subject: Option<Subject>,
     dpop: Option<bool>,
     mtls: Option<bool>,
     require_par: Option<bool>,
@@ -173,9 +190,13 @@ impl GivenSecurity {
                 return Err(AdminError::bad_attribute("jwks", "keys and a URL of keys", "one or the other"));
             }
         };
+        let method = given.auth_method.as_deref().map(method).transpose()?;
+        let subject = subject(given)?;
+        can_show_certificates(method, subject.is_some(), given.mtls == Some(true), config)?;
         Ok(Self {
-            method: given.auth_method.as_deref().map(method).transpose()?,
+            method,
             keys,
+            subject,
             dpop: given.dpop,
             mtls: given.mtls,
             require_par: given.require_par,
@@ -185,16 +206,27 @@ impl GivenSecurity {
         })
     }
 
-    /// `security` with what is given. Keys alone mean the method that they are for, and another method leaves no keys behind.
+    /// `security` with what is given. Keys or a name alone mean the method that they are for, and another method leaves none behind.
     fn applied_to(&self, mut security: Security) -> Security {
         if let Some(keys) = &self.keys {
             security.keys = Some(keys.clone());
-            security.method = Method::PrivateKeyJwt;
+            if !security.method.has_keys() {
+                security.method = Method::PrivateKeyJwt;
+                security.subject = None;
+            }
+        }
+        if let Some(subject) = &self.subject {
+            security.subject = Some(subject.clone());
+            security.method = Method::TlsClientAuth;
+            security.keys.clone_from(&self.keys);
         }
         if let Some(method) = self.method {
             security.method = method;
-            if method != Method::PrivateKeyJwt {
+            if !method.has_keys() {
                 security.keys.clone_from(&self.keys);
+            }
+            if method != Method::TlsClientAuth {
+                security.subject.clone_from(&self.subject);
             }
         }
         security.dpop = self.dpop.unwrap_or(security.dpop);
@@ -212,6 +244,42 @@ impl GivenSecurity {
 fn method(name: &str) -> Result<Method, AdminError> {
     let expected = || Method::ALL.map(Method::as_str).join(", ");
     Method::ALL.into_iter().find(|method| method.as_str() == name).ok_or_else(|| AdminError::bad_attribute("auth_method", name, expected()))
+}
+
+/// The name in a certificate, which is said in one way.
+fn subject(given: &Given) -> Result<Option<Subject>, AdminError> {
+    let values = [
+        &given.tls_client_auth_subject_dn,
+        &given.tls_client_auth_san_dns,
+        &given.tls_client_auth_san_uri,
+        &given.tls_client_auth_san_ip,
+        &given.tls_client_auth_san_email,
+    ];
+    let mut said = Subject::NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    match (said.next(), said.next()) {
+        (None, _) => Ok(None),
+        (Some((name, value)), None) => {
+            Subject::register(name, value).map(Some).map_err(|expected| AdminError::bad_attribute(name, value, expected.to_string()))
+        }
+        (Some((one, _)), Some((other, _))) => Err(AdminError::bad_attribute(one, format!("{one} and {other}"), "one name")),
+    }
+}
+
+/// What rests on certificates is for an instance that takes them.
+fn can_show_certificates(method: Option<Method>, is_named: bool, is_bound: bool, config: &Config) -> Result<(), AdminError> {
+    let needs_authority = is_named || method == Some(Method::TlsClientAuth);
+    let wrong =
+        |found: &str, next: &str| Err(AdminError::bad_attribute("auth_method", found, "clients whose certificates we can see").next(next));
+    if (needs_authority || is_bound || method.is_some_and(Method::is_by_certificate)) && config.mtls.public_url.is_none() {
+        return wrong("a client that shows a certificate, without [mtls] in the configuration", "set [mtls] listen and public_url");
+    }
+    if needs_authority && config.mtls.authorities.is_empty() {
+        return wrong(
+            "tls_client_auth, without an authority that signs for clients",
+            "name it in [mtls] ca, or use self_signed_tls_client_auth",
+        );
+    }
+    Ok(())
 }
 
 fn inline(set: &Value) -> Result<Keys, AdminError> {
