@@ -5,6 +5,7 @@ pub mod key_sets;
 pub mod passwords;
 pub mod proofs;
 pub mod remotes;
+pub mod tally;
 pub mod throttle;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use key_sets::KeySets;
 use passwords::Passwords;
 use proofs::Proofs;
 use remotes::Remotes;
+use tally::Tally;
 use throttle::Throttle;
 
 /// The parts of an instance that everything shares.
@@ -45,6 +47,8 @@ pub struct Instance {
     pub failures: Throttle,
     /// Requests of clients with right credentials of late.
     pub requests: Throttle,
+    /// Refusals of late, for the audit.
+    pub tally: Tally,
     /// Public keys of clients, from their URLs.
     pub key_sets: KeySets,
     /// DPoP proofs that were used of late, and the nonces that date them.
@@ -75,6 +79,7 @@ impl Instance {
             passwords: Passwords::new(),
             failures: Throttle::new(),
             requests: Throttle::new(),
+            tally: Tally::default(),
             key_sets: KeySets::default(),
             proofs: Proofs::new(random.as_ref(), started_at),
             random,

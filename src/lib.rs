@@ -8,6 +8,7 @@
 //! | core | |
 //! |---|---|
 //! | [`secret`], [`clock`], [`random`], [`id`] | secrets and their digests, time and chance as values, identities |
+//! | [`audit`] | who did what to which record, from where, as values |
 //! | [`oauth`] | the vocabulary of the RFCs: scope, PKCE, redirect URI, client authentication, token request and reply, errors, bearer |
 //! | [`inbound`] | who may call us: IB apps, authorization, consent, codes, grants, refresh, introspection, revocation, the permit |
 //! | [`outbound`] | whom we may call: OB apps, peers, request URLs, handshakes, link states, refresh plan, token exchange |
@@ -28,7 +29,7 @@
 //! | [`manual`] | why things are as they are |
 //!
 //! Dependencies point one way, and a test reads them off the sources:
-//! `cli → daemon → doors → tasks → instance → {store, net, pages, config, observe} → {inbound, outbound} → oauth → {secret, clock, random, id}`.
+//! `cli → daemon → doors → tasks → instance → {store, net, pages, config, observe} → {inbound, outbound} → oauth → {secret, clock, random, id, audit}`.
 //! `inbound` and `outbound` do not know each other; a door does not call a door.
 //!
 //! # Invariants
@@ -42,7 +43,8 @@
 //! 7. Revoking, unlinking or deleting takes effect on the next call, and ends open streams.
 //! 8. The issuer and every URL that we send come from the configuration, never from a request.
 //! 9. The daemon starts, and serves everything else, with any or all peers down.
-//! 10. Time goes through [`clock::Clock`], randomness through [`random::Random`].
+//! 10. A change and the audit row that tells of it are on disk together, or neither is ([`manual::audit`]).
+//! 11. Time goes through [`clock::Clock`], randomness through [`random::Random`].
 //!
 //! # The shape of a decision
 //!
@@ -66,6 +68,7 @@
 //! credential, all in memory, and streams through [`net::proxy`]. The peer's `doors::gateway` matches a route, finds the token in
 //! [`store::token_table`], asks [`inbound::permit`], and forwards what only a [`inbound::permit::Permit`] allows.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

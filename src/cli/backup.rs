@@ -35,6 +35,9 @@ pub(super) fn backup(command: &Backup, context: &Context<'_>) -> Result<(), Fail
     let report = store::backup(&context.located()?.state_dir, &command.file, now()).map_err(|error| refused(&error))?;
     let keys: Vec<_> = report.keys.iter().map(ToString::to_string).collect();
     context.report.data(&document(&report)?, || format!("{}  {} bytes", report.file.display(), report.bytes));
+    if !report.audited {
+        context.report.warn("the audit does not tell of this backup: the database takes no more");
+    }
     context
         .report
         .note(&format!("it opens only with the state key {}, which is not in it: keep a copy of the key list elsewhere", keys.join(", ")));

@@ -3,6 +3,7 @@
 //! A command maps its arguments to requests of the admin API and the answers to text or JSON; the rules are all in the daemon.
 
 mod ask;
+mod audit;
 mod backup;
 mod call;
 mod caller;
@@ -92,6 +93,7 @@ enum Command {
     /// Have the daemon read its configuration again
     Reload,
     Doctor(doctor::Doctor),
+    Audit(audit::Audit),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Completions(manual::Completions),
@@ -133,6 +135,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
         Command::Status => wait(status::show(&context)),
         Command::Reload => wait(status::reload(&context)),
         Command::Doctor(command) => wait(doctor::run(&command, &context)),
+        Command::Audit(command) => wait(audit::run(&command, &context)),
         Command::Backup(command) => backup::backup(&command, &context),
         Command::Restore(command) => backup::restore(&command, &context),
         Command::Completions(command) => manual::completions(&command, &context),

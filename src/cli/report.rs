@@ -48,6 +48,11 @@ impl Report {
         }
     }
 
+    /// Whether standard output takes nothing more, as when whoever reads it has gone.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
+    }
+
     /// Something worth knowing beside the data: progress, what happened, the next step. Programs are not told.
     pub(super) fn note(&self, text: &str) {
         if !self.json {

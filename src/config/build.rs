@@ -9,8 +9,8 @@ use super::section::{Findings, Placed, Refusal, Section};
 use super::tree::{Node, Table, Value};
 use super::values;
 use super::{
-    Admin, Compat, Config, Console, Instance, Limits, Listen, Local, Mtls, OfferedScope, Paths, Public, Rate, Rotation, Route, Tls, Tokens,
-    Trust,
+    Admin, Audit, Compat, Config, Console, Instance, Limits, Listen, Local, Mtls, OfferedScope, Paths, Public, Rate, Rotation, Route, Tls,
+    Tokens, Trust,
 };
 use super::{checks, files};
 
@@ -20,6 +20,9 @@ pub(super) mod default {
 
     /// The tenant that exists from the start.
     pub(crate) const TENANT: &str = "default";
+
+    /// `[audit] keep`: more than a year.
+    pub(crate) const AUDIT_KEEP: Duration = Duration::from_secs(400 * 86_400);
 
     /// Where the state of the instance `name` is.
     pub(crate) fn state_dir(name: &str) -> PathBuf {
@@ -97,6 +100,7 @@ pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, 
     let tokens = tokens(root.section("tokens"));
     let trust = trust(root.section("trust"), folder, materials, findings);
     let limits = limits(root.section("limits"));
+    let audit = audit(root.section("audit"));
     let compat = compat(root.section("compat"));
     root.end();
 
@@ -137,6 +141,7 @@ pub(super) fn build(table: &Table, folder: &Path, materials: &mut Vec<PathBuf>, 
         tokens,
         trust,
         limits,
+        audit,
         compat,
     };
     Some(config)
@@ -452,6 +457,12 @@ fn limits(mut section: Section<'_>) -> Limits {
     };
     section.end();
     limits
+}
+
+fn audit(mut section: Section<'_>) -> Audit {
+    let audit = Audit { keep: section.or("keep", default::AUDIT_KEEP, values::keep) };
+    section.end();
+    audit
 }
 
 fn compat(mut section: Section<'_>) -> Compat {

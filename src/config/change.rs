@@ -25,6 +25,26 @@ impl Config {
         changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
 
+    /// The tables that differ, in the order of the file.
+    pub fn changed_tables(old: &Self, new: &Self) -> Vec<&'static str> {
+        let changes = [
+            ("instance", old.instance != new.instance),
+            ("public", old.public != new.public),
+            ("mtls", old.mtls != new.mtls),
+            ("local", old.local != new.local),
+            ("console", old.console != new.console),
+            ("admin", old.admin != new.admin),
+            ("route", old.routes != new.routes),
+            ("scopes", old.scopes != new.scopes),
+            ("tokens", old.tokens != new.tokens),
+            ("trust", old.trust != new.trust),
+            ("limits", old.limits != new.limits),
+            ("audit", old.audit != new.audit),
+            ("compat", old.compat != new.compat),
+        ];
+        changes.into_iter().filter_map(|(table, changed)| changed.then_some(table)).collect()
+    }
+
     /// This configuration as the running daemon can take it: what needs a restart stays as in `running`.
     pub fn applied_to(self, running: &Self) -> Self {
         let mut applied = self;

@@ -248,6 +248,11 @@ auth_failures = "20/min"
 # runs wild leaves room for the others; then 429 with Retry-After. "off" or 0: no limit.
 client_requests = "60000/min"
 
+# Who did what to which record, from where: `p2pid audit`.
+[audit]
+# How long rows are kept: at least a day. Before that nobody can delete them, nor change them.
+keep = "400d"
+
 # What a strict server refuses; each is needed only by a peer of that kind.
 [compat]
 # ?access_token=… in a query.
@@ -315,7 +320,7 @@ mod tests {
     #[test]
     fn every_key_is_in_the_example() {
         let (folder, text) = (folder(), example());
-        for table in ["instance", "public", "mtls", "local", "console", "admin", "tokens", "trust", "limits", "compat"] {
+        for table in ["instance", "public", "mtls", "local", "console", "admin", "tokens", "trust", "limits", "audit", "compat"] {
             let header = format!("[{table}]\n");
             let problems = load_in(&folder, &text.replace(&header, &format!("{header}unheard_of = 1\n"))).expect_err("an unknown key");
             let known = problems.first().expected.strip_prefix("one of ").expect("a list of keys");

@@ -80,6 +80,8 @@ pub struct Config {
     pub trust: Trust,
     /// `[limits]`
     pub limits: Limits,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[compat]`
     pub compat: Compat,
 }
@@ -356,6 +358,13 @@ pub struct Limits {
     pub auth_failures: Rate,
     /// Requests with right credentials per client and address at the OAuth endpoints; `None` is no limit.
     pub client_requests: Option<Rate>,
+}
+
+/// `[audit]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// How long rows are kept; they can neither be changed nor deleted before.
+    pub keep: Duration,
 }
 
 /// So many in so long.

@@ -47,6 +47,11 @@ pub(super) fn life(node: &Node) -> Result<Duration, Refusal> {
         .ok_or(Refusal::expected("a duration from \"1s\" to ten years, such as \"1h\" or \"90d\""))
 }
 
+/// How long something is kept.
+pub(super) fn keep(node: &Node) -> Result<Duration, Refusal> {
+    duration(node, Duration::from_secs(86_400), TEN_YEARS).ok_or(Refusal::expected("a duration from \"1d\" to ten years, such as \"400d\""))
+}
+
 /// The life of a code: at most ten minutes (RFC 6749 §4.1.2).
 pub(super) fn code_life(node: &Node) -> Result<Duration, Refusal> {
     duration(node, Duration::from_secs(1), Duration::from_secs(600))

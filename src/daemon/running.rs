@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::sockets::{self, Addresses};
+use crate::audit::{Action, Entry};
 use crate::instance::Instance;
 use crate::net::cores::Cores;
 use crate::net::serve::Server;
+use crate::tasks::audit;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::Reloader;
 
@@ -56,6 +58,16 @@ impl Running {
         self.instance.config().admin.socket.clone()
     }
 
+    /// The last rows of the audit.
+    async fn tell_end(&self) {
+        let end = Entry::of(Action::DaemonStopped);
+        let tallied = audit::write_tally(&self.instance, true).await;
+        let told = self.instance.store.write(move |transaction| transaction.record(&end)).await;
+        if let Err(error) = tallied.and(told) {
+            tracing::warn!(%error, "the audit does not say that this is the end");
+        }
+    }
+
     /// Takes no more connections, lets what is under way finish for `[limits] drain`, then closes the store.
     pub async fn stop(mut self) {
         self.ready.send_replace(false);
@@ -68,6 +80,7 @@ impl Running {
         self.links.stop().await;
         self.tasks.shutdown().await;
         self.cores.stop().await;
+        self.tell_end().await;
         self.instance.store.close().await;
     }
 }

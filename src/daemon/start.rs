@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::sockets::{Sockets, port};
 use super::{Running, StartError, parts};
+use crate::audit::{Action, Entry};
 use crate::clock::Clock;
 use crate::config::{Loaded, Tls};
 use crate::doors::admin::access::{Allowed, Group};
@@ -26,7 +27,7 @@ use crate::random::Random;
 use crate::store::Store;
 use crate::tasks::keeper::Links;
 use crate::tasks::reload::Reloader;
-use crate::tasks::{purge, tokens, unsure};
+use crate::tasks::{audit, purge, tokens, unsure};
 
 /// The file in `$CREDENTIALS_DIRECTORY` that holds the state keys, when systemd hands them over (`LoadCredential=p2pid-key:…`).
 const KEY_CREDENTIAL: &str = "p2pid-key";
@@ -44,6 +45,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let mtls = if config.mtls.listen.is_empty() { &Tls::Off } else { &config.mtls.tls };
     let mtls_tls = tls(&instance, "[mtls]", mtls, ServerTls::asking_for_certificates)?;
     let console_tls = tls(&instance, "[console]", &config.console.tls, ServerTls::new)?;
+    let told = Entry::of(Action::DaemonStarted).with("version", env!("CARGO_PKG_VERSION"));
     let sockets = Sockets::bind(&config, allowed.gid())?;
 
     let links = Links::start(Arc::clone(&instance)).await?;
@@ -75,6 +77,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
     let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);
     let built_in = authorization::router(&instance).merge(pages).merge(admin::public_router(Arc::clone(&state)));
+    let built_in = built_in.layer(middleware::from_fn_with_state(Arc::clone(&instance), browser::tell_from_where));
     let built_in = finish::to_the_end(below_public_url(&instance, built_in), &instance.under_way);
     let addresses = sockets.addresses();
     let public = sockets.public.into_iter().map(|listener| (listener, &public_tls));
@@ -93,7 +96,9 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     }
     let admin = finish::to_the_end(admin::socket_router(state, allowed), &instance.under_way);
     server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin);
+    instance.store.write(move |transaction| transaction.record(&told)).await?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(audit::run(Arc::clone(&instance)));
     tasks.spawn(purge::run(Arc::clone(&instance)));
     tasks.spawn(tokens::run(Arc::clone(&instance)));
     tasks.spawn(unsure::run(Arc::clone(&instance), Arc::clone(&links)));

@@ -15,10 +15,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{COOKIE, HOST, HeaderMap, LOCATION, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::form;
+use crate::audit::{Action, Actor, Entry, Origin, Record};
 use crate::config::{Config, PublicUrl};
+use crate::id::Id;
 use crate::inbound::session::Session;
 use crate::inbound::user::User;
 use crate::instance::Instance;
@@ -28,7 +30,7 @@ use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, digest_if, mint};
 use crate::pages;
 use crate::secret::{Digest, ExposeSecret, SecretString};
-use crate::store::{StoreError, session, user};
+use crate::store::{StoreError, audit, session, user};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -118,7 +120,12 @@ pub async fn begin_session(instance: &Instance, headers: &HeaderMap, verified: U
     let (digest, epoch) = (Digest::of(value.expose_secret()), instance.store.epoch());
     let begin = move |transaction: &crate::store::Transaction<'_>| {
         let session = Session::new(digest, verified.id, epoch, transaction.now().wall);
-        session::begin(transaction, &session, &verified, old)
+        let has_begun = session::begin(transaction, &session, &verified, old)?;
+        if has_begun {
+            transaction.acts_as(Actor::Session { login: verified.login.clone() });
+            transaction.record(&Entry::of(Action::LogInSucceeded).on(told(&verified)).token(digest))?;
+        }
+        Ok(has_begun)
     };
     let has_begun = instance.store.write(begin).await?;
     Ok(has_begun.then(|| {
@@ -129,10 +136,20 @@ pub async fn begin_session(instance: &Instance, headers: &HeaderMap, verified: U
     }))
 }
 
+/// A person as the audit names it.
+fn told(user: &User) -> Record {
+    Record::of_instance("user", user.id, &user.login)
+}
+
 /// Ends a session; the cookie to set.
-pub async fn end_session(instance: &Instance, session: &Session) -> Result<HeaderValue, StoreError> {
-    let digest = session.digest;
-    instance.store.write(move |transaction| session::delete(transaction, digest)).await?;
+pub async fn end_session(instance: &Instance, signed_in: &SignedIn) -> Result<HeaderValue, StoreError> {
+    let (digest, user) = (signed_in.session.digest, signed_in.user.clone());
+    let end = move |transaction: &crate::store::Transaction<'_>| {
+        transaction.acts_as(Actor::Session { login: user.login.clone() });
+        transaction.record(&Entry::of(Action::LogOut).on(told(&user)).token(digest))?;
+        session::delete(transaction, digest)
+    };
+    instance.store.write(end).await?;
     let config = instance.config();
     let public_url = &config.instance.public_url;
     Ok(set_cookie(public_url, &session_cookie(public_url), "", Some(Duration::ZERO)))
@@ -250,8 +267,20 @@ pub fn not_our_form(config: &Config) -> Response {
 
 /// The address of whoever asks, where it is known: behind trusted proxies what they report.
 pub fn address(parts: &Parts, config: &Config) -> Option<IpAddr> {
-    let neighbour = parts.extensions.get::<Arc<Connection>>()?.neighbour().ip()?;
-    Some(client_address(&parts.headers, neighbour, &config.public.trusted_proxies))
+    address_of(&parts.extensions, &parts.headers, config)
+}
+
+/// As [`address`], of a request that is not taken apart.
+pub fn address_of(extensions: &Extensions, headers: &HeaderMap, config: &Config) -> Option<IpAddr> {
+    let neighbour = extensions.get::<Arc<Connection>>()?.neighbour().ip()?;
+    Some(client_address(headers, neighbour, &config.public.trusted_proxies))
+}
+
+/// Layer of everything that browsers and clients ask: what changes while such a request is served is told of where it came from.
+pub async fn tell_from_where(State(instance): State<Arc<Instance>>, request: Request, next: Next) -> Response {
+    let from = address_of(request.extensions(), request.headers(), &instance.config());
+    let request_id = Id::new(instance.clock.now().wall, instance.random.as_ref()).to_string();
+    audit::acting(Origin::new(Actor::Unknown, from, Some(request_id)), next.run(request)).await
 }
 
 /// Layer of every page: one that is asked for under another host is redirected to public_url, where its cookies are; HSTS where it is

@@ -1,5 +1,7 @@
 //! What the audit hears of judgements at the token endpoint and around it.
 
+use crate::audit::{Action, Outcome};
+
 /// Something that an operator may want to know of later, or at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -54,6 +56,58 @@ impl Event {
             Self::RefreshTokenReplayed => "refresh_token_replayed",
             Self::GrantRevoked => "grant_revoked",
             Self::RevocationOfAnotherClient => "revocation_of_another_client",
+        }
+    }
+
+    /// The action of the audit's row; none where what it leads to, the end of a grant, says it all.
+    pub const fn action(&self) -> Option<Action> {
+        Some(match self {
+            Self::GrantMade => Action::CodeRedeemed,
+            Self::CodeOfAnotherClient => Action::CodeOfAnotherClient,
+            Self::CodeBurnt { .. } => Action::CodeBurnt,
+            Self::CodeReplayed => Action::CodeReplayed,
+            Self::RefreshTokenOfAnotherClient => Action::RefreshOfAnotherClient,
+            Self::RefreshTokenWithoutItsKey => Action::RefreshWithoutItsKey,
+            Self::Repeated { .. } => Action::RefreshRepeated,
+            Self::Reminted { .. } => Action::RefreshReminted,
+            Self::LatePresentation => Action::RefreshLate,
+            Self::RefreshTokenReplayed => Action::RefreshReplayed,
+            Self::GrantRevoked => return None,
+            Self::RevocationOfAnotherClient => Action::RevocationOfAnotherClient,
+        })
+    }
+
+    /// Whether it comes with a change, and its row with that. What changes nothing can be had as often as an app asks: of that the audit
+    /// keeps the first, and a count.
+    pub const fn comes_with_a_change(&self) -> bool {
+        match self {
+            Self::GrantMade
+            | Self::CodeBurnt { .. }
+            | Self::CodeReplayed
+            | Self::Reminted { .. }
+            | Self::RefreshTokenReplayed
+            | Self::GrantRevoked => true,
+            Self::CodeOfAnotherClient
+            | Self::RefreshTokenOfAnotherClient
+            | Self::RefreshTokenWithoutItsKey
+            | Self::Repeated { .. }
+            | Self::LatePresentation
+            | Self::RevocationOfAnotherClient => false,
+        }
+    }
+
+    /// How it ended for the app.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::GrantMade | Self::Repeated { .. } | Self::Reminted { .. } | Self::GrantRevoked => Outcome::Done,
+            Self::CodeOfAnotherClient
+            | Self::CodeBurnt { .. }
+            | Self::CodeReplayed
+            | Self::RefreshTokenOfAnotherClient
+            | Self::RefreshTokenWithoutItsKey
+            | Self::LatePresentation
+            | Self::RefreshTokenReplayed
+            | Self::RevocationOfAnotherClient => Outcome::Refused,
         }
     }
 

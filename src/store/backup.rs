@@ -14,7 +14,8 @@ use super::connection::{self, Use};
 use super::key_file::{self, KeyFileError, KeyId};
 use super::migrations::NEWEST;
 use super::open::{self, Explanation, Lock, OpenError, Unprepared};
-use super::{Seals, key_columns};
+use super::{Seals, audit, key_columns};
+use crate::audit::{Action, Entry};
 use crate::clock::Timestamp;
 
 /// What a backup is.
@@ -26,6 +27,8 @@ pub struct BackupReport {
     pub bytes: u64,
     /// The keys that it may need; it does not hold them.
     pub keys: Vec<KeyId>,
+    /// Whether the audit tells of it. A disk that takes no more is no reason to have no backup.
+    pub audited: bool,
 }
 
 /// What was put back.
@@ -125,8 +128,11 @@ pub fn backup(state_dir: &Path, to: &Path, now: Timestamp) -> Result<BackupRepor
     aws_lc_rs::rand::fill(&mut chance).expect("the system's random generator does not fail");
     let beside = with_suffix(to, &format!(".{:016x}.new", u64::from_be_bytes(chance)));
     key_file::make_new(&beside).map_err(|error| BackupError::File(beside.clone(), error))?;
-    let copied = copy(&from, &beside, now).map_err(|error| BackupError::Copy(from, error));
+    let copied = copy(&from, &beside, now).map_err(|error| BackupError::Copy(from.clone(), error));
     let finished = copied.and_then(|keys| {
+        let told = Entry::of(Action::BackupMade).with("file", to.display().to_string());
+        let source = connection::connect(&from, Use::Write);
+        let audited = source.and_then(|source| audit::insert_of_process(&source, now, &told)).is_ok();
         let finish = || {
             File::open(&beside)?.sync_all()?;
             fs::rename(&beside, to)?;
@@ -134,7 +140,7 @@ pub fn backup(state_dir: &Path, to: &Path, now: Timestamp) -> Result<BackupRepor
             fs::metadata(to).map(|metadata| metadata.len())
         };
         let bytes = finish().map_err(|error| BackupError::File(to.to_owned(), error))?;
-        Ok(BackupReport { file: to.to_owned(), bytes, keys })
+        Ok(BackupReport { file: to.to_owned(), bytes, keys, audited })
     });
     if finished.is_err() {
         let _ = fs::remove_file(&beside);
@@ -172,7 +178,7 @@ pub fn restore(state_dir: &Path, credential: Option<&Path>, from: &Path, now: Ti
         let mut source = File::open(from).map_err(failed(from))?;
         let mut copy = key_file::make_anew(&beside).map_err(failed(&beside))?;
         io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all()).map_err(failed(&beside))?;
-        let made_at = check(&beside, from, state_dir, credential)?;
+        let made_at = check(&beside, from, state_dir, credential, now)?;
         open::own_as(&beside, &owner).map_err(failed(&beside))?;
         let replaced = set_aside(&database, now).map_err(failed(&database))?;
         let renamed = fs::rename(&beside, &database).and_then(|()| key_file::sync_directory(&database));
@@ -186,7 +192,7 @@ pub fn restore(state_dir: &Path, credential: Option<&Path>, from: &Path, now: Ti
 }
 
 /// Checks that `copy`, copied from `from`, is a backup that this program and these keys can open.
-fn check(copy: &Path, from: &Path, state_dir: &Path, credential: Option<&Path>) -> Result<Timestamp, BackupError> {
+fn check(copy: &Path, from: &Path, state_dir: &Path, credential: Option<&Path>, now: Timestamp) -> Result<Timestamp, BackupError> {
     let key_path = credential.map_or_else(|| state_dir.join(key_file::FILE), Path::to_owned);
     let list = key_file::read(&key_path, credential.is_some()).map_err(|error| match error {
         KeyFileError::Missing => OpenError::KeyMissing(key_path.clone()),
@@ -204,10 +210,12 @@ fn check(copy: &Path, from: &Path, state_dir: &Path, credential: Option<&Path>) 
         // An older one is looked at by the start that brings it up to date.
         _ => Ok(()),
     });
+    let told = Entry::of(Action::BackupRestored).with("file", from.display().to_string()).at("made_at", made_at);
     recognised.map_err(|error| match error {
         Unprepared::Refused(error) => BackupError::State(error),
         Unprepared::Database(error) => unreadable(error),
     })?;
+    audit::insert_of_process(&connection, now, &told).map_err(unreadable)?;
     Ok(made_at)
 }
 

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::binding;
 use super::{Fault, Transaction};
+use crate::audit::{Action, Entry, Record};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Ended, Grant};
@@ -20,6 +21,7 @@ const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding)
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
+const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
 const OF_USER: &str = "SELECT id FROM grant WHERE user = ?1 AND ended_at IS NULL";
@@ -67,7 +69,13 @@ pub fn insert(transaction: &Transaction<'_>, grant: &Grant, idle: Duration) -> R
 pub fn end(transaction: &Transaction<'_>, id: Id, reason: EndReason) -> Result<bool, Fault> {
     let now = transaction.now().wall;
     let row = params![id, now, reason.as_str(), now.plus(SHOWN_AFTER_END)];
-    Ok(transaction.prepare_cached(END)?.execute(row)? == 1)
+    let has_ended = transaction.prepare_cached(END)?.execute(row)? == 1;
+    if has_ended {
+        let (tenant, app): (String, String) = transaction.prepare_cached(WHOSE)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let ended = Entry::of(Action::GrantEnded).on(Record::of_tenant("grant", &tenant, id, &app));
+        transaction.record(&ended.with("reason", reason.as_str()))?;
+    }
+    Ok(has_ended)
 }
 
 /// Keeps a grant that was renewed now for another `idle`; written once a day at most.

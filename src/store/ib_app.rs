@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
 use super::{Fault, Seals, Transaction, Verified, used_once, user};
+use crate::audit::Actor;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::ib_app::{ClientSecret, IbApp};
@@ -137,6 +138,14 @@ pub fn replace_secrets(transaction: &Transaction<'_>, app: Id, secrets: &[Client
 
 /// The app that what was shown authenticates, if it does; notes that the secret, or the assertion, was used.
 pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) -> Result<Option<IbApp>, Fault> {
+    let app = authenticated(transaction, seals, shown)?;
+    if let Some(app) = &app {
+        transaction.acts_as(Actor::Client { client_id: app.client_id.clone() });
+    }
+    Ok(app)
+}
+
+fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) -> Result<Option<IbApp>, Fault> {
     match shown {
         Shown::Secret { readings, way } => {
             for credentials in readings {

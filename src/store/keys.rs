@@ -9,6 +9,7 @@ use super::key_columns::{self, COLUMNS, Column, Kind, hanging};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
 use super::open::Explanation;
 use super::{Fault, Place, Seals, Store, StoreError, Transaction};
+use crate::audit::{Action, Entry, Record};
 
 /// Rows sealed again in one go.
 const BATCH: i64 = 100;
@@ -106,7 +107,7 @@ impl Store {
     /// Makes a key and adds it to the end of the list: it opens, and does not seal yet.
     pub async fn add_key(&self) -> Result<KeyId, KeyError> {
         let _alone = self.inner.key_change.lock().await;
-        self.extend_list(|keys, key| keys.push(key)).await
+        self.extend_list(Action::StateKeyAdded, |keys, key| keys.push(key)).await
     }
 
     /// Makes a key, puts it first in the list, and seals with it what was sealed with others. A list that comes from the service manager
@@ -114,8 +115,11 @@ impl Store {
     pub async fn rotate_keys(&self) -> Result<Rotation, KeyError> {
         let _alone = self.inner.key_change.lock().await;
         let added = match self.inner.credential {
-            None => Some(self.extend_list(|keys, key| keys.insert(0, key)).await?),
-            Some(_) => None,
+            None => Some(self.extend_list(Action::StateKeyRotated, |keys, key| keys.insert(0, key)).await?),
+            Some(_) => {
+                self.write(|transaction| transaction.record(&Entry::of(Action::StateKeyRotated))).await?;
+                None
+            }
         };
         let mut resealed = 0;
         for column in COLUMNS.iter().filter(|column| column.kind == Kind::Sealed) {
@@ -137,7 +141,7 @@ impl Store {
 
     /// The database learns of the key before the list has it: a crash between leaves a known key on which nothing hangs, which the next
     /// start forgets.
-    async fn extend_list(&self, put: impl FnOnce(&mut Vec<StateKey>, StateKey)) -> Result<KeyId, KeyError> {
+    async fn extend_list(&self, action: Action, put: impl FnOnce(&mut Vec<StateKey>, StateKey)) -> Result<KeyId, KeyError> {
         if let Some(path) = &self.inner.credential {
             return Err(KeyError::Credential(path.clone()));
         }
@@ -148,7 +152,12 @@ impl Store {
         let id = key.id;
         put(&mut keys, key);
         let next = Seals::new(&keys);
-        self.write(move |transaction| Ok(key_columns::make_known(transaction, &next, transaction.now().wall)?)).await?;
+        let told = Entry::of(action).on(Record::of_instance("state_key", id, &id.to_string()));
+        self.write(move |transaction| {
+            key_columns::make_known(transaction, &next, transaction.now().wall)?;
+            transaction.record(&told)
+        })
+        .await?;
         key_file::write(&path, &keys).map_err(|error| failed(error.to_string()))?;
         self.seals().replace(&keys);
         Ok(id)
@@ -157,6 +166,7 @@ impl Store {
 
 /// Seals up to [`BATCH`] rows after the row `after` again; the last row looked at, if there may be more, and how many were sealed.
 fn reseal(transaction: &Transaction<'_>, seals: &Seals, column: &Column, after: &[u8]) -> Result<(Option<Vec<u8>>, usize), Fault> {
+    transaction.is_told_elsewhere();
     let Column { table, row, column, .. } = *column;
     let select = format!("SELECT {row}, {column} FROM {table} WHERE {row} > ?1 AND {column} IS NOT NULL ORDER BY {row} LIMIT {BATCH}");
     let update = format!("UPDATE {table} SET {column} = ?2 WHERE {row} = ?1");

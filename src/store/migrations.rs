@@ -17,6 +17,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/06-client-security.sql")),
     M::up(include_str!("migrations/07-people.sql")),
     M::up(include_str!("migrations/08-client-keys.sql")),
+    M::up(include_str!("migrations/09-audit.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -8,6 +8,7 @@
 pub mod access_token;
 pub mod api_key;
 pub mod app_token;
+pub mod audit;
 pub mod authorization;
 mod backup;
 pub mod caller;
@@ -84,6 +85,8 @@ struct Inner {
 pub struct Transaction<'c> {
     connection: &'c Connection,
     now: Moment,
+    /// Where it comes from, for the audit.
+    trail: audit::Trail,
 }
 
 /// What makes a transaction undone: the database, a row or a seal is not as it should be. A refusal is not a fault: it commits.
@@ -152,7 +155,7 @@ impl Store {
     ///
     /// `judge` runs on the writer thread. It may be run again when the batch that it was part of is undone, so it has no effects besides
     /// those on its transaction. An error of it undoes its own changes only. It is run even when the caller has gone away meanwhile, so
-    /// nobody escapes a judgement by hanging up.
+    /// nobody escapes a judgement by hanging up. What it records in the audit is told of whom [`audit::acting`] names around this.
     pub async fn write<T, F>(&self, judge: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -14,7 +14,8 @@ use rustix::fs::OFlags;
 use super::connection::{self, APPLICATION_ID, Counters, Use};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
 use super::migrations::{self, NEWEST};
-use super::{Inner, Seals, Store, key_columns, reader, writer};
+use super::{Inner, Seals, Store, audit, key_columns, reader, writer};
+use crate::audit::{Action, Entry};
 use crate::clock::{Clock, Timestamp};
 
 /// SQLite before this can damage a database in WAL mode when two connections write and checkpoint at once (fixed in 3.51.3).
@@ -330,6 +331,9 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
     let epoch = stored.max(beside.unwrap_or(0)) + 1;
     tracing::warn!(epoch, "the database was restored: every token, code and session of before is refused from now on");
     transaction.execute("UPDATE meta SET epoch = ?1, copied_at = NULL", [epoch])?;
+    let restored =
+        Entry::of(Action::EpochBegun).with("epoch", epoch).maybe("copied_at", copied_at.map(|at| Timestamp::from_millis(at).to_string()));
+    audit::insert_of_daemon(&transaction, now, &restored)?;
     transaction.commit()?;
     write_epoch(state_dir, epoch)?;
     Ok(epoch)

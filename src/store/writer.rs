@@ -16,10 +16,12 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{oneshot, watch};
 
+use super::audit::{self, Trail};
 use super::connection::{self, Counters, Use};
 use super::open::Lock;
 use super::reader::Connections;
 use super::{Fault, StoreError, Transaction};
+use crate::audit::Origin;
 use crate::clock::{Clock, Moment};
 
 /// Items in one transaction.
@@ -55,6 +57,9 @@ enum Message {
 trait Item: Send {
     fn is_expired(&self, now: &Moment) -> bool;
 
+    /// Where it comes from, for the audit.
+    fn origin(&self) -> Option<Arc<Origin>>;
+
     /// Judges, and keeps the answer until the outcome is known.
     fn judge(&mut self, transaction: &Transaction<'_>) -> Result<(), Fault>;
 
@@ -65,6 +70,7 @@ trait Item: Send {
 struct Request<T, F> {
     judge: F,
     deadline: Option<(Moment, Duration)>,
+    origin: Option<Arc<Origin>>,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -78,10 +84,15 @@ where
         self.deadline.as_ref().is_some_and(|(since, longest)| now.age_of(since) > *longest)
     }
 
+    fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
+    }
+
     fn judge(&mut self, transaction: &Transaction<'_>) -> Result<(), Fault> {
         self.answer = None;
+        let before = transaction.total_changes();
         self.answer = Some((self.judge)(transaction)?);
-        Ok(())
+        transaction.tell_the_rest(before)
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
@@ -128,7 +139,7 @@ impl Queue {
         F: FnMut(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let item = Box::new(Request { judge, deadline, answer: None, reply });
+        let item = Box::new(Request { judge, deadline, origin: audit::current(), answer: None, reply });
         self.sender.try_send(Message::Item(item)).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Overloaded,
             TrySendError::Disconnected(_) => StoreError::Unavailable,
@@ -268,7 +279,7 @@ impl Writer {
         if !alone {
             self.run("SAVEPOINT item")?;
         }
-        let transaction = Transaction { connection: &self.connection, now };
+        let transaction = Transaction { connection: &self.connection, now, trail: Trail::of(item.origin()) };
         let judged = catch_unwind(AssertUnwindSafe(|| item.judge(&transaction)));
         if self.connection.is_autocommit() {
             return Err(match judged {

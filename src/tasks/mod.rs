@@ -1,5 +1,6 @@
 //! Everything that runs by itself.
 
+pub mod audit;
 pub mod keeper;
 pub mod purge;
 pub mod reload;

@@ -15,6 +15,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::audit::{Action, Entry, Outcome};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, Problems, Sources};
 use crate::instance::Instance;
@@ -140,7 +141,13 @@ impl Reloader {
         let file = self.state().seen.file().to_owned();
         let attempt = tokio::task::spawn_blocking(move || config::attempt(&file)).await;
         let (seen, outcome) = attempt.expect("reading a configuration does not panic");
-        let outcome = outcome.map_err(Refused::from).and_then(|config| self.take(config));
+        let outcome = match outcome.map_err(Refused::from) {
+            Ok(config) => self.take(config).await,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = &outcome {
+            self.tell_refusal(refused).await;
+        }
         let mut state = self.state();
         state.seen = seen;
         state.gone.clear();
@@ -209,15 +216,28 @@ impl Reloader {
     }
 
     /// Makes every part anew, then puts all in place. Gives the keys that wait for a restart.
-    fn take(&self, config: Config) -> Result<Vec<&'static str>, Refused> {
+    async fn take(&self, config: Config) -> Result<Vec<&'static str>, Refused> {
         let running = self.instance.config();
         let restart_needed = Config::needs_restart(&running, &config);
         let config = config.applied_to(&running);
+        let changed = Config::changed_tables(&running, &config);
         let made: Result<Vec<Replacement>, String> = self.parts.iter().map(|part| (part.0)(&config)).collect();
-        let made = made.map_err(|why| Refused::Part { file: self.state().seen.file().to_owned(), why })?;
+        let refused = |why| Refused::Part { file: self.state().seen.file().to_owned(), why };
+        let made = made.map_err(refused)?;
+        // A configuration of which the audit does not know does not come into force.
+        let told = Entry::of(Action::ConfigReloaded).with("changed", changed).with("restart_needed", restart_needed.clone());
+        let written = self.instance.store.write(move |transaction| transaction.record(&told)).await;
+        written.map_err(|error| refused(format!("the audit cannot be written: {error}")))?;
         self.instance.config.store(Arc::new(config));
         made.into_iter().for_each(|replacement| (replacement.0)());
         Ok(restart_needed)
+    }
+
+    async fn tell_refusal(&self, refused: &Refused) {
+        let told = Entry::of(Action::ConfigRefused).ended(Outcome::Refused).with("reason", refused.in_short());
+        if let Err(error) = self.instance.store.write(move |transaction| transaction.record(&told)).await {
+            tracing::warn!(%error, "that a configuration was refused is not in the audit");
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -236,7 +236,7 @@ impl Canaries {
 
     /// What the daemon tells whoever asks it.
     async fn are_not_in_output(&self, name: &str, process: &Process) {
-        let commands: [&[&str]; 9] = [
+        let commands: [&[&str]; 10] = [
             &["status"],
             &["user", "list"],
             &["tenant", "list"],
@@ -246,6 +246,7 @@ impl Canaries {
             &["caller", "list"],
             &["grant", "list"],
             &["peer", "show", "two"],
+            &["audit", "--limit", "10000"],
         ];
         for command in commands {
             let outcome = process.tries(command, None).await;

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a world of two daemons, a hostile peer, and real processes.
 
 mod audit;
+mod audit_rows;
 mod bindings;
 mod calls;
 mod canary;

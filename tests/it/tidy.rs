@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, from the inside out. A room may use those of the groups before its own; inside a group see [`KNOW_EACH_OTHER`].
 const ROOMS: &[&[&str]] = &[
-    &["secret", "clock", "random", "id"],
+    &["secret", "clock", "random", "id", "audit"],
     &["oauth"],
     &["inbound", "outbound"],
     &["store", "net", "pages", "dialect", "config", "observe"],
@@ -22,7 +22,7 @@ const ROOMS: &[&[&str]] = &[
 const KNOW_EACH_OTHER: &[usize] = &[0, 3];
 
 /// The rooms of the core: plain functions over plain data.
-const CORE: &[&str] = &["secret", "clock", "random", "id", "oauth", "inbound", "outbound"];
+const CORE: &[&str] = &["secret", "clock", "random", "id", "audit", "oauth", "inbound", "outbound"];
 
 /// What the core does not touch.
 const NOT_IN_THE_CORE: &[&str] =

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use rusqlite::Connection;
 
 use super::{AdminError, Caller};
+use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::inbound::api_key::ApiKey;
 use crate::inbound::permission::Rights;
 use crate::inbound::user::User;
@@ -109,6 +110,11 @@ pub async fn sign_in(instance: &Instance, headers: &HeaderMap, from: Option<IpAd
     };
     let now = instance.clock.now().wall;
     let Some((user, key)) = found.filter(|(user, key)| user.login == login && key.is_active(now)) else {
+        let named = login.clone();
+        let known = instance.store.read(move |connection| user::by_login(connection, &named)).await?;
+        let known = known.map(|user| Record::of_instance("user", user.id, &user.login));
+        let failed = Entry::of(Action::ApiKeyFailed).ended(Outcome::Refused).on_known(known);
+        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
         let attempt = Attempt::new("api key", &login, from);
         let counted = instance.failures.count(attempt, instance.config().limits.auth_failures, instance.clock.as_ref());
         return Err(counted.err().map_or_else(refused, AdminError::rate_limited));

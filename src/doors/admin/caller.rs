@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::error::AdminError;
+use crate::audit::Actor;
 use crate::inbound::permission::{ADMIN, Rights};
 
 /// Who asks; authenticated before any handler runs.
@@ -55,6 +56,23 @@ impl Caller {
         let Some(lacking) = permissions.into_iter().find(|permission| !self.holds(tenant, permission)) else { return Ok(()) };
         let error = AdminError::new(StatusCode::FORBIDDEN, "forbidden", "you may not give what you do not hold yourself");
         Err(error.found(lacking).expected("permissions that you hold").next("ask somebody who holds it, or an admin"))
+    }
+
+    /// As the audit keeps it.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::Process { uid } => Actor::Process { uid: *uid },
+            Self::Person { login, .. } => Actor::ApiKey { login: login.clone() },
+        }
+    }
+
+    /// The tenants that this rules; `None` is all of them, and the instance.
+    pub fn ruled_tenants(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Process { .. } => None,
+            Self::Person { rights, .. } if rights.rule_instance() => None,
+            Self::Person { rights, .. } => Some(rights.by_tenant.keys().filter(|tenant| rights.hold(tenant, ADMIN)).cloned().collect()),
+        }
     }
 
     /// Whether this rules the whole instance. URLs that anybody else gives may not lead into private networks.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState, gate};
+use crate::audit::{Action, Entry, Record};
 use crate::id::Id;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::caller::Caller;
@@ -90,11 +91,13 @@ async fn create(
             Some(old) => {
                 let caller = Caller { peers, ..old };
                 rows::update(transaction, &caller)?;
+                transaction.record(&Entry::of(Action::CallerUpdated).on(told(&caller)))?;
                 Made::Updated(caller)
             }
             None => {
                 let caller = Caller { id, tenant: tenant.clone(), name: name.clone(), key: digest, peers, created_at: now };
                 rows::insert(transaction, &caller)?;
+                transaction.record(&Entry::of(Action::CallerCreated).on(told(&caller)).token(digest))?;
                 Made::New(caller)
             }
         };
@@ -123,6 +126,7 @@ async fn rotate(
         let Some(old) = rows::named(transaction, &tenant, &wanted)? else { return Ok(None) };
         let caller = Caller { key: digest, ..old };
         rows::update(transaction, &caller)?;
+        transaction.record(&Entry::of(Action::CallerKeyRotated).on(told(&caller)).token(digest))?;
         Ok(Some((caller, rows::peers_of_tenant(transaction, &tenant)?)))
     };
     let rotated = state.instance.store.write(judge).await?;
@@ -134,7 +138,10 @@ async fn rotate(
 async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| match rows::named(transaction, &tenant, &wanted)? {
-        Some(caller) => rows::delete(transaction, caller.id),
+        Some(caller) => {
+            transaction.record(&Entry::of(Action::CallerDeleted).on(told(&caller)))?;
+            rows::delete(transaction, caller.id)
+        }
         None => Ok(false),
     };
     let was_there = state.instance.store.write(judge).await?;
@@ -146,6 +153,11 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
 fn resolved(wanted: &[String], known: &[(Id, String)]) -> Result<Option<Vec<Id>>, String> {
     let find = |name: &String| known.iter().find(|(_, known)| known == name).map(|(id, _)| *id).ok_or_else(|| name.clone());
     if wanted.is_empty() { Ok(None) } else { wanted.iter().map(find).collect::<Result<_, _>>().map(Some) }
+}
+
+/// As the audit names it.
+fn told(caller: &Caller) -> Record {
+    Record::of_tenant(KIND, &caller.tenant, caller.id, &caller.name)
 }
 
 /// As `caller list` shows it; the key only where it was just made. A peer that was deleted is not named any more.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::AdminError;
 use crate::doors::form;
+use crate::store::audit;
 
 /// The media type of all answers, as elastic.io's API names it.
 pub const MEDIA_TYPE: &str = "application/json";
@@ -61,7 +62,14 @@ impl Document {
     /// refused (a struct with `#[serde(flatten)]` cannot be read this way: it hides its fields). `kind` is what `data.type` must say. No
     /// body means no attributes.
     pub fn attributes<T: DeserializeOwned>(&self, kind: &str) -> Result<T, AdminError> {
-        attributes(kind, &self.0)
+        let read = attributes(kind, &self.0)?;
+        // Read above, so there are no others than are known here.
+        audit::note_given(
+            unwrap_envelope(kind, &self.0)
+                .into_iter()
+                .flat_map(|given| given.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name)),
+        );
+        Ok(read)
     }
 }
 

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::document::Named;
 use super::{AdminError, AdminState, Caller};
+use crate::audit::{Action, Entry, Origin, Outcome};
+use crate::doors::browser;
+use crate::id::Id;
 use crate::inbound::permission::CALL_PEERS;
+use crate::net::problem::REQUEST_ID;
 use crate::observe::log::AUDIT;
+use crate::store::audit;
 
 /// Lets the request through to its handler, or refuses it.
 pub(super) async fn pass(
@@ -22,15 +27,30 @@ pub(super) async fn pass(
 ) -> Result<Response, AdminError> {
     let method = request.method().clone();
     let target = Target::of(request.uri().path())?;
-    target.permit(&caller, &method)?;
+    let instance = &state.instance;
+    let request_id = Id::new(instance.clock.now().wall, instance.random.as_ref()).to_string();
+    let from = browser::address_of(request.extensions(), request.headers(), &instance.config());
+    let mut origin = Origin::new(caller.actor(), from, Some(request_id.clone()));
+    if let Err(refusal) = target.permit(&caller, &method) {
+        let denied = Entry::of(Action::AdminDenied).ended(Outcome::Refused);
+        instance.tally.note(instance.clock.now(), origin, denied.with("request", format!("{method} {}", target.record())));
+        return Err(refusal);
+    }
     if let Some(tenant) = target.tenant() {
         super::tenants::must_exist(&state.instance.store, tenant).await?;
     }
     DefaultBodyLimit::max(state.instance.config().limits.form_bytes).apply(&mut request);
-    let response = next.run(request).await;
+    if target.is_change(&method) {
+        origin = origin.changing(format!("{method} {}", target.record()));
+    }
+    let mut response = audit::acting(origin, next.run(request)).await;
+    // What is called through the API is named by the relay.
+    if !response.headers().contains_key(REQUEST_ID) {
+        response.headers_mut().insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("hexadecimal digits are visible ASCII"));
+    }
     if target.is_change(&method) && response.status().is_success() {
         let made = response.extensions().get::<Named>().map(|named| named.0.as_str());
-        tracing::info!(target: AUDIT, who = %caller, %method, record = target.record(), made, "changed");
+        tracing::info!(target: AUDIT, who = %caller, %method, record = target.record(), made, request_id, "changed");
     }
     Ok(response)
 }
@@ -85,6 +105,8 @@ impl Target {
         match self.segments().as_slice() {
             // Who is let in at all may see how the instance does.
             ["status"] => Ok(()),
+            // Of which tenants there is something to read is for the handler to say.
+            ["audit"] if *method == Method::GET => Ok(()),
             ["tenants", tenant, "peers", _, "call", ..] => caller.must_hold(tenant, CALL_PEERS),
             ["tenants", tenant, collection, rest @ ..] => {
                 let verb = match *method {

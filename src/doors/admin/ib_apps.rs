@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState, Caller, gate};
+use crate::audit::{Action, Entry, Record};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
@@ -110,6 +111,7 @@ fn change(
         let secret = rows::new_secret(seals, secret_id, app.id, secret, transaction.now().wall);
         rows::replace_secrets(transaction, app.id, &[secret])?;
     }
+    transaction.record(&Entry::of(Action::IbAppUpdated).on(told(&app)))?;
     with_secrets(transaction, app).map(|known| Changed::Done(Box::new(known)))
 }
 
@@ -184,6 +186,7 @@ async fn create(
             let secret = rows::new_secret(&seals, secret_id, app.id, secret, app.created_at);
             rows::replace_secrets(transaction, app.id, &[secret])?;
         }
+        transaction.record(&Entry::of(Action::IbAppCreated).on(told(&app)).with("client_id", app.client_id.as_str()))?;
         with_secrets(transaction, app.clone()).map(|known| Made::New(Box::new(known)))
     };
     match state.instance.store.write(judge).await? {
@@ -254,6 +257,8 @@ async fn rotate_secret(
         let mut secrets = ib_app::rotated(rows::secrets(transaction, app.id)?, now, Duration::from_secs(overlap));
         secrets.push(rows::new_secret(&seals, secret_id, app.id, &made, now));
         rows::replace_secrets(transaction, app.id, &secrets)?;
+        let rotated = Entry::of(Action::IbAppSecretRotated).on(told(&app)).with("overlap_s", overlap);
+        transaction.record(&rotated.with("secret", secret_id.to_string()))?;
         Ok(Some(Ok(with_secrets(transaction, app)?)))
     };
     let rotated = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
@@ -291,6 +296,7 @@ async fn delete(
         }
         let (grants, tokens) = (grant::of_app(transaction, app.id)?, app_token::of_app(transaction, app.id, now)?);
         rows::delete(transaction, app.id)?;
+        transaction.record(&Entry::of(Action::IbAppDeleted).on(told(&app)).with("grants", grants.len()))?;
         Ok(Deleted::Gone(grants, tokens))
     };
     let (grants, tokens) = match state.instance.store.write(judge).await? {
@@ -350,6 +356,11 @@ fn fresh(instance: &Instance, tenant: String, name: String, client_id: Option<St
         security: Security::default(),
         created_at: now,
     }
+}
+
+/// As the audit names it.
+fn told(app: &IbApp) -> Record {
+    Record::of_tenant(KIND, &app.tenant, app.id, &app.name)
 }
 
 /// As `ib show` prints it; the secret only where it was just made.

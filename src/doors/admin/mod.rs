@@ -6,11 +6,14 @@
 //! | `/tenants`, `/users` and one of them | list, create · show, update, delete |
 //! | `/tenants/{tenant}/{collection}` and one record by name or id | list, create · show, update, delete |
 //! | `/tenants/{tenant}/{collection}/{name}/{action}` | POST |
+//! | `/audit` | list |
 //!
 //! A handler takes [`document::Document`] and answers with [`document::shown`], [`document::created`], [`document::done`] or an
-//! [`AdminError`]. Who asks and whether they may is settled before it runs, and every change leaves an audit event behind it.
+//! [`AdminError`]. Who asks and whether they may is settled before it runs, and every change is told of in
+//! the audit, in its own transaction (`gate.rs`).
 
 pub mod access;
+mod audit;
 pub mod call;
 pub mod caller;
 mod callers;
@@ -112,6 +115,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
     let no_such_method =
         || async { AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method") };
     let api = Router::new()
+        .merge(audit::router())
         .merge(call::router())
         .merge(callers::router())
         .merge(grants::router())

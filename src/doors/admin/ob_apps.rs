@@ -14,6 +14,7 @@ use url::{Origin, Url};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState, Caller, gate};
+use crate::audit::{Action, Entry, Record};
 use crate::clock::Timestamp;
 use crate::config::PublicUrl;
 use crate::id::Id;
@@ -333,7 +334,7 @@ async fn create(
     name_by_id(&mut app);
     give_asked_key(&state, &mut app, true).await;
     let (seals, row) = (state.instance.store.seals().clone(), app.clone());
-    if !state.instance.store.write(move |transaction| rows::insert(transaction, &seals, &row)).await? {
+    if !state.instance.store.write(move |transaction| insert(transaction, &seals, &row)).await? {
         return Err(AdminError::exists(KIND, &name));
     }
     Ok(document::created(resource(&app, None, &Shown::now(&state.instance))))
@@ -413,6 +414,15 @@ async fn write(state: &Arc<AdminState>, app: ObApp) -> Result<(), AdminError> {
     Ok(())
 }
 
+/// Adds an app; false when the name is taken.
+pub(super) fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Result<bool, Fault> {
+    let is_new = rows::insert(transaction, seals, app)?;
+    if is_new {
+        transaction.record(&Entry::of(Action::ObAppCreated).on(told(app)).with("client_id", app.client_id.as_str()))?;
+    }
+    Ok(is_new)
+}
+
 /// Writes an app, and ends the links that rest on it when it names another server or client; returns the peers that use it.
 pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<Vec<Id>, Fault> {
     let seals = instance.store.seals();
@@ -428,6 +438,7 @@ pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &
         }
     }
     rows::update(transaction, seals, app)?;
+    transaction.record(&Entry::of(Action::ObAppUpdated).on(told(app)))?;
     Ok(users.into_iter().map(|peer| peer.id).collect())
 }
 
@@ -441,6 +452,7 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
             let users = peer_rows::of_ob_app(transaction, &seals, app.id)?;
             if users.is_empty() {
                 rows::delete(transaction, app.id)?;
+                transaction.record(&Entry::of(Action::ObAppDeleted).on(told(&app)))?;
             }
             Ok(users.into_iter().map(|peer| peer.name).collect::<Vec<_>>())
         })
@@ -450,6 +462,11 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
         [peer] => Err(AdminError::in_use(KIND, &name, &format!("the peer {peer}"))),
         peers => Err(AdminError::in_use(KIND, &name, &format!("the peers {}", peers.join(", ")))),
     }
+}
+
+/// As the audit names it.
+fn told(app: &ObApp) -> Record {
+    Record::of_tenant(KIND, &app.tenant, app.id, &app.name)
 }
 
 /// The tenant's app of that name or id.

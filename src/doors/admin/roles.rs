@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::document::{self, Document};
 use super::rights::check_permissions;
 use super::{AdminError, AdminState, Caller, gate};
+use crate::audit::{Action, Entry, Record};
 use crate::id::Id;
 use crate::inbound::role::Role;
 use crate::outbound::ob_app::is_name;
@@ -113,6 +114,7 @@ async fn create(
         if !rows::insert(transaction, &role)? {
             return Ok(Err(AdminError::exists(KIND, &name)));
         }
+        transaction.record(&Entry::of(Action::RoleCreated).on(told(&role)))?;
         resource(transaction, &role, tenant.as_deref()).map(Ok)
     };
     Ok(document::created(state.instance.store.write(judge).await??))
@@ -159,6 +161,7 @@ fn write(
     if !rows::update(transaction, &role)? {
         return Ok(Err(AdminError::exists(KIND, &role.name).next("choose another name")));
     }
+    transaction.record(&Entry::of(Action::RoleUpdated).on(told(&role)))?;
     resource(transaction, &role, tenant).map(Ok)
 }
 
@@ -178,6 +181,7 @@ async fn delete(
             return Ok(Err(held(&role, tenant.as_deref(), &holders)));
         }
         rows::delete(transaction, role.id)?;
+        transaction.record(&Entry::of(Action::RoleDeleted).on(told(&role)))?;
         Ok(Ok(()))
     };
     state.instance.store.write(judge).await??;
@@ -219,6 +223,11 @@ fn must_be_able_to_give<'a>(
 fn check_name(name: &str) -> Result<(), AdminError> {
     let expected = "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit";
     if is_name(name) { Ok(()) } else { Err(AdminError::bad_attribute("name", format!("{name:?}"), expected)) }
+}
+
+/// As the audit names it.
+fn told(role: &Role) -> Record {
+    Record { tenant: role.tenant.clone(), ..Record::of_instance(KIND, role.id, &role.name) }
 }
 
 /// A role as `tenant` sees it: of who holds it elsewhere nothing is said there.

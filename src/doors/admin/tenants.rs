@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState};
+use crate::audit::{Action, Entry, Record};
 use crate::inbound::tenant::{self, Tenant};
 use crate::store::tenant::{self as rows, Belonging, Deleted};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 
 const KIND: &str = "tenant";
 
@@ -47,7 +48,14 @@ async fn create(State(state): State<Arc<AdminState>>, document: Document) -> Res
     })?;
     let tenant = Tenant { name, created_at: state.instance.clock.now().wall };
     let row = tenant.clone();
-    let is_new = state.instance.store.write(move |transaction| rows::insert(transaction, &row.name, row.created_at)).await?;
+    let judge = move |transaction: &Transaction<'_>| {
+        let is_new = rows::insert(transaction, &row.name, row.created_at)?;
+        if is_new {
+            transaction.record(&Entry::of(Action::TenantCreated).on(told(&row.name)))?;
+        }
+        Ok(is_new)
+    };
+    let is_new = state.instance.store.write(judge).await?;
     if is_new {
         Ok(document::created(resource(&tenant)))
     } else {
@@ -61,7 +69,14 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(name): Path<String>) 
         return Err(error.found("the tenant that everything belongs to where no other is named").next("nothing has to be done"));
     }
     let gone = name.clone();
-    match state.instance.store.write(move |transaction| rows::delete(transaction, &gone)).await? {
+    let judge = move |transaction: &Transaction<'_>| {
+        let deleted = rows::delete(transaction, &gone)?;
+        if matches!(deleted, Deleted::Gone) {
+            transaction.record(&Entry::of(Action::TenantDeleted).on(told(&gone)))?;
+        }
+        Ok(deleted)
+    };
+    match state.instance.store.write(judge).await? {
         Deleted::Gone => Ok(document::done()),
         Deleted::Missing => Err(AdminError::not_found(KIND, &name)),
         Deleted::InUse(belonging) => Err(AdminError::in_use(KIND, &name, &named(&belonging))),
@@ -81,6 +96,11 @@ async fn find(store: &Store, name: &str) -> Result<Tenant, AdminError> {
     let wanted = name.to_owned();
     let found: Result<_, StoreError> = store.read(move |connection| rows::by_name(connection, &wanted)).await;
     found?.ok_or_else(|| AdminError::not_found(KIND, name))
+}
+
+/// As the audit names it. It belongs to the instance: who has a tenant does not make or delete it.
+fn told(name: &str) -> Record {
+    Record::of_instance(KIND, name, name)
 }
 
 fn resource(tenant: &Tenant) -> Value {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::document::{self, Document};
 use super::rights::{Changes, Place, last_admin};
 use super::{AdminError, AdminState, Caller};
+use crate::audit::{Action, Entry, Record};
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
 use crate::inbound::password::{BadPassword, PasswordHash};
@@ -109,6 +110,8 @@ async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: 
             return Ok(Err(AdminError::exists(KIND, &user.login)));
         }
         handover.write(transaction, user.id)?;
+        let action = if known.is_some() { Action::UserUpdated } else { Action::UserCreated };
+        transaction.record(&Entry::of(action).on(told(&user)))?;
         Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &user.login)))
     };
     let user = state.instance.store.write(judge).await??;
@@ -155,6 +158,7 @@ async fn update(
         }
         rows::update(transaction, &user)?;
         handover.write(transaction, user.id)?;
+        transaction.record(&Entry::of(Action::UserUpdated).on(told(&user)))?;
         Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &login)))
     };
     let user = state.instance.store.write(judge).await??;
@@ -174,6 +178,7 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
         }
         // The rows that hang on it, sessions and keys, go with it; grants that were not revoked stay.
         rows::delete(transaction, user.id)?;
+        transaction.record(&Entry::of(Action::UserDeleted).on(told(&user)))?;
         Ok(Ok(grants))
     };
     for id in state.instance.store.write(judge).await?? {
@@ -193,6 +198,11 @@ async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash
 
 fn bad_login(error: BadLogin) -> AdminError {
     AdminError::bad_attribute("the login", format!("{:?}", error.0), LOGIN_IN_WORDS)
+}
+
+/// As the audit names it.
+fn told(user: &User) -> Record {
+    Record::of_instance(KIND, user.id, &user.login)
 }
 
 fn resource(user: &User) -> Value {

@@ -11,6 +11,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::{grants, login};
+use crate::audit::{Action, Actor, Entry, Record};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
@@ -235,6 +236,13 @@ async fn decided(
             }
             Ok(decided) => {
                 authorization::move_to(transaction, decided.id, &decided.stage)?;
+                transaction.acts_as(Actor::Session { login: person.login.clone() });
+                let action = match decision {
+                    Decision::Allow => Action::ConsentAllowed,
+                    Decision::Decline => Action::ConsentDeclined,
+                };
+                let told = Entry::of(action).on(Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
+                transaction.record(&told.with("scope", decided.request.scope.to_string()).with("client_id", app.client_id.as_str()))?;
                 Ok(Ok((app.client_id, decided.request.destination)))
             }
             Err(refusal) => Ok(Err(refusal)),

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::field::display;
 
+use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::doors::browser::address;
@@ -36,7 +37,7 @@ use crate::oauth::key::{KeySet, Thumbprint};
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::secret::ExposeSecret;
-use crate::store::{StoreError, ib_app};
+use crate::store::{StoreError, audit, ib_app};
 
 /// The longest that a request which opens and moves no window may take to arrive.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
@@ -61,6 +62,8 @@ pub(super) struct ClientRequest {
     proof: Option<Proof>,
     /// The certificate that it comes with, which is valid now.
     certificate: Option<Arc<ClientCertificate>>,
+    /// The client that it names.
+    named: Option<String>,
 }
 
 /// Why a client gets an error.
@@ -158,13 +161,15 @@ impl ClientRequest {
     ) -> (Self, Result<(Parameters, Shown), ClientError>) {
         let (now, under_way) = (instance.clock.now(), since_first_byte(&request));
         let arrived = now.minus(under_way);
-        let id = Id::new(now.wall, instance.random.as_ref());
+        // Its rows in the audit are named by the same.
+        let named = audit::current().and_then(|origin| origin.request_id.as_ref()?.parse().ok());
+        let id = named.unwrap_or_else(|| Id::new(now.wall, instance.random.as_ref()));
         let config = instance.config();
         let (parts, body) = request.into_parts();
         let from = address(&parts, &config);
         let certificate = certificate(&parts, &config).filter(|certificate| certificate.is_valid_at(now.wall));
-        let mut this =
-            Self { instance: Arc::clone(instance), trial: None, claimed: BTreeSet::new(), id, arrived, from, proof: None, certificate };
+        let (instance_of, claimed) = (Arc::clone(instance), BTreeSet::new());
+        let mut this = Self { instance: instance_of, trial: None, claimed, named: None, id, arrived, from, proof: None, certificate };
         let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
         let read = async {
             let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
@@ -172,6 +177,7 @@ impl ClientRequest {
                 return Err(ClientError::Query);
             }
             let presented = client_auth::presented(&parts.headers, &form)?;
+            this.named = presented.client_ids().next().map(str::to_owned);
             this.claimed = presented.client_ids().map(|client_id| Attempt::of_client(client_id, this.from)).collect();
             this.has_room()?;
             let attempts = presented.client_ids().map(|client_id| Attempt::new("client", client_id, this.from));
@@ -228,9 +234,12 @@ impl ClientRequest {
     }
 
     /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
-    pub(super) fn refuse(mut self, error: &ClientError) -> Response {
+    pub(super) async fn refuse(mut self, error: &ClientError) -> Response {
         let wire = error.wire();
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
+        if error.is_failed_authentication() {
+            self.tell_failure(error).await;
+        }
         if let (true, Some(trial)) = (error.is_failed_authentication(), self.trial.take()) {
             trial.failed(self.instance.config().limits.auth_failures, self.instance.clock.as_ref());
         }
@@ -253,8 +262,30 @@ impl ClientRequest {
         response
     }
 
-    /// Tells the audit of what was judged.
-    pub(super) fn tell(&self, event: &Event, client_id: &str, grant: Option<Id>) {
+    /// Tells the audit that somebody is not the client that was claimed, which is named where there is one.
+    async fn tell_failure(&self, error: &ClientError) {
+        let app = match self.named.clone() {
+            Some(claimed) => self.instance.store.read(move |connection| ib_app::by_client_id(connection, &claimed)).await,
+            None => Ok(None),
+        };
+        let record = app.ok().flatten().map(|app| Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
+        let failed = Entry::of(Action::ClientFailed).ended(Outcome::Refused).on_known(record);
+        self.note(Actor::Unknown, failed.with("reason", error.to_string()));
+    }
+
+    /// Notes for the audit what an app can have as often as it asks.
+    pub(super) fn note(&self, actor: Actor, entry: Entry) {
+        let origin = Origin::new(actor, self.from, Some(self.id.to_string()));
+        self.instance.tally.note(self.instance.clock.now(), origin, entry);
+    }
+
+    /// Tells the log of what was judged, and the audit unless its row is written already.
+    pub(super) fn tell(&self, event: &Event, client_id: &str, grant: Option<Id>, is_recorded: bool) {
+        if let Some(action) = event.action().filter(|_| !is_recorded) {
+            let entry = Entry::of(action).ended(event.outcome()).maybe("reason", event.reason());
+            let entry = entry.maybe("grant", grant.map(|grant| grant.to_string()));
+            self.note(Actor::Client { client_id: client_id.to_owned() }, entry);
+        }
         let (request_id, address, grant, name, reason) =
             (self.id, self.from.map(display), grant.map(display), event.name(), event.reason());
         if event.is_alert() {

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::authorize::scope_lines;
 use super::login;
+use crate::audit::Actor;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, address, see_other, unavailable};
 use crate::id::Id;
@@ -58,7 +59,7 @@ pub(super) async fn withdraw(State(instance): State<Arc<Instance>>, request: Req
     let Some(signed_in) = visitor.signed_in.clone() else { return browser::not_our_form(&config) };
     let wanted = form.the("grant").ok().flatten().and_then(|id| id.parse::<Id>().ok());
     let withdrawn = match wanted {
-        Some(id) => end(&instance, signed_in.user.id, id).await,
+        Some(id) => end(&instance, &signed_in, id).await,
         None => Ok(Withdrawn::NotTheirs),
     };
     let here = &config.instance.name;
@@ -81,12 +82,14 @@ pub(super) async fn withdraw(State(instance): State<Arc<Instance>>, request: Req
     page(&instance, &config, visitor, &signed_in, status, Some(&notice)).await
 }
 
-/// Ends what `user` allowed: durable first, then in the table, so that the next call and every open stream see it.
-async fn end(instance: &Instance, user: Id, id: Id) -> Result<Withdrawn, StoreError> {
+/// Ends what somebody allowed: durable first, then in the table, so that the next call and every open stream see it.
+async fn end(instance: &Instance, signed_in: &SignedIn, id: Id) -> Result<Withdrawn, StoreError> {
+    let (user, login) = (signed_in.user.id, signed_in.user.login.clone());
     let judge = move |transaction: &Transaction<'_>| -> Result<Withdrawn, Fault> {
         let Some(ShownGrant { app_name: app, client_id: client, .. }) = rows::of_user_by_id(transaction, user, id)? else {
             return Ok(Withdrawn::NotTheirs);
         };
+        transaction.acts_as(Actor::Session { login: login.clone() });
         let now = rows::end(transaction, id, EndReason::RevokedByUser)?;
         Ok(if now { Withdrawn::Now { app, client } } else { Withdrawn::Before { app } })
     };

@@ -88,7 +88,7 @@ pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: R
     match looked.await {
         Ok(Some(active)) => client.answer(serde_json::to_string(&active).expect("texts and numbers serialize")),
         Ok(None) => client.answer(r#"{"active":false}"#.to_owned()),
-        Err(error) => client.refuse(&error),
+        Err(error) => client.refuse(&error).await,
     }
 }
 

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::SET_COOKIE;
 
 use super::{authorize, grants};
+use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, Visitor, address, say, see_other, unavailable};
 use crate::instance::Instance;
@@ -69,6 +70,7 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     };
     let named = login.to_owned();
     let Ok(found) = instance.store.read(move |connection| user::by_login(connection, &named)).await else { return unavailable(&config) };
+    let known = found.as_ref().map(|user| Record::of_instance("user", user.id, &user.login));
     let hash = found.as_ref().and_then(|user| user.password.clone());
     let clock = Arc::clone(&instance.clock);
     let Ok(is_right) = instance.passwords.verify(from, hash, SecretString::from(password), trial, rate, clock).await else {
@@ -84,7 +86,9 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
         None => None,
     };
     let Some((who, cookies)) = begun else {
-        // What was typed is not logged: people type passwords into the wrong field.
+        // What was typed is not kept: people type passwords into the wrong field. A login that there is, is none.
+        let failed = Entry::of(Action::LogInFailed).ended(Outcome::Refused).on_known(known);
+        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
         tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
@@ -117,7 +121,7 @@ pub(super) async fn sign_out(State(instance): State<Arc<Instance>>, request: Req
         Err(refusal) => return refusal,
     };
     let Some(signed_in) = visitor.signed_in else { return browser::not_our_form(&config) };
-    let Ok(cookie) = browser::end_session(&instance, &signed_in.session).await else { return unavailable(&config) };
+    let Ok(cookie) = browser::end_session(&instance, &signed_in).await else { return unavailable(&config) };
     let mut response = signed_out(&config);
     response.headers_mut().append(SET_COOKIE, cookie);
     response

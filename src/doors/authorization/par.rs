@@ -39,7 +39,7 @@ pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request
             });
             client.answer_with(StatusCode::CREATED, answer.to_string())
         }
-        Err(error) => client.refuse(&error),
+        Err(error) => client.refuse(&error).await,
     }
 }
 

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::client::{ClientError, ClientRequest, LONGEST};
+use crate::audit::{Action, Actor, Entry, Record};
 use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::inbound::grant::EndReason;
@@ -26,7 +27,11 @@ enum Judged {
         grant: Option<Id>,
     },
     /// A token without a grant is refused from now on.
-    EndedAlone(Digest),
+    EndedAlone {
+        client: String,
+        app: Record,
+        digest: Digest,
+    },
     Ended {
         client: String,
         grant: Id,
@@ -56,13 +61,13 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
                 [(_, Some(digest)), _] if owner.is_none() => app_token::owner(transaction, digest)?.map(|owner| (digest, owner)),
                 _ => None,
             };
-            let client = app.client_id;
+            let client = app.client_id.clone();
             if let Some((digest, owner)) = alone {
                 if owner != app.id {
                     return Ok(Judged::OtherClients { client, grant: None });
                 }
                 app_token::end(transaction, digest)?;
-                return Ok(Judged::EndedAlone(digest));
+                return Ok(Judged::EndedAlone { client, app: Record::of_tenant("ib-app", &app.tenant, app.id, &app.name), digest });
             }
             Ok(match owner {
                 None => Judged::Unknown,
@@ -81,23 +86,25 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         Ok(Judged::UnknownClient) => Err(ClientError::UnknownClient),
         Ok(Judged::Unknown) => Ok(()),
         Ok(Judged::OtherClients { client: name, grant }) => {
-            client.tell(&Event::RevocationOfAnotherClient, &name, grant);
+            client.tell(&Event::RevocationOfAnotherClient, &name, grant, false);
             Err(WireError::new(Code::InvalidGrant, "the token was issued to another client").into())
         }
-        Ok(Judged::EndedAlone(digest)) => {
+        Ok(Judged::EndedAlone { client: name, app, digest }) => {
             instance.tokens.end_token(digest);
+            // An app may make and end as many as it likes.
+            client.note(Actor::Client { client_id: name }, Entry::of(Action::TokenRevoked).on(app).token(digest));
             Ok(())
         }
         Ok(Judged::Ended { client: name, grant, now }) => {
             instance.tokens.end(grant);
             if now {
-                client.tell(&Event::GrantRevoked, &name, Some(grant));
+                client.tell(&Event::GrantRevoked, &name, Some(grant), true);
             }
             Ok(())
         }
     };
     match answer {
         Ok(()) => client.answer("{}".to_owned()),
-        Err(error) => client.refuse(&error),
+        Err(error) => client.refuse(&error).await,
     }
 }

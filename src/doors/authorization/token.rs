@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::client::{ClientError, ClientRequest};
+use crate::audit::{Entry, Record};
 use crate::config::Tokens;
 use crate::id::Id;
 use crate::inbound::event::Event;
@@ -82,6 +83,8 @@ struct Judged {
     client: String,
     grant: Option<Id>,
     event: Option<Event>,
+    /// Whether the event's row was written with the change.
+    is_recorded: bool,
     revokes: Revokes,
     answer: Result<TokenReply, Refusal>,
 }
@@ -131,7 +134,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
     };
     let judged: Judged = match judged.await {
         Ok(judged) => judged,
-        Err(error) => return client.refuse(&error),
+        Err(error) => return client.refuse(&error).await,
     };
     if !matches!(judged.answer, Err(Refusal::UnknownClient)) {
         client.counts();
@@ -142,7 +145,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         Revokes::Before(grant, generation) => instance.tokens.withdraw_before(grant, generation),
     }
     if let Some(event) = &judged.event {
-        client.tell(event, &judged.client, judged.grant);
+        client.tell(event, &judged.client, judged.grant, judged.is_recorded);
     }
     match judged.answer {
         Ok(reply) => {
@@ -150,8 +153,8 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
             point::passed("pair_minted");
             client.answer(reply.to_json())
         }
-        Err(Refusal::UnknownClient) => client.refuse(&ClientError::UnknownClient),
-        Err(refusal) => client.refuse(&WireError::new(refusal.code(), refusal.to_string()).into()),
+        Err(Refusal::UnknownClient) => client.refuse(&ClientError::UnknownClient).await,
+        Err(refusal) => client.refuse(&WireError::new(refusal.code(), refusal.to_string()).into()).await,
     }
 }
 
@@ -160,6 +163,7 @@ fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> 
         client: client.to_owned(),
         grant: None,
         event: None,
+        is_recorded: false,
         revokes: Revokes::Nothing,
         answer: Err(refusal),
     };
@@ -193,8 +197,14 @@ fn judge_credentials(
     scope: Option<&Scope>,
     binding: Option<Binding>,
 ) -> Result<Judged, Fault> {
-    let mut judged =
-        Judged { client: app.client_id.clone(), grant: None, event: None, revokes: Revokes::Nothing, answer: Err(Refusal::Scope) };
+    let mut judged = Judged {
+        client: app.client_id.clone(),
+        grant: None,
+        event: None,
+        is_recorded: false,
+        revokes: Revokes::Nothing,
+        answer: Err(Refusal::Scope),
+    };
     let scope = scope.unwrap_or(&app.scope);
     if scope.is_within(&app.scope) {
         let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
@@ -227,10 +237,12 @@ fn judge_code(
     let mut judged = Judged {
         client: app.client_id.clone(),
         grant: None,
+        is_recorded: judgement.event.as_ref().is_some_and(Event::comes_with_a_change),
         event: judgement.event,
         revokes: Revokes::Nothing,
         answer: Err(code::Refusal::Unknown.into()),
     };
+    let code = Digest::of(request.code.expose_secret());
     match (judgement.changes, authorization) {
         (code::Changes::Issue(issue), Some(authorization)) => {
             grant::insert(transaction, &issue.grant, policy.refresh_ttl)?;
@@ -241,6 +253,7 @@ fn judge_code(
             }
             access_token::insert(transaction, issue.grant.id, &issue.access)?;
             judged.grant = Some(issue.grant.id);
+            record(transaction, app, &judged, code)?;
             judged.answer = Ok(TokenReply {
                 access_token: asked.fresh.access.clone(),
                 binding,
@@ -252,10 +265,15 @@ fn judge_code(
             });
             return Ok(judged);
         }
-        (code::Changes::Move(stage), Some(authorization)) => authorization::move_to(transaction, authorization.id, &stage)?,
+        (code::Changes::Move(stage), Some(authorization)) => {
+            authorization::move_to(transaction, authorization.id, &stage)?;
+            record(transaction, app, &judged, code)?;
+        }
         (code::Changes::End(id, reason), _) => {
-            grant::end(transaction, id, reason)?;
             judged.grant = Some(id);
+            // However often it comes again, the grant ends once.
+            judged.is_recorded = grant::end(transaction, id, reason)?;
+            record(transaction, app, &judged, code)?;
             judged.revokes = Revokes::Grant(id);
         }
         (code::Changes::Nothing | code::Changes::Issue(_) | code::Changes::Move(_), _) => {}
@@ -276,7 +294,7 @@ fn judge_refresh(
     let (policy, now) = (policy(&asked.tokens, app), transaction.now());
     let Some((facts, login)) = refresh_token::find(transaction, &asked.seals, &request.token)? else {
         let (client, answer) = (app.client_id.clone(), Err(Refusal::UnknownRefreshToken));
-        return Ok(Judged { client, grant: None, event: None, revokes: Revokes::Nothing, answer });
+        return Ok(Judged { client, grant: None, event: None, is_recorded: false, revokes: Revokes::Nothing, answer });
     };
     let id = facts.grant.id;
     let question = refresh::Request {
@@ -308,7 +326,21 @@ fn judge_refresh(
         scope: answer.scope,
         subject: login,
     });
-    Ok(Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, revokes, answer })
+    let is_recorded = judgement.event.as_ref().is_some_and(Event::comes_with_a_change);
+    let judged = Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, is_recorded, revokes, answer };
+    record(transaction, app, &judged, Digest::of(request.token.expose_secret()))?;
+    Ok(judged)
+}
+
+/// Writes the row of an event that comes with a change; `token` is what was presented.
+fn record(transaction: &Transaction<'_>, app: &IbApp, judged: &Judged, token: Digest) -> Result<(), Fault> {
+    let event = judged.event.as_ref().filter(|_| judged.is_recorded);
+    let Some((event, action)) = event.and_then(|event| Some((event, event.action()?))) else { return Ok(()) };
+    let told = match judged.grant {
+        Some(grant) => Record::of_tenant("grant", &app.tenant, grant, &app.name),
+        None => Record::of_tenant("ib-app", &app.tenant, app.id, &app.name),
+    };
+    transaction.record(&Entry::of(action).on(told).ended(event.outcome()).token(token).maybe("reason", event.reason()))
 }
 
 /// The instance's settings with what the app overrides.

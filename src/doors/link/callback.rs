@@ -11,6 +11,7 @@ use http::header::HeaderMap;
 
 use super::outcome::Outcome;
 use super::{LinkDoor, handshake_cookie};
+use crate::audit::{self, Action, Entry};
 use crate::doors::browser;
 use crate::id::Id;
 use crate::oauth::parameters::Parameters;
@@ -20,9 +21,10 @@ use crate::outbound::callback::{self, Arrival, Exchange, Next, Refusal};
 use crate::outbound::client::{Authentication, Client};
 use crate::outbound::exchange::Ask;
 use crate::outbound::handshake::Stage;
+use crate::outbound::link::Facts;
 use crate::secret::{Digest, SecretString};
 use crate::store::handshake as rows;
-use crate::tasks::keeper::Installation;
+use crate::tasks::keeper::{self, Installation};
 
 /// How often, and how long apart, a new link is offered to a store that does not take it.
 const STORE_TRIES: u32 = 5;
@@ -112,7 +114,23 @@ impl LinkDoor {
                 {
                     return Ok(Err(Refusal::Used));
                 }
-                let name = links.by_id(peer).map(|link| link.target().name.clone()).unwrap_or_default();
+                let facts = links.by_id(peer).map(|link| link.facts());
+                let name = facts.as_ref().map(|facts| facts.peer.name.clone()).unwrap_or_default();
+                let why = match &judgement.stage {
+                    Some(Stage::Failed { why, .. }) => Some(why.clone()),
+                    _ => None,
+                };
+                let refused = match &judgement.next {
+                    Next::Declined(words) => Some((Action::HandshakeDeclined, words.clone())),
+                    Next::PeerRefused(error) => Some((Action::HandshakeRefused, Some(error.clone()))),
+                    Next::Refused(_) => Some((Action::HandshakeRefused, why)),
+                    Next::Exchange(_) => None,
+                };
+                // What changes nothing, as an answer that comes twice, is told to the browser only.
+                if let (Some((action, reason)), Some(facts), true) = (refused, &facts, judgement.stage.is_some()) {
+                    let told = Entry::of(action).on(keeper::told(&facts.peer)).ended(audit::Outcome::Refused);
+                    transaction.record(&told.maybe("reason", reason))?;
+                }
                 Ok(Ok(Claimed { peer, handshake, name, next: judgement.next, is_over: judgement.stage.is_some() }))
             })
             .await
@@ -167,7 +185,7 @@ impl LinkDoor {
             Answer::Unexpected(what) => Outcome::PeerRefused { peer: peer_name, error: what },
             Answer::Inconclusive { what, .. } | Answer::NotSent(what) => Outcome::Inconclusive { peer: peer_name, what },
         };
-        self.fail(handshake, name, &outcome).await;
+        self.fail(handshake, &facts, &outcome).await;
         outcome
     }
 
@@ -183,16 +201,22 @@ impl LinkDoor {
         None
     }
 
-    async fn fail(&self, handshake: Id, peer: &str, outcome: &Outcome) {
+    async fn fail(&self, handshake: Id, facts: &Facts, outcome: &Outcome) {
         let why = match outcome {
             Outcome::WrongCode { error, .. } | Outcome::PeerRefused { error, .. } => format!("the peer answered {error}"),
             Outcome::Inconclusive { what, .. } => format!("the code was sent, and no clear answer came: {what}"),
             _ => return,
         };
-        tracing::warn!(peer, reason = why, "a handshake failed");
+        tracing::warn!(peer = facts.peer.name, reason = why, "a handshake failed");
+        let told = Entry::of(Action::HandshakeFailed).on(keeper::told(&facts.peer)).ended(audit::Outcome::Failed);
+        let told = told.with("reason", why.as_str());
         let failed = self.instance.store.write(move |transaction| {
             let stage = Stage::Failed { at: transaction.now().wall, why: why.clone() };
-            rows::advance(transaction, handshake, rows::EXCHANGING, &stage)
+            let is_over = rows::advance(transaction, handshake, rows::EXCHANGING, &stage)?;
+            if is_over {
+                transaction.record(&told)?;
+            }
+            Ok(is_over)
         });
         if let Err(error) = failed.await {
             tracing::warn!(reason = %error, "that a handshake failed could not be written down; it shows as failed in two minutes");

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::outcome::Outcome;
 use super::{LinkDoor, handshake_cookie};
+use crate::audit::{Action, Actor, Entry};
 use crate::clock::Timestamp;
 use crate::config::{Config, PublicUrl};
 use crate::doors::browser::{self, OwnForm, Visitor};
@@ -27,6 +28,7 @@ use crate::outbound::ticket::{self, Dead, Fate, HANDSHAKE_LIFE, Press, Ticket};
 use crate::pages;
 use crate::secret::{Digest, ExposeSecret, SecretString};
 use crate::store::{Fault, Seals, handshake as handshake_rows, link as link_rows, ticket as ticket_rows};
+use crate::tasks::keeper;
 
 /// `GET /link/{ticket}`
 pub(super) async fn look(State(door): State<Arc<LinkDoor>>, Path(text): Path<String>, headers: HeaderMap) -> Response {
@@ -84,6 +86,7 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
     let Some(digest) = token::digest_if(Kind::Ticket, &text) else { return Outcome::Dead(Dead::Unknown).page(&config) };
     let fresh = Fresh::new(&door.instance);
     let (instance, headers, is_signed_in) = (Arc::clone(&door.instance), parts.headers, visitor.signed_in.is_some());
+    let login = visitor.signed_in.as_ref().map(|signed_in| signed_in.user.login.clone());
     let pressed = door.instance.store.write(move |transaction| {
         let config = instance.config();
         let now = transaction.now().wall;
@@ -108,6 +111,10 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
         let location = handshake::authorization_url(&endpoint, &app.client_id, &sent, &fresh.state, &fresh.verifier);
         let handshake = fresh.handshake(id, &ticket, sent, now);
         handshake_rows::put(transaction, instance.store.seals(), instance.store.epoch(), &handshake)?;
+        if let Some(login) = &login {
+            transaction.acts_as(Actor::Session { login: login.clone() });
+        }
+        transaction.record(&Entry::of(Action::HandshakeBegun).on(keeper::told(&facts.peer)).token(digest))?;
         Ok(Pressed::Begun(Box::new(Begun {
             peer: facts.peer.id,
             location,

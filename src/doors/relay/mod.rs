@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use super::call::{self, Handler, Refusal, Told};
 use super::local_browser;
+use crate::audit::{Action, Actor, Entry, Origin, Outcome};
 use crate::config::Config;
 use crate::id::Id;
 use crate::instance::Instance;
@@ -200,6 +201,8 @@ impl Relay {
     /// A key that is none of ours, which is counted. A right one is never looked at here, so it takes no lock and never waits.
     fn wrong_key<B>(&self, request: &Request<B>, config: &Config) -> Refusal {
         let from = request.extensions().get::<Arc<Connection>>().and_then(|connection| connection.neighbour().ip());
+        let failed = Entry::of(Action::CallerKeyFailed).ended(Outcome::Refused);
+        self.instance.tally.note(self.instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
         let attempt = Attempt::new("caller", "", from);
         match self.instance.failures.count(attempt, config.limits.auth_failures, self.instance.clock.as_ref()) {
             Ok(()) => caller_unknown("the caller key is not one of ours"),

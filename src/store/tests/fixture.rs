@@ -47,6 +47,8 @@ const ROWS: &str = "
     INSERT INTO used_once VALUES (:digest, 253402300799999);
     INSERT INTO pushed_request VALUES (:digest, :id, :parameters, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', 1, 0, 253402300799999,
         253402300799999);
+    INSERT INTO audit VALUES (NULL, 1000, 'user.created', 'done', 'process', 'uid 0', 'user', '01010101010101010101010101010101',
+        'ops@two.example.com', NULL, NULL, '5f0c', '{\"given\":[\"login\",\"password\"]}');
 ";
 
 #[tokio::test]
@@ -112,10 +114,10 @@ fn dump(database: &Connection) -> String {
         let rows = statement.query_map([], |row| row.get(0)).expect("rows");
         rows.collect::<Result<Vec<String>, _>>().expect("text")
     };
-    for table in texts("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid") {
+    for table in texts("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid") {
         writeln!(sql, "{table};").expect("a string grows");
     }
-    for table in texts("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid") {
+    for table in texts("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid") {
         let columns = texts(&format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}')")).join(" || ', ' || ");
         for row in texts(&format!("SELECT {columns} FROM {table}")) {
             writeln!(sql, "INSERT INTO {table} VALUES ({row});").expect("a string grows");

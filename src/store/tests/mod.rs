@@ -1,5 +1,6 @@
 //! The writer and the readers, on real databases.
 
+mod audit;
 mod fixture;
 mod migrations;
 mod opening;

@@ -1,6 +1,7 @@
 //! Changes to a link that come from outside: a new link, an unlink, another address or OB app. Each raises the peer's generation, so that
 //! a refresh under way settles on nothing.
 
+use crate::audit::{Action, Entry, Record};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
@@ -8,8 +9,10 @@ use crate::outbound::answer::Granted;
 use crate::outbound::attempt::Intent;
 use crate::outbound::handshake::Stage;
 use crate::outbound::link::{Facts, Held};
+use crate::outbound::peer::Peer;
 use crate::outbound::plan::Validity;
 use crate::outbound::revocation::{self, Revocation};
+use crate::secret::{Digest, ExposeSecret};
 use crate::store::{self, Fault, Transaction, handshake, held_token, outbox, peer, ticket};
 
 /// What becomes of tokens that are given up.
@@ -63,7 +66,10 @@ pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &
     }
     peer::raise_generation(transaction, new.peer, facts.peer.generation)?;
     peer::set_unlinked(transaction, new.peer, None)?;
-    held_token::put(transaction, seals, epoch, new.peer, &first(&facts, new, now))?;
+    let held = first(&facts, new, now);
+    held_token::put(transaction, seals, epoch, new.peer, &held)?;
+    let linked = Entry::of(Action::PeerLinked).on(told(&facts.peer)).with("scope", held.scope.to_string());
+    transaction.record(&linked.maybe("as", held.linked_as.as_deref()).maybe("token", fingerprint(&held)))?;
     let facts = store::link::facts(transaction, seals, epoch, new.peer)?;
     Ok(facts.map_or(Installed::Superseded, |facts| Installed::Linked(Box::new(facts))))
 }
@@ -71,10 +77,26 @@ pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &
 /// Ends a link at an operator's word; returns the revocation that waits in the outbox. `None` when there is no such peer.
 pub(super) fn unlink(transaction: &Transaction<'_>, instance: &Instance, id: Id, given_up: GivenUp) -> Result<Option<Ended>, Fault> {
     let ended = end(transaction, instance, id, given_up)?;
-    if ended.is_some() {
+    if let Some(ended) = &ended {
+        if !ended.had_token
+            && let Some(peer) = peer::by_id(transaction, instance.store.seals(), id)?
+        {
+            transaction.record(&Entry::of(Action::PeerUnlinked).on(told(&peer)).with("revoked", "nothing was held"))?;
+        }
         peer::set_unlinked(transaction, id, Some(transaction.now().wall))?;
     }
     Ok(ended)
+}
+
+/// A peer as the audit names it.
+pub fn told(peer: &Peer) -> Record {
+    Record::of_tenant("peer", &peer.tenant, peer.id, &peer.name)
+}
+
+/// What names the newest token of a link.
+fn fingerprint(held: &Held) -> Option<String> {
+    let token = held.refresh.as_ref().unwrap_or(&held.access);
+    Some(Digest::of(token.expose_secret()).fingerprint().to_string())
 }
 
 /// A link that was ended.
@@ -97,6 +119,10 @@ pub fn end(transaction: &Transaction<'_>, instance: &Instance, id: Id, given_up:
     };
     peer::raise_generation(transaction, id, facts.peer.generation)?;
     held_token::forget(transaction, id)?;
+    if let Some(held) = facts.held() {
+        let unlinked = Entry::of(Action::PeerUnlinked).on(told(&facts.peer)).maybe("token", fingerprint(held));
+        transaction.record(&unlinked.with("revoked", if waiting.is_some() { "asked for" } else { "not asked for" }))?;
+    }
     ticket::replace_all(transaction, id)?;
     handshake::replace_all(transaction, id)?;
     Ok(Some(Ended { had_token: facts.held().is_some(), waiting }))

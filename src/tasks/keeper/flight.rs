@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::change;
 use super::clients::PeerClients;
 use super::wire::{self, ServerCalls};
+use crate::audit::{self, Action, Entry};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
@@ -323,6 +325,8 @@ pub(super) fn settle_in(
         Verdict::Final { why } => {
             peer::raise_generation(transaction, id, facts.peer.generation)?;
             held_token::set_broken(transaction, id, &Broken { since: now.wall, why: why.clone() })?;
+            let told = Entry::of(Action::PeerRelinkRequired).on(change::told(&facts.peer)).ended(audit::Outcome::Failed);
+            transaction.record(&told.with("reason", why.as_str()))?;
             Outcome::Ended
         }
     };

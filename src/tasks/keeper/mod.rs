@@ -46,7 +46,7 @@ use link::Shown;
 use skew::Skews;
 
 pub use actor::NotRefreshed;
-pub use change::{Ended, GivenUp, Installation, end};
+pub use change::{Ended, GivenUp, Installation, end, told};
 pub use clients::TrustProblem;
 pub use link::{Credential, Link, LinkRefusal, Target};
 pub use wire::NoMetadata;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::shape::Request;
 use super::{KIND, find, linkable, probe, resource, with_finding};
+use crate::audit::{Action, Entry};
 use crate::clock::Timestamp;
 use crate::doors::admin::document::{self, Document};
 use crate::doors::admin::{AdminError, AdminState, ob_apps};
@@ -20,8 +21,8 @@ use crate::outbound::ob_app::{self, Server};
 use crate::outbound::peer::Maintenance;
 use crate::outbound::ticket::{Fate, Ticket};
 use crate::secret::{Digest, ExposeSecret};
-use crate::store::{handshake as handshake_rows, peer as rows, ticket as ticket_rows};
-use crate::tasks::keeper::{GivenUp, NotRefreshed, Unlinked};
+use crate::store::{Transaction, handshake as handshake_rows, peer as rows, ticket as ticket_rows};
+use crate::tasks::keeper::{self, GivenUp, NotRefreshed, Unlinked};
 
 /// `/tenants/{tenant}/peers/{name}/…`
 pub(super) fn router() -> Router<Arc<AdminState>> {
@@ -78,7 +79,7 @@ async fn request(
         login,
         fate: Fate::Open,
     };
-    let (row, epoch) = (ticket.clone(), state.instance.store.epoch());
+    let (row, epoch, peer) = (ticket.clone(), state.instance.store.epoch(), facts.peer.clone());
     state
         .instance
         .store
@@ -88,6 +89,8 @@ async fn request(
             if fresh.is_some() {
                 rows::set_metadata(transaction, row.peer, fresh.as_ref())?;
             }
+            let requested = Entry::of(Action::PeerRequested).on(keeper::told(&peer)).token(row.digest);
+            transaction.record(&requested.at("expires_at", row.expires_at).with("login", row.login))?;
             ticket_rows::insert(transaction, epoch, &row)
         })
         .await?;
@@ -112,10 +115,15 @@ async fn progress(State(state): State<Arc<AdminState>>, Path((tenant, name)): Pa
 async fn refresh(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
     let link = find(&state, &tenant, &name)?;
     let facts = link.facts();
-    if facts.grant().is_self_sufficient() && facts.held().is_none() {
-        // Asking for a token again is what takes back an unlink.
-        let id = link.id();
-        state.instance.store.write(move |transaction| rows::set_unlinked(transaction, id, None)).await?;
+    // Asking for a token again is what takes back an unlink.
+    let (id, takes_back) = (link.id(), facts.grant().is_self_sufficient() && facts.held().is_none());
+    let asked = Entry::of(Action::PeerRefreshAsked).on(keeper::told(&facts.peer));
+    let judge = move |transaction: &Transaction<'_>| {
+        transaction.record(&asked)?;
+        if takes_back { rows::set_unlinked(transaction, id, None) } else { Ok(()) }
+    };
+    state.instance.store.write(judge).await?;
+    if takes_back {
         state.links.changed(id).await;
     }
     match state.links.refresh(link.id()).await {
@@ -201,8 +209,10 @@ async fn rename(
             if other.is_some_and(|other| other.id != id) {
                 return Ok(false);
             }
+            let renamed = Entry::of(Action::PeerRenamed).with("from", peer.name.as_str());
             peer.name.clone_from(&wanted);
             rows::update(transaction, &seals, &peer)?;
+            transaction.record(&renamed.on(keeper::told(&peer)))?;
             Ok(true)
         })
         .await?;
@@ -241,6 +251,8 @@ async fn maintenance(
             // Changing its end does not begin it anew.
             let since = peer.maintenance_at(now).map(|old| old.since);
             peer.maintenance = maintenance.map(|new| Maintenance { since: since.unwrap_or(new.since), ..new });
+            let until = peer.maintenance.as_ref().map_or_else(|| "off".to_owned(), |maintenance| maintenance.until.to_string());
+            transaction.record(&Entry::of(Action::PeerMaintenance).on(keeper::told(&peer)).with("until", until))?;
             rows::update(transaction, &seals, &peer)
         })
         .await?;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::document::{self, Document};
 use super::ob_apps;
 use super::{AdminError, AdminState, Caller, gate};
+use crate::audit::{Action, Entry};
 use crate::id::Id;
 use crate::net::certificate::Pin;
 use crate::outbound::link::Facts;
@@ -135,13 +136,14 @@ async fn create(
         .write(move |transaction| {
             let seals = instance.store.seals();
             match (&wanted.app, wanted.writes_app) {
-                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(Some(ob_apps::KIND)),
+                (Some(app), Some(Write::Insert)) if !ob_apps::insert(transaction, seals, app)? => return Ok(Some(ob_apps::KIND)),
                 (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
                 _ => {}
             }
             if !rows::insert(transaction, seals, &wanted.peer)? {
                 return Ok(Some(KIND));
             }
+            transaction.record(&Entry::of(Action::PeerCreated).on(keeper::told(&wanted.peer)).with("url", wanted.peer.url.as_str()))?;
             rows::set_metadata(transaction, wanted.peer.id, metadata.as_ref())?;
             Ok(None)
         })
@@ -175,6 +177,9 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
         .write(move |transaction| {
             keeper::end(transaction, &instance, id, GivenUp::Revoked)?;
             // Its OB app stays: somebody may have made it by itself, and its secret is shown nowhere again.
+            if let Some(peer) = rows::by_id(transaction, instance.store.seals(), id)? {
+                transaction.record(&Entry::of(Action::PeerDeleted).on(keeper::told(&peer)))?;
+            }
             rows::delete(transaction, id)
         })
         .await?;
@@ -397,11 +402,12 @@ async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings:
                 rows::set_unlinked(transaction, id, Some(transaction.now().wall))?;
             }
             match (&wanted.app, wanted.writes_app) {
-                (Some(app), Some(Write::Insert)) if !app_rows::insert(transaction, seals, app)? => return Ok(Changed::NameTaken),
+                (Some(app), Some(Write::Insert)) if !ob_apps::insert(transaction, seals, app)? => return Ok(Changed::NameTaken),
                 (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
                 _ => {}
             }
             rows::update(transaction, seals, &wanted.peer)?;
+            transaction.record(&Entry::of(Action::PeerUpdated).on(keeper::told(&wanted.peer)).with("url", wanted.peer.url.as_str()))?;
             if metadata.is_some() {
                 rows::set_metadata(transaction, id, metadata.as_ref())?;
             }

@@ -15,6 +15,7 @@ use super::super::document::{self, Document};
 use super::super::rights::check_permissions;
 use super::super::{AdminError, AdminState};
 use super::KIND as USER;
+use crate::audit::{Action, Entry};
 use crate::inbound::api_key::{self, ApiKey};
 use crate::inbound::user::User;
 use crate::oauth::token::{self, Kind};
@@ -78,6 +79,8 @@ async fn create(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
             let next = format!("choose another name, or revoke that key: p2pid user key-revoke {login} {}", key.name);
             return Ok(Err(AdminError::exists(KIND, &key.name).next(next)));
         }
+        let made = Entry::of(Action::UserKeyMade).on(super::told(&user)).token(digest).with("name", key.name.as_str());
+        transaction.record(&made.maybe("expires_at", key.expires_at.map(|at| at.to_string())))?;
         Ok(Ok((user, key)))
     };
     let (user, key) = state.instance.store.write(judge).await??;
@@ -99,6 +102,7 @@ async fn revoke(State(state): State<Arc<AdminState>>, Path((login, name)): Path<
     let judge = move |transaction: &Transaction<'_>| {
         let Some(user) = user_rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(USER, &login))) };
         if rows::delete(transaction, user.id, &name)? {
+            transaction.record(&Entry::of(Action::UserKeyRevoked).on(super::told(&user)).with("name", name.as_str()))?;
             return Ok(Ok(()));
         }
         Ok(Err(AdminError::not_found(KIND, &name).next(format!("p2pid user keys {login}"))))

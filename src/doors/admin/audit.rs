@@ -1,0 +1,140 @@
+//! The audit over the admin API: `/audit`, for whoever rules the instance, and for the admins of a tenant what belongs to that.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use axum::{Router, routing};
+
+use super::{AdminError, AdminState, Caller, document};
+use crate::audit::Action;
+use crate::clock::Timestamp;
+use crate::inbound::permission::ADMIN;
+use crate::oauth::parameters::Parameters;
+use crate::store::audit::{self as rows, Wanted};
+
+const KIND: &str = "audit";
+
+/// Rows of an answer, where the request does not say how many.
+const LIMIT: usize = 100;
+
+/// Rows of an answer at most.
+const MOST: usize = 1_000;
+
+/// What a query may say.
+const NAMES: [&str; 9] = ["since", "until", "action", "record", "actor", "tenant", "after", "before", "limit"];
+
+/// `/audit`
+pub(super) fn router() -> Router<Arc<AdminState>> {
+    Router::new().route("/audit", routing::get(list))
+}
+
+/// The rows that fit what the query says, the oldest first: with `after` the first ones behind that row, else the newest.
+async fn list(State(state): State<Arc<AdminState>>, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
+    let query = Parameters::read(query.unwrap_or_default().as_bytes());
+    let query = query.map_err(|error| AdminError::bad_attribute("the query", "another text", error.to_string()))?;
+    let mut wanted = read(&query)?;
+    wanted.tenants = tenants(&caller, wanted.tenants)?;
+    let told = state.instance.store.read(move |connection| rows::rows(connection, &wanted)).await?;
+    Ok(document::shown(told.iter().map(|row| document::record(KIND, row.id, row)).collect::<Vec<_>>()))
+}
+
+/// Whose rows are given to `caller`, who asks for those of `asked`.
+fn tenants(caller: &Caller, asked: Option<Vec<String>>) -> Result<Option<Vec<String>>, AdminError> {
+    match (caller.ruled_tenants(), asked) {
+        (None, asked) => Ok(asked),
+        (Some(ruled), None) if !ruled.is_empty() => Ok(Some(ruled)),
+        (Some(_), None) => Err(AdminError::forbidden(ADMIN)),
+        (Some(_), Some(asked)) => {
+            asked.iter().try_for_each(|tenant| caller.must_hold(tenant, ADMIN))?;
+            Ok(Some(asked))
+        }
+    }
+}
+
+fn read(query: &Parameters) -> Result<Wanted, AdminError> {
+    query.each_once(&NAMES).map_err(|doubled| AdminError::bad_attribute("the query", "a name twice", doubled.to_string()))?;
+    if let Some(unknown) = query.pairs().map(|(name, _)| name).find(|name| !NAMES.contains(name)) {
+        return Err(AdminError::bad_attribute("the query", unknown, format!("one of {}", NAMES.join(", "))));
+    }
+    let the = |name: &str| query.the(name).ok().flatten();
+    let limit = number("limit", the("limit"))?.map_or(Ok(LIMIT), |limit| match usize::try_from(limit) {
+        Ok(limit @ 1..=MOST) => Ok(limit),
+        _ => Err(AdminError::bad_attribute("limit", limit.to_string(), format!("1 to {MOST}"))),
+    })?;
+    Ok(Wanted {
+        since: time("since", the("since"))?,
+        until: time("until", the("until"))?,
+        actions: the("action").map(actions).transpose()?,
+        record: the("record").map(str::to_owned),
+        actor: the("actor").map(str::to_owned),
+        tenants: the("tenant").map(|tenant| vec![tenant.to_owned()]),
+        after: number("after", the("after"))?,
+        before: number("before", the("before"))?,
+        limit,
+    })
+}
+
+/// `peer.unlinked`, or `peer` for all that begin so; several with commas.
+fn actions(text: &str) -> Result<Vec<Action>, AdminError> {
+    let mut found = Vec::new();
+    for word in text.split(',') {
+        let before = found.len();
+        found.extend(Action::ALL.iter().filter(|action| action.is_meant_by(word)));
+        if found.len() == before {
+            let all: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
+            return Err(AdminError::bad_attribute("action", word, format!("one of {}, or what stands before a dot", all.join(", "))));
+        }
+    }
+    Ok(found)
+}
+
+fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, AdminError> {
+    let parsed = text.map(|text| text.parse().ok().filter(|number| *number >= 0).ok_or(text)).transpose();
+    parsed.map_err(|text| AdminError::bad_attribute(name, text, "a number"))
+}
+
+fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, AdminError> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong = || AdminError::bad_attribute(name, text, "a time, as in 2026-12-01T06:00:00Z");
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?;
+    let since_epoch = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
+    Ok(Some(Timestamp::default().plus(since_epoch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::permission::Rights;
+
+    fn asked(query: &str) -> Result<Wanted, AdminError> {
+        read(&Parameters::read(query.as_bytes()).expect("a query"))
+    }
+
+    #[test]
+    fn a_query_is_read_strictly() {
+        let wanted = asked("since=2026-11-28T11:00:00Z&action=peer.unlinked,login&after=7&limit=5").expect("a good query");
+        assert_eq!((wanted.after, wanted.limit), (Some(7), 5));
+        assert_eq!(wanted.actions, Some(vec![Action::PeerUnlinked, Action::LogInSucceeded, Action::LogInFailed]));
+        assert_eq!(asked("").map(|wanted| wanted.limit), Ok(LIMIT));
+        for wrong in ["limit=0", "limit=1001", "limit=x", "after=-1", "since=yesterday", "action=pear", "sinse=x", "after=1&after=2"] {
+            assert!(asked(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_rules_a_tenant_reads_what_is_its() {
+        let person = |permissions: &[(&str, &str)]| {
+            let by_tenant = permissions.iter().map(|(tenant, held)| ((*tenant).to_owned(), [(*held).to_owned()].into())).collect();
+            Caller::Person { login: "a@example.com".to_owned(), rights: Rights { by_tenant, ..Rights::default() } }
+        };
+        let sales = person(&[("sales", ADMIN), ("default", "peers.get")]);
+        let only = |tenant: &str| Some(vec![tenant.to_owned()]);
+        assert_eq!(tenants(&sales, None), Ok(only("sales")));
+        assert_eq!(tenants(&sales, only("sales")), Ok(only("sales")));
+        assert!(tenants(&sales, only("default")).is_err() && tenants(&sales, only("other")).is_err());
+        assert!(tenants(&person(&[("sales", "peers.get")]), None).is_err());
+        assert_eq!(tenants(&Caller::Process { uid: 0 }, None), Ok(None));
+        assert_eq!(tenants(&Caller::Process { uid: 0 }, only("sales")), Ok(only("sales")));
+    }
+}

@@ -1,0 +1,294 @@
+//! Rows of the audit: written in the transaction of the change that they tell of, read by id, deleted when they have been kept for their
+//! time.
+//!
+//! Who asks and from where is handed in once, around everything that a request does ([`acting`]); each write takes it along. What a judge
+//! does says so with [`Transaction::record`]: the change and its row are on disk together, or neither is. A change over the admin API of
+//! which no judge said anything gets a row of its own, [`Action::AdminChanged`], so that nothing is missing where somebody forgot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Fault, Store, StoreError, Transaction};
+use crate::audit::{Action, Actor, Entry, Origin, cut};
+use crate::clock::Timestamp;
+
+const INSERT: &str = "INSERT INTO audit
+        (at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+const COLUMNS: &str =
+    "id, at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details";
+const OLDEST: &str = "SELECT min(at) FROM audit";
+const OLDER: &str = "SELECT count(*) FROM audit WHERE at < ?1";
+const MOVE_HORIZON: &str = "UPDATE audit_horizon SET at = max(at, ?1)";
+const DELETE: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)";
+
+/// Rows deleted in one go.
+const BATCH: i64 = 200;
+
+/// How much longer than they must be rows may stay, so that the horizon moves, and says so, once a day and not once a minute.
+const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
+
+tokio::task_local! {
+    /// Where what this task does comes from.
+    static ORIGIN: Arc<Origin>;
+}
+
+/// Does `work` for `origin`: every write in it, on this task, takes it along.
+pub async fn acting<F: Future>(origin: Origin, work: F) -> F::Output {
+    ORIGIN.scope(Arc::new(origin), work).await
+}
+
+/// Notes which attributes the request of this task gives.
+pub fn note_given(names: impl Iterator<Item = String>) {
+    let _ = ORIGIN.try_with(|origin| origin.note_given(names));
+}
+
+/// Where what this task does comes from; from the daemon itself where nobody said.
+pub fn current() -> Option<Arc<Origin>> {
+    ORIGIN.try_with(Arc::clone).ok()
+}
+
+/// What a transaction knows of where it comes from, and whether it has said what it does.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    origin: Option<Arc<Origin>>,
+    actor: std::cell::RefCell<Option<Actor>>,
+    is_told: std::cell::Cell<bool>,
+}
+
+impl Trail {
+    pub(super) fn of(origin: Option<Arc<Origin>>) -> Self {
+        Self { origin, ..Self::default() }
+    }
+}
+
+impl Transaction<'_> {
+    /// Writes down what is done here, by whoever it is done for.
+    pub fn record(&self, entry: &Entry) -> Result<(), Fault> {
+        self.trail.is_told.set(true);
+        let nobody = Origin::default();
+        let origin = self.trail.origin.as_deref().unwrap_or(&nobody);
+        let actor = self.trail.actor.borrow();
+        Ok(insert(self, self.now().wall, origin, actor.as_ref().unwrap_or(&origin.actor), entry)?)
+    }
+
+    /// Who asks has shown who it is: rows from here on say so.
+    pub fn acts_as(&self, actor: Actor) {
+        self.trail.actor.replace(Some(actor));
+    }
+
+    /// What is written here is a part of something that has its row elsewhere.
+    pub fn is_told_elsewhere(&self) {
+        self.trail.is_told.set(true);
+    }
+
+    /// Whether something was written that needs a row and has none. `before` counts what was written on the connection earlier.
+    pub(super) fn tell_the_rest(&self, before: u64) -> Result<(), Fault> {
+        let Some(change) = self.trail.origin.as_ref().and_then(|origin| origin.change.as_ref()) else { return Ok(()) };
+        if self.trail.is_told.get() || self.connection.total_changes() == before {
+            return Ok(());
+        }
+        self.record(&Entry::of(Action::AdminChanged).with("request", change.as_str()))
+    }
+}
+
+/// Writes one row, told by `actor` from `origin`.
+fn insert(connection: &Connection, at: Timestamp, origin: &Origin, actor: &Actor, entry: &Entry) -> rusqlite::Result<()> {
+    let record = entry.record.as_ref();
+    let row = params![
+        at,
+        entry.action.as_str(),
+        entry.outcome.as_str(),
+        actor.kind(),
+        cut(&actor.to_string()),
+        record.map(|record| record.kind),
+        record.map(|record| cut(&record.id)),
+        record.map(|record| cut(&record.name)),
+        record.and_then(|record| record.tenant.as_deref()),
+        origin.address.map(|address| address.to_canonical().to_string()),
+        origin.request_id,
+        entry.details(origin.given()),
+    ];
+    connection.prepare_cached(INSERT)?.execute(row)?;
+    Ok(())
+}
+
+/// Writes what was noted outside of any transaction, each with where it came from.
+pub fn insert_noted(transaction: &Transaction<'_>, noted: &[(Arc<Origin>, Entry)]) -> Result<(), Fault> {
+    let now = transaction.now().wall;
+    noted.iter().try_for_each(|(origin, entry)| Ok(insert(transaction, now, origin, &origin.actor, entry)?))
+}
+
+/// Writes a row of a process that works on the database file itself. A database that is older than the audit gets none.
+pub(super) fn insert_of_process(connection: &Connection, now: Timestamp, entry: &Entry) -> rusqlite::Result<()> {
+    if !connection.table_exists(None, "audit")? {
+        return Ok(());
+    }
+    let actor = Actor::Process { uid: rustix::process::getuid().as_raw() };
+    insert(connection, now, &Origin::default(), &actor, entry)
+}
+
+/// Writes a row of the daemon itself, before there is a store.
+pub(super) fn insert_of_daemon(connection: &Connection, now: Timestamp, entry: &Entry) -> rusqlite::Result<()> {
+    insert(connection, now, &Origin::default(), &Actor::Daemon, entry)
+}
+
+/// A row as it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Told {
+    /// Ascending without gaps, never given twice.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// What was done.
+    pub action: String,
+    /// `done`, `refused` or `failed`.
+    pub outcome: String,
+    /// What kind of actor.
+    pub actor_kind: String,
+    /// Who.
+    pub actor: String,
+    /// What kind of record.
+    pub record_kind: Option<String>,
+    /// The record's identity.
+    pub record_id: Option<String>,
+    /// What it was called then.
+    pub record_name: Option<String>,
+    /// Whose it is.
+    pub tenant: Option<String>,
+    /// From where.
+    pub address: Option<String>,
+    /// What the request was called by.
+    pub request_id: Option<String>,
+    /// What more there is to say.
+    pub details: Value,
+}
+
+/// Which rows are wanted: those that fit everything that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// At this time or later.
+    pub since: Option<Timestamp>,
+    /// Before this time.
+    pub until: Option<Timestamp>,
+    /// One of these actions.
+    pub actions: Option<Vec<Action>>,
+    /// A record of this name or id.
+    pub record: Option<String>,
+    /// By this one.
+    pub actor: Option<String>,
+    /// Of one of these tenants; none asks for all, and for what belongs to no tenant.
+    pub tenants: Option<Vec<String>>,
+    /// Behind this row, the oldest first; without it the newest rows are given.
+    pub after: Option<i64>,
+    /// Before this row.
+    pub before: Option<i64>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// The rows that are wanted, the oldest first.
+pub fn rows(connection: &Connection, wanted: &Wanted) -> Result<Vec<Told>, Fault> {
+    let (sql, values) = query(wanted);
+    let mut rows: Vec<Told> =
+        connection.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect::<rusqlite::Result<_>>()?;
+    if wanted.after.is_none() {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+pub(super) fn query(wanted: &Wanted) -> (String, Vec<SqlValue>) {
+    let (mut conditions, mut values): (Vec<String>, Vec<SqlValue>) = (Vec::new(), Vec::new());
+    let one_of = |column: &str, several: Vec<SqlValue>, conditions: &mut Vec<String>, values: &mut Vec<SqlValue>| {
+        conditions.push(format!("{column} IN ({})", vec!["?"; several.len()].join(", ")));
+        values.extend(several);
+    };
+    if let Some(since) = wanted.since {
+        // Ids and times ascend together, but where the clock was moved: the first row of that time says where to begin to look.
+        conditions.push(
+            "at >= ? AND id >= coalesce((SELECT id FROM audit WHERE at >= ? ORDER BY at, id LIMIT 1), 9223372036854775807)".to_owned(),
+        );
+        values.extend([SqlValue::Integer(since.millis()), SqlValue::Integer(since.millis())]);
+    }
+    if let Some(until) = wanted.until {
+        conditions.push("at < ? AND id <= coalesce((SELECT id FROM audit WHERE at < ? ORDER BY at DESC, id DESC LIMIT 1), 0)".to_owned());
+        values.extend([SqlValue::Integer(until.millis()), SqlValue::Integer(until.millis())]);
+    }
+    for (condition, id) in [("id > ?", wanted.after), ("id < ?", wanted.before)] {
+        if let Some(id) = id {
+            conditions.push(condition.to_owned());
+            values.push(id.into());
+        }
+    }
+    if let Some(actions) = &wanted.actions {
+        let names = actions.iter().map(|action| action.as_str().to_owned().into()).collect();
+        one_of("action", names, &mut conditions, &mut values);
+    }
+    if let Some(tenants) = &wanted.tenants {
+        one_of("tenant", tenants.iter().cloned().map(SqlValue::from).collect(), &mut conditions, &mut values);
+    }
+    if let Some(actor) = &wanted.actor {
+        conditions.push("actor = ?".to_owned());
+        values.push(actor.clone().into());
+    }
+    if let Some(record) = &wanted.record {
+        conditions.push("(record_name = ? OR record_id = ?)".to_owned());
+        values.extend([SqlValue::from(record.clone()), record.clone().into()]);
+    }
+    let conditions = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };
+    let order = if wanted.after.is_some() { "ASC" } else { "DESC" };
+    values.push(i64::try_from(wanted.limit).unwrap_or(i64::MAX).into());
+    (format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY id {order} LIMIT ?"), values)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Told> {
+    Ok(Told {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        action: row.get(2)?,
+        outcome: row.get(3)?,
+        actor_kind: row.get(4)?,
+        actor: row.get(5)?,
+        record_kind: row.get(6)?,
+        record_id: row.get(7)?,
+        record_name: row.get(8)?,
+        tenant: row.get(9)?,
+        address: row.get(10)?,
+        request_id: row.get(11)?,
+        details: super::rows::from_json(row, 12)?,
+    })
+}
+
+impl Store {
+    /// Deletes rows that are older than `keep`, and says so in the audit; how many there were.
+    pub async fn prune_audit(&self, keep: Duration) -> Result<usize, StoreError> {
+        let begin = move |transaction: &Transaction<'_>| -> Result<Option<Timestamp>, Fault> {
+            let now = transaction.now().wall;
+            let oldest: Option<Timestamp> = transaction.prepare_cached(OLDEST)?.query_row([], |row| row.get(0)).optional()?.flatten();
+            if oldest.is_none_or(|oldest| oldest >= now.minus(keep).minus(SLACK)) {
+                return Ok(None);
+            }
+            let before = now.minus(keep);
+            let older: i64 = transaction.prepare_cached(OLDER)?.query_row([before], |row| row.get(0))?;
+            transaction.prepare_cached(MOVE_HORIZON)?.execute([before])?;
+            transaction.record(&Entry::of(Action::AuditPruned).at("before", before).with("rows", older))?;
+            Ok(Some(before))
+        };
+        let Some(before) = self.write(begin).await? else { return Ok(0) };
+        let mut total = 0;
+        loop {
+            let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(DELETE)?.execute(params![before, BATCH])?);
+            let deleted = self.write(delete).await?;
+            total += deleted;
+            if deleted < usize::try_from(BATCH).unwrap_or(usize::MAX) {
+                return Ok(total);
+            }
+        }
+    }
+}

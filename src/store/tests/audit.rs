@@ -1,0 +1,175 @@
+//! The audit's promises: rows are added and never changed, with their change or not at all, and go when they have been kept for their time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::audit::{Action, Actor, Entry, Origin, Record};
+use crate::clock::Timestamp;
+use crate::store::audit::{Told, Wanted, acting, rows};
+use crate::store::sample::StandingClock;
+use crate::store::{Fault, Store, StoreError, Transaction, temporary, tenant};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+async fn told(store: &Store) -> Vec<Told> {
+    select(store, Wanted { limit: 1_000, ..Wanted::default() }).await
+}
+
+async fn select(store: &Store, wanted: Wanted) -> Vec<Told> {
+    store.read(move |connection| rows(connection, &wanted)).await.expect("read")
+}
+
+async fn records(store: &Store, name: &'static str) {
+    let entry = Entry::of(Action::TenantCreated).on(Record::of_tenant("tenant", name, name, name));
+    store.write(move |transaction| transaction.record(&entry)).await.expect("written");
+}
+
+/// What SQLite says to a statement, on the writer's own connection.
+async fn says(store: &Store, sql: &'static str) -> Result<usize, String> {
+    let run = move |transaction: &Transaction<'_>| Ok(transaction.execute(sql, []).map_err(|error| error.to_string()));
+    store.write(run).await.expect("judged")
+}
+
+#[tokio::test]
+async fn rows_are_neither_changed_nor_replaced_nor_deleted() {
+    let (_directory, store) = temporary();
+    records(&store, "one").await;
+    records(&store, "two").await;
+    let before = told(&store).await;
+    for sql in [
+        "UPDATE audit SET actor = 'somebody else'",
+        "UPDATE audit SET id = 99 WHERE id = 1",
+        "DELETE FROM audit",
+        "DELETE FROM audit WHERE id = 2",
+        "INSERT OR REPLACE INTO audit SELECT id, at, action, outcome, 'daemon', 'x', record_kind, record_id, record_name, tenant, address, \
+         request_id, details FROM audit WHERE id = 1",
+        "INSERT INTO audit (id, at, action, outcome, actor_kind, actor, details) VALUES (0, 1, 'x', 'done', 'daemon', 'x', '{}')",
+        "UPDATE audit_horizon SET at = -1",
+        "UPDATE audit_horizon SET one = 1, at = -1",
+        "DELETE FROM audit_horizon",
+        "INSERT OR REPLACE INTO audit_horizon VALUES (1, 9999999999999)",
+    ] {
+        let refusal = says(&store, sql).await.expect_err(sql);
+        assert!(refusal.contains("audit"), "{sql}: {refusal}");
+    }
+    assert_eq!(told(&store).await, before);
+    assert_eq!(before.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test]
+async fn rows_go_when_they_were_kept_for_their_time_and_no_id_is_given_twice() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = StandingClock::new();
+    let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
+    for _ in 0..450 {
+        records(&store, "old").await;
+    }
+    clock.pass(9 * DAY);
+    records(&store, "young").await;
+    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), 0, "nothing is old enough");
+    clock.pass(3 * DAY);
+    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), 450, "in small steps");
+    let left = told(&store).await;
+    assert_eq!(left.iter().map(|row| row.action.as_str()).collect::<Vec<_>>(), ["tenant.created", "audit.pruned"]);
+    assert_eq!((left[1].id, &left[1].details["rows"]), (452, &serde_json::json!(450)), "{left:?}");
+    assert!(says(&store, "DELETE FROM audit WHERE record_name = 'young'").await.is_err());
+    clock.pass(40 * DAY);
+    store.prune_audit(DAY).await.expect("pruned");
+    records(&store, "next").await;
+    let left = told(&store).await;
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [453, 454], "{left:?}");
+}
+
+#[tokio::test]
+async fn a_row_holds_with_its_change_and_not_without() {
+    let (_directory, store) = temporary();
+    let failing = |transaction: &Transaction<'_>| -> Result<(), Fault> {
+        tenant::insert(transaction, "sales", Timestamp::from_millis(1))?;
+        transaction.record(&Entry::of(Action::TenantCreated))?;
+        Err(Fault::Corrupt { table: "tenant", what: "for this test".to_owned() })
+    };
+    assert!(matches!(store.write(failing).await, Err(StoreError::Fault(_))));
+    assert!(told(&store).await.is_empty());
+
+    // A change whose row cannot be written does not happen.
+    says(&store, "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END").await.expect("a trigger");
+    let change = |transaction: &Transaction<'_>| {
+        tenant::insert(transaction, "sales", Timestamp::from_millis(1))?;
+        transaction.record(&Entry::of(Action::TenantCreated))
+    };
+    assert!(store.write(change).await.is_err());
+    let forgetful = |transaction: &Transaction<'_>| tenant::insert(transaction, "sales", Timestamp::from_millis(1));
+    let asked = Origin::new(Actor::Process { uid: 0 }, None, None).changing("POST tenants".to_owned());
+    assert!(acting(asked, store.write(forgetful)).await.is_err());
+    let names = store.read(tenant::all).await.expect("read");
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_change_over_the_admin_api_that_nobody_tells_of_gets_a_row_by_itself() {
+    let (_directory, store) = temporary();
+    let asked = || Origin::new(Actor::Process { uid: 7 }, "192.0.2.1".parse().ok(), Some("r1".to_owned()));
+    let change = |transaction: &Transaction<'_>| tenant::insert(transaction, "sales", Timestamp::from_millis(1));
+    acting(asked(), store.write(change)).await.expect("written");
+    assert!(told(&store).await.is_empty(), "what is no change of the API needs none");
+    let change = |transaction: &Transaction<'_>| tenant::insert(transaction, "other", Timestamp::from_millis(1));
+    acting(asked().changing("POST tenants".to_owned()), store.write(change)).await.expect("written");
+    acting(asked().changing("POST tenants".to_owned()), store.write(change)).await.expect("judged: it exists");
+    let rows = told(&store).await;
+    let [row] = rows.as_slice() else { panic!("one row: {rows:?}") };
+    let said = (row.action.as_str(), row.actor.as_str(), row.address.as_deref(), row.request_id.as_deref());
+    assert_eq!(said, ("admin.changed", "uid 7", Some("192.0.2.1"), Some("r1")));
+    assert_eq!(row.details["request"], "POST tenants");
+}
+
+#[tokio::test]
+async fn rows_are_found_by_what_they_say_without_a_scan() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = StandingClock::new();
+    let store = Store::open(directory.path(), None, Arc::clone(&clock) as Arc<dyn crate::clock::Clock>).expect("a new store");
+    for name in ["one", "two", "one", "three"] {
+        clock.pass(Duration::from_secs(60));
+        records(&store, name).await;
+    }
+    let third = told(&store).await[2].at;
+    let text = |text: &str| Some(text.to_owned());
+    let plain = Wanted { limit: 10, ..Wanted::default() };
+    for (wanted, ids) in [
+        (Wanted { limit: 2, ..plain.clone() }, vec![3, 4]),
+        (Wanted { before: Some(3), limit: 1, ..plain.clone() }, vec![2]),
+        (Wanted { after: Some(0), limit: 2, ..plain.clone() }, vec![1, 2]),
+        (Wanted { after: Some(4), ..plain.clone() }, vec![]),
+        (Wanted { since: Some(third), ..plain.clone() }, vec![3, 4]),
+        (Wanted { until: Some(third), ..plain.clone() }, vec![1, 2]),
+        (Wanted { since: Some(third.plus(DAY)), ..plain.clone() }, vec![]),
+        (Wanted { record: text("one"), ..plain.clone() }, vec![1, 3]),
+        (Wanted { tenants: Some(vec!["one".to_owned(), "three".to_owned()]), ..plain.clone() }, vec![1, 3, 4]),
+        (Wanted { actor: text("p2pid"), after: Some(2), ..plain.clone() }, vec![3, 4]),
+        (Wanted { actor: text("nobody"), ..plain.clone() }, vec![]),
+        (Wanted { actions: Some(vec![Action::TenantDeleted]), ..plain.clone() }, vec![]),
+    ] {
+        let found: Vec<i64> = select(&store, wanted.clone()).await.iter().map(|row| row.id).collect();
+        assert_eq!(found, ids, "{wanted:?}");
+    }
+    let plan = |sql: String, values: Vec<rusqlite::types::Value>| {
+        move |connection: &Connection| {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let steps = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))?;
+            Ok(steps.collect::<Result<Vec<_>, _>>()?)
+        }
+    };
+    for wanted in [
+        Wanted { after: Some(1), ..plain.clone() },
+        Wanted { since: Some(third), ..plain.clone() },
+        Wanted { record: text("one"), ..plain.clone() },
+        Wanted { actor: text("one"), ..plain.clone() },
+        Wanted { tenants: Some(vec!["one".to_owned()]), ..plain.clone() },
+        Wanted { actions: Some(vec![Action::TenantDeleted]), ..plain.clone() },
+    ] {
+        let (sql, values) = crate::store::audit::query(&wanted);
+        let steps = store.read(plan(sql, values)).await.expect("a plan");
+        assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{wanted:?}: {steps:?}");
+    }
+}

@@ -1,0 +1,40 @@
+//! Writes what was tallied into the audit, and deletes rows that have been kept for their time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::instance::Instance;
+use crate::store::{StoreError, audit};
+
+/// How often it is looked whether an hour is over.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Runs until it is dropped.
+pub async fn run(instance: Arc<Instance>) {
+    loop {
+        if let Err(error) = write_tally(&instance, false).await {
+            tracing::warn!(%error, "what was refused is not in the audit yet; again in a minute");
+        }
+        match instance.store.prune_audit(instance.config().audit.keep).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "rows of the audit that had been kept for their time were deleted"),
+            Err(error) => tracing::warn!(%error, "the oldest rows of the audit could not be deleted; again in a minute"),
+        }
+        tokio::select! {
+            () = instance.tally.noted() => {}
+            () = instance.clock.sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Writes the rows that are due; at a stop (`all`) the counts of hours that are not over too.
+pub async fn write_tally(instance: &Instance, all: bool) -> Result<(), StoreError> {
+    let due = instance.tally.due(&instance.clock.now(), all);
+    if due.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = due.iter().map(|due| (Arc::clone(&due.origin), due.entry.clone())).collect();
+    instance.store.write(move |transaction| audit::insert_noted(transaction, &rows)).await?;
+    instance.tally.told(&due);
+    Ok(())
+}
