@@ -23,6 +23,9 @@ const APPS: Collection = Collection {
 /// The values of `--auth-method`.
 pub(super) const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
 
+/// The values of `--dpop`.
+pub(super) const DPOP: [&str; 3] = ["auto", "off", "require"];
+
 /// Whether a secret belongs to such a method.
 pub(super) fn has_secret(auth_method: Option<&str>) -> bool {
     !matches!(auth_method, Some("private_key_jwt" | "none"))
@@ -90,6 +93,9 @@ pub(super) struct Settings {
     /// when left out, by the secret, or by signatures where there is none and the other side takes them
     #[arg(long, value_name = "M", value_parser = AUTH_METHODS)]
     auth_method: Option<String>,
+    /// Whether its tokens are bound to a key of ours, so that a stolen one is useless: auto (where the other side offers it), off, or require
+    #[arg(long, value_name = "D", value_parser = DPOP)]
+    dpop: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long)]
     client_secret_stdin: bool,
@@ -118,6 +124,7 @@ impl Settings {
         let ca = self.ca.as_deref().map(super::read_text).transpose()?;
         Ok(Given::new()
             .maybe("auth_method", self.auth_method.as_deref())
+            .maybe("dpop", self.dpop.as_deref())
             .maybe("issuer", self.issuer.as_deref())
             .maybe("authorize_url", self.authorize_url.as_deref())
             .maybe("token_url", self.token_url.as_deref())

@@ -115,6 +115,9 @@ pub(super) struct Settings {
     /// How that OB app authenticates there, as in ob create; with private_key_jwt no secret is shared, and the id may be left out
     #[arg(long, value_name = "M", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::AUTH_METHODS)]
     auth_method: Option<String>,
+    /// Whether its tokens are bound to a key of ours, as in ob create
+    #[arg(long, value_name = "D", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::DPOP)]
+    dpop: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long, conflicts_with_all = ["ob", "username", "password_stdin"])]
     client_secret_stdin: bool,
@@ -144,6 +147,7 @@ impl Settings {
             .maybe("ob", self.ob.as_deref())
             .maybe("client_id", self.client_id.as_deref())
             .maybe("auth_method", self.auth_method.as_deref())
+            .maybe("dpop", self.dpop.as_deref())
             .list("scopes", &self.scopes)
             .maybe("username", self.username.as_deref())
             .maybe("ca", ca)

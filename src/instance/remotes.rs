@@ -1,12 +1,19 @@
-//! What has to be known of the servers of others to sign something for them: how far each one's clock is from ours.
+//! What has to be known of the servers of others to sign something for them: how far each one's clock is from ours, and
+//! which nonce it wants next.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
 use url::Url;
 
 use crate::clock::Timestamp;
+use crate::oauth::dpop::NONCE_HEADER;
+
+/// The longest nonce that is kept.
+const LONGEST_NONCE: usize = 1024;
 
 /// Servers in memory at most; those that nobody uses at the moment go first.
 const MOST: usize = 4 * 1024;
@@ -22,6 +29,8 @@ pub struct Remotes {
 pub struct Remote {
     /// How far its clock is ahead of ours, in milliseconds.
     ahead: AtomicI64,
+    /// What it last handed out for the next proof (RFC 9449 §8).
+    nonce: ArcSwapOption<String>,
 }
 
 impl Remotes {
@@ -41,9 +50,33 @@ impl Remote {
         Timestamp::from_millis(now.millis().saturating_add(self.ahead.load(Ordering::Relaxed)))
     }
 
+    /// How far its clock is ahead of ours, in milliseconds.
+    pub fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// Its clock is that far ahead of ours, in milliseconds.
+    pub fn set_ahead(&self, ahead: i64) {
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The nonce for the next proof.
+    pub fn nonce(&self) -> Option<Arc<String>> {
+        self.nonce.load_full()
+    }
+
+    /// Takes the nonce that an answer hands out, if it does; one that no proof can carry is none.
+    pub fn keep_nonce(&self, headers: &HeaderMap) {
+        let nonce =
+            headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok()).filter(|nonce| (1..=LONGEST_NONCE).contains(&nonce.len()));
+        if let Some(nonce) = nonce {
+            self.nonce.store(Some(Arc::new(nonce.to_owned())));
+        }
+    }
+
     /// Its clock says `there` when ours says `now`.
     pub fn set_time(&self, there: Timestamp, now: Timestamp) {
-        self.ahead.store(there.millis().saturating_sub(now.millis()), Ordering::Relaxed);
+        self.set_ahead(there.millis().saturating_sub(now.millis()));
     }
 }
 

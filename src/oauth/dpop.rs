@@ -8,7 +8,7 @@ use url::Url;
 use super::jws::{AHEAD, BadSignature, Unverified};
 use super::key::{PublicKey, Thumbprint};
 use crate::clock::Timestamp;
-use crate::secret::{Digest, ExposeSecret, SecretString};
+use crate::secret::Digest;
 
 /// The header of a proof.
 pub const HEADER: http::HeaderName = http::HeaderName::from_static("dpop");
@@ -164,8 +164,8 @@ pub struct Claims<'a> {
     pub identifier: &'a str,
     /// The server's latest nonce.
     pub nonce: Option<&'a str>,
-    /// The access token that the request presents.
-    pub token: Option<&'a SecretString>,
+    /// `ath`, of the access token that the request presents.
+    pub token_hash: Option<&'a str>,
 }
 
 /// The header of all proofs made with `key`.
@@ -180,8 +180,8 @@ impl Claims<'_> {
         if let Some(nonce) = self.nonce {
             claims["nonce"] = nonce.into();
         }
-        if let Some(token) = self.token {
-            claims["ath"] = token_hash(token.expose_secret()).into();
+        if let Some(hash) = self.token_hash {
+            claims["ath"] = hash.into();
         }
         claims.to_string()
     }
@@ -231,7 +231,7 @@ mod tests {
             at: Timestamp::from_millis(NOW * 1000),
             identifier: "b",
             nonce: Some("n"),
-            token: Some(&"token".into()),
+            token_hash: Some(&token_hash("token")),
         };
         let request = Request { method: "POST", urls: std::slice::from_ref(&url), token: Some("token") };
         let read = judge(&key.sign(&header, &ours.to_json()), &request, Timestamp::from_millis(NOW * 1000)).expect("our own");

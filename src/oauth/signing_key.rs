@@ -47,6 +47,11 @@ impl SigningKey {
         }
     }
 
+    /// Whether a key can be made for a server that takes signatures by `algorithms`.
+    pub fn is_for(algorithms: &[String]) -> bool {
+        is_signed_for(algorithms, Algorithm::Es256) || is_signed_for(algorithms, Algorithm::EdDsa)
+    }
+
     /// From PKCS#8, as it is sealed.
     pub fn from_der(der: &[u8]) -> Result<Self, NotAKey> {
         let p256 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Pair::P256);

@@ -2,6 +2,7 @@
 //! classified by the one question that matters for a one-use token: may the peer have done it?
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oauth2::basic::{BasicErrorResponseType, BasicTokenType};
@@ -9,8 +10,11 @@ use oauth2::{AccessToken, RefreshToken, Scope as OAuthScope, StandardErrorRespon
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::client::Proof;
 use super::plan;
+use crate::oauth::dpop;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
 use crate::oauth::visible::is_hidden;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -88,6 +92,8 @@ pub struct Granted {
     pub scope: Option<Scope>,
     /// Who allowed it, at a p2pid peer.
     pub subject: Option<String>,
+    /// The key that the access token is bound to.
+    pub key: Option<Arc<SigningKey>>,
 }
 
 /// The members of a successful answer (RFC 6749 §5.1), of whatever type.
@@ -142,8 +148,8 @@ impl oauth2::TokenResponse for LenientTokenResponse {
 }
 
 impl LenientTokenResponse {
-    /// The tokens, or what makes them unusable. Never names their values.
-    pub(super) fn into_answer(self) -> Answer {
+    /// The tokens, or what makes them unusable, when they were asked for with `proof`. Never names their values.
+    pub(super) fn into_answer(self, proof: Option<&Proof>) -> Answer {
         let unusable = |what: &str| Answer::Inconclusive {
             doubt: Doubt::Unreadable,
             what: format!("the peer answered 200 with {what}"),
@@ -163,8 +169,13 @@ impl LenientTokenResponse {
             };
         }
         let kind = self.token_type.as_str().unwrap_or_default();
-        if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
-            let what = format!("a token of type {}, expected Bearer", printable(kind));
+        // A server that takes no proofs passes over them, and says so by the type (RFC 9449 §5).
+        let is_bound = proof.is_some() && kind.eq_ignore_ascii_case(dpop::TOKEN_TYPE);
+        let is_bearer = kind.is_empty() || kind.eq_ignore_ascii_case("bearer");
+        let is_required = proof.is_some_and(|proof| proof.is_required);
+        if !(is_bound || is_bearer && !is_required) {
+            let found = if kind.is_empty() { "Bearer".to_owned() } else { printable(kind) };
+            let what = format!("a token of type {found}, expected {}", if is_required { dpop::TOKEN_TYPE } else { "Bearer" });
             return match refresh {
                 Some(refresh) => Answer::Unusable { what, refresh },
                 None => Answer::Unexpected(what),
@@ -180,6 +191,7 @@ impl LenientTokenResponse {
                 .map(|seconds| Duration::from_secs(seconds).min(plan::LONGEST_LIFE)),
             scope: self.scope.as_str().and_then(|text| text.split_whitespace().collect::<Vec<_>>().join(" ").parse().ok()),
             subject: self.p2pi_subject.as_str().map(printable).filter(|subject| !subject.is_empty()),
+            key: proof.filter(|_| is_bound).map(|proof| Arc::clone(&proof.key)),
         }))
     }
 }
@@ -213,16 +225,11 @@ pub fn refusal_in_words(code: &str, description: &str) -> String {
     if description.is_empty() { code.to_owned() } else { format!("{code} ({description})") }
 }
 
-impl Granted {
-    /// The value of `Authorization` (RFC 6750 §2.1), marked as secret.
-    pub fn authorization(&self) -> http::HeaderValue {
-        bearer(&self.access)
-    }
-}
-
-/// `Bearer` and a token that [`Granted`] or the store vouches for.
-pub fn bearer(access: &SecretString) -> http::HeaderValue {
-    let mut value = http::HeaderValue::try_from(format!("Bearer {}", access.expose_secret())).expect("an access token is visible ASCII");
+/// The value of `Authorization`, marked as secret: a token that [`Granted`] or the store vouches for, as one that is bound to a key
+/// (RFC 9449 §7.1) or not (RFC 6750 §2.1).
+pub fn authorization(access: &SecretString, is_bound: bool) -> http::HeaderValue {
+    let scheme = if is_bound { dpop::TOKEN_TYPE } else { "Bearer" };
+    let mut value = http::HeaderValue::try_from(format!("{scheme} {}", access.expose_secret())).expect("an access token is visible ASCII");
     value.set_sensitive(true);
     value
 }
@@ -257,7 +264,7 @@ mod tests {
 
     fn granted(document: Value) -> Granted {
         let response: LenientTokenResponse = serde_json::from_value(document).expect("has an access_token");
-        match response.into_answer() {
+        match response.into_answer(None) {
             Answer::Granted(granted) => *granted,
             other => panic!("{other:?}"),
         }
@@ -299,17 +306,17 @@ mod tests {
         let response: LenientTokenResponse =
             serde_json::from_value(json!({"access_token": "canary-1", "refresh_token": "canary-2"})).expect("valid");
         assert!(!format!("{response:?}").contains("canary"));
-        assert!(!format!("{:?}", response.into_answer()).contains("canary"));
+        assert!(!format!("{:?}", response.into_answer(None)).contains("canary"));
     }
 
     #[test]
     fn a_token_that_no_header_carries_is_not_taken() {
         for token in ["", "a b", "a\r\nX: y", "ä", "a\u{7f}"] {
             let response: LenientTokenResponse = serde_json::from_value(json!({"access_token": token})).expect("valid");
-            assert!(matches!(response.into_answer(), Answer::Inconclusive { .. }), "{token:?}");
+            assert!(matches!(response.into_answer(None), Answer::Inconclusive { .. }), "{token:?}");
         }
         let response: LenientTokenResponse = serde_json::from_value(json!({"access_token": "a", "token_type": "mac"})).expect("valid");
-        assert!(matches!(response.into_answer(), Answer::Unexpected(_)));
+        assert!(matches!(response.into_answer(None), Answer::Unexpected(_)));
     }
 
     #[test]
@@ -321,8 +328,25 @@ mod tests {
             json!({"refresh_token": "new"}),
         ] {
             let response: LenientTokenResponse = serde_json::from_value(document.clone()).expect("valid");
-            let answer = response.into_answer();
+            let answer = response.into_answer(None);
             assert!(matches!(&answer, Answer::Unusable { refresh, .. } if refresh.expose_secret() == "new"), "{document}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn c13_a_token_is_bound_when_a_proof_was_shown_and_the_answer_says_so() {
+        let key = Arc::new(SigningKey::generate());
+        let judged = |kind: &str, is_required: bool| {
+            let document = json!({ "access_token": "a", "refresh_token": "r", "token_type": kind });
+            let response: LenientTokenResponse = serde_json::from_value(document).expect("valid");
+            response.into_answer(Some(&Proof { key: Arc::clone(&key), is_required }))
+        };
+        for (kind, is_required, bound) in [("DPoP", false, true), ("dpop", true, true), ("Bearer", false, false), ("", false, false)] {
+            let answer = judged(kind, is_required);
+            assert!(matches!(&answer, Answer::Granted(granted) if granted.key.is_some() == bound), "{kind} {answer:?}");
+        }
+        for kind in ["Bearer", "", "mac"] {
+            assert!(matches!(judged(kind, true), Answer::Unusable { what, .. } if what.ends_with("expected DPoP")), "{kind}");
         }
     }
 }

@@ -156,6 +156,10 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
                 "invalid_client" | "unauthorized_client" => {
                     format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})")
                 }
+                "invalid_dpop_proof" => format!(
+                    "the peer does not take the proof that goes with the token (DPoP): look at both clocks, or link again by `p2pid peer \
+                     request {peer}` ({words})"
+                ),
                 "invalid_scope" => format!("the peer does not give the scopes asked for: `p2pid ob update {ob_app} --scope …` ({words})"),
                 "invalid_grant" => format!("the peer refuses the user name and password: `p2pid peer update {peer}` ({words})"),
                 _ => format!(

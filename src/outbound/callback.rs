@@ -1,10 +1,13 @@
 //! The peer's answer to an authorization request, as it arrives in somebody's browser (RFC 6749 §4.1.2, RFC 9207).
 
+use std::sync::Arc;
+
 use url::Url;
 
 use super::answer;
 use super::handshake::{Handshake, Stage};
 use crate::clock::Timestamp;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::{Digest, SecretString};
 
 /// The longest code that is passed on.
@@ -56,6 +59,8 @@ pub struct Exchange {
     pub code: SecretString,
     /// PKCE's secret.
     pub verifier: SecretString,
+    /// What the tokens are to be bound to.
+    pub key: Option<Arc<SigningKey>>,
     /// Where it goes.
     pub token_endpoint: Url,
     /// As it was in the authorization request.
@@ -95,8 +100,8 @@ pub fn judge(handshake: Option<Handshake>, arrival: Arrival, now: Timestamp) -> 
     if arrival.browser != Some(handshake.browser) {
         return ignored(Refusal::OtherBrowser);
     }
-    let verifier = match handshake.stage {
-        Stage::Pressed { verifier } => verifier,
+    let (verifier, key) = match handshake.stage {
+        Stage::Pressed { verifier, key } => (verifier, key),
         Stage::Replaced => return ignored(Refusal::Replaced),
         Stage::Exchanging { .. } | Stage::Linked { .. } | Stage::Declined { .. } | Stage::Failed { .. } => return ignored(Refusal::Used),
     };
@@ -126,7 +131,7 @@ pub fn judge(handshake: Option<Handshake>, arrival: Arrival, now: Timestamp) -> 
         }
         (Some(code), None) if is_code(&code) => {
             let exchange =
-                Exchange { code, verifier, token_endpoint: handshake.sent.token_endpoint, redirect_uri: handshake.sent.redirect_uri };
+                Exchange { code, verifier, key, token_endpoint: handshake.sent.token_endpoint, redirect_uri: handshake.sent.redirect_uri };
             Judgement { stage: Some(Stage::Exchanging { since: now }), next: Next::Exchange(exchange) }
         }
         (Some(_), None) => failed(Refusal::NoCode, "the answer holds no code that could be one"),

@@ -1,6 +1,7 @@
 //! Who we are at an authorization server, and how each request to it shows that: by a secret, or by an assertion that is signed for that one
 //! request (RFC 7523 §2.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -10,10 +11,12 @@ use url::Url;
 
 use super::keys::Keys;
 use super::metadata::Metadata;
-use super::ob_app::{ObApp, Server};
+use super::ob_app::{Dpop, ObApp, Server};
 use crate::clock::Timestamp;
 use crate::oauth::assertion;
 use crate::oauth::client_auth::Method;
+use crate::oauth::dpop;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::{ExposeSecret, SecretString};
 
 /// A clock that turned out to be off by more was the reason why something signed was refused.
@@ -29,6 +32,12 @@ pub trait Transport: Send + Sync {
 
     /// A text that was never used before.
     fn identifier(&self) -> String;
+
+    /// The nonce that the server last handed out for proofs.
+    fn nonce(&self) -> Option<String>;
+
+    /// Takes the nonce that an answer hands out, if it does.
+    fn keep_nonce(&self, headers: &HeaderMap);
 
     /// From here on the server's clock is taken to have said `time` now.
     fn set_time_there(&self, time: Timestamp);
@@ -54,6 +63,17 @@ pub struct Client {
     pub authentication: Authentication,
     /// The endpoint.
     pub token_endpoint: Url,
+    /// What our requests prove that we hold, where tokens are to be bound to it.
+    pub proof: Option<Proof>,
+}
+
+/// How tokens are asked for that are bound to a key (RFC 9449 §5).
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The key.
+    pub key: Arc<SigningKey>,
+    /// A token that is not bound to it is refused.
+    pub is_required: bool,
 }
 
 /// How a client shows who it is.
@@ -120,7 +140,14 @@ impl Client {
             client_id: app.client_id.clone(),
             authentication: Authentication::of(app, token_endpoint, metadata),
             token_endpoint: token_endpoint.clone(),
+            proof: None,
         }
+    }
+
+    /// The same client, whose requests prove that it holds `key`, if there is one.
+    pub fn proving(self, app: &ObApp, key: Option<&Arc<SigningKey>>) -> Self {
+        let is_required = app.dpop == Dpop::Require;
+        Self { proof: key.map(|key| Proof { key: Arc::clone(key), is_required }), ..self }
     }
 
     /// A request with `form` for one of the server's endpoints. What shows who we are for this one request is added by [`Client::send`].
@@ -146,17 +173,17 @@ impl Client {
         self.request(endpoint, &[("token", token.expose_secret()), ("token_type_hint", hint)])
     }
 
-    /// Sends a request, signed where we sign. What the server refuses whose clock, by its answer, is another than was thought is sent once
-    /// more by that clock: a refusal of who we are means that nothing was done. A clock that does not help is not believed, for it may be
-    /// another's that stands between.
+    /// Sends a request, signed where we sign. One that the server refuses before it did anything is sent once more: with the nonce that it
+    /// asks for (RFC 9449 §8), and by its clock where that, by its answer, is another than was thought. A clock that does not help is not
+    /// believed, for it may be another's that stands between.
     pub async fn send(&self, request: Request<Vec<u8>>, transport: &dyn Transport) -> Result<Response<Vec<u8>>, CallFailure> {
-        let response = transport.call(self.signed(&request, transport)).await?;
+        let response = self.send_with_nonce(&request, transport).await?;
         let thought = transport.time_there();
         let said = date(response.headers()).filter(|said| thought.since(*said).max(said.since(thought)) > OFF);
         match said {
             Some(said) if self.signs() && is_refused_signature(&response) => {
                 transport.set_time_there(said);
-                let again = transport.call(self.signed(&request, transport)).await?;
+                let again = self.send_with_nonce(&request, transport).await?;
                 if is_refused_signature(&again) {
                     transport.set_time_there(thought);
                 }
@@ -166,8 +193,20 @@ impl Client {
         }
     }
 
+    async fn send_with_nonce(&self, request: &Request<Vec<u8>>, transport: &dyn Transport) -> Result<Response<Vec<u8>>, CallFailure> {
+        let nonce = transport.nonce();
+        let response = transport.call(self.signed(request, transport)).await?;
+        transport.keep_nonce(response.headers());
+        if self.proof.is_none() || refused_by(&response).as_deref() != Some("use_dpop_nonce") || transport.nonce() == nonce {
+            return Ok(response);
+        }
+        let response = transport.call(self.signed(request, transport)).await?;
+        transport.keep_nonce(response.headers());
+        Ok(response)
+    }
+
     const fn signs(&self) -> bool {
-        matches!(self.authentication, Authentication::Assertion { .. })
+        matches!(self.authentication, Authentication::Assertion { .. }) || self.proof.is_some()
     }
 
     fn signed(&self, request: &Request<Vec<u8>>, transport: &dyn Transport) -> Request<Vec<u8>> {
@@ -183,13 +222,31 @@ impl Client {
             }
             body.extend_from_slice(form.as_bytes());
         }
+        if let Some(Proof { key, .. }) = &self.proof {
+            let (uri, nonce, identifier) = (request.uri().to_string(), transport.nonce(), transport.identifier());
+            let claims = dpop::Claims {
+                method: request.method().as_str(),
+                url: uri.split('?').next().unwrap_or_default(),
+                at: transport.time_there(),
+                identifier: &identifier,
+                nonce: nonce.as_deref(),
+                token_hash: None,
+            };
+            let proof = key.sign(&dpop::header_of(key.public()), &claims.to_json());
+            request.headers_mut().insert(dpop::HEADER, HeaderValue::try_from(proof).expect("base64url and dots are visible ASCII"));
+        }
         request
     }
 }
 
 /// Whether an answer refuses what was signed; a clock that is off is one reason for it.
 fn is_refused_signature(response: &Response<Vec<u8>>) -> bool {
-    response.status().is_client_error() && error_of(response.body()).is_some_and(|error| error == "invalid_client")
+    refused_by(response).is_some_and(|error| matches!(error.as_str(), "invalid_client" | "invalid_dpop_proof"))
+}
+
+/// The error that an answer refuses a request with.
+fn refused_by(response: &Response<Vec<u8>>) -> Option<String> {
+    response.status().is_client_error().then(|| error_of(response.body())).flatten()
 }
 
 /// The `error` of an OAuth error document (RFC 6749 §5.2).
@@ -228,7 +285,6 @@ pub(super) mod tests {
 
     use super::*;
     use crate::oauth::key::KeySet;
-    use crate::oauth::signing_key::SigningKey;
     use crate::outbound::peer::examples;
 
     /// Gives one answer after the other, the last one for ever, and keeps what it was asked. Our clock says 1000 s.
@@ -236,12 +292,13 @@ pub(super) mod tests {
         answers: Mutex<Vec<Result<Response<Vec<u8>>, CallFailure>>>,
         pub(in crate::outbound) asked: Mutex<Vec<Request<Vec<u8>>>>,
         ahead: AtomicI64,
+        nonce: Mutex<Option<String>>,
     }
 
     impl Scripted {
         pub(in crate::outbound) fn new(mut answers: Vec<Result<Response<Vec<u8>>, CallFailure>>) -> Self {
             answers.reverse();
-            Self { answers: Mutex::new(answers), asked: Mutex::default(), ahead: AtomicI64::new(0) }
+            Self { answers: Mutex::new(answers), asked: Mutex::default(), ahead: AtomicI64::new(0), nonce: Mutex::default() }
         }
 
         fn forms(&self) -> Vec<BTreeMap<String, String>> {
@@ -264,6 +321,16 @@ pub(super) mod tests {
 
         fn identifier(&self) -> String {
             format!("number-{}", self.asked.lock().expect("unpoisoned").len())
+        }
+
+        fn nonce(&self) -> Option<String> {
+            self.nonce.lock().expect("unpoisoned").clone()
+        }
+
+        fn keep_nonce(&self, headers: &HeaderMap) {
+            if let Some(nonce) = headers.get("dpop-nonce") {
+                *self.nonce.lock().expect("unpoisoned") = nonce.to_str().ok().map(str::to_owned);
+            }
         }
 
         fn set_time_there(&self, time: Timestamp) {
@@ -358,5 +425,25 @@ pub(super) mod tests {
         let transport = Scripted::new(vec![response(401, &[("date", "Thu, 01 Jan 1970 01:00:00 GMT")], r#"{"error":"invalid_client"}"#)]);
         secret.send(secret.about_token(&endpoint(), &"token".into(), "refresh_token"), &transport).await.expect("an answer");
         assert_eq!(transport.forms().len(), 1, "a secret is not good by another clock");
+    }
+
+    #[tokio::test]
+    async fn c13_the_nonce_that_is_asked_for_is_used_at_once_and_from_then_on() {
+        let key = Arc::new(SigningKey::generate());
+        let us = Client::new(&examples::app(), &endpoint(), None).proving(&examples::app(), Some(&key));
+        let asks = |nonce| response(400, &[("dpop-nonce", nonce)], r#"{"error":"use_dpop_nonce"}"#);
+        let transport = Scripted::new(vec![asks("n1"), response(200, &[], "{}"), response(200, &[("dpop-nonce", "n2")], "{}"), asks("n2")]);
+        let send = async || us.send(us.request(&endpoint(), &[]), &transport).await.expect("an answer").status().as_u16();
+        assert_eq!((send().await, send().await, send().await), (200, 200, 400), "who asks for what it got is not asked for ever");
+        let proofs: Vec<_> = transport.asked.lock().expect("unpoisoned").iter().map(proof_of).collect();
+        let nonces: Vec<_> = proofs.iter().map(|proof| proof.nonce.as_deref()).collect();
+        assert_eq!(nonces, [None, Some("n1"), Some("n1"), Some("n2")]);
+        assert!(proofs.iter().all(|proof| proof.key == key.public().thumbprint()));
+        assert_ne!(proofs[0].once, proofs[1].once);
+    }
+
+    fn proof_of(request: &Request<Vec<u8>>) -> dpop::Proof {
+        let asked = dpop::Request { method: "POST", urls: &[endpoint()], token: None };
+        dpop::presented(request.headers(), &asked, Timestamp::from_millis(1_000_000)).expect("a good proof").expect("one")
     }
 }

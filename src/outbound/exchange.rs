@@ -13,7 +13,7 @@ use oauth2::{
 };
 
 use super::answer::{self, Answer, Doubt, LenientTokenResponse};
-use super::client::{self, Authentication, CallFailure, Client, Transport};
+use super::client::{self, Authentication, CallFailure, Client, Proof, Transport};
 use super::peer::User;
 use crate::clock::Timestamp;
 use crate::oauth::scope::Scope;
@@ -92,7 +92,7 @@ impl Client {
             }
         };
         let seen = http.seen.into_inner().expect("nothing panics while it is held");
-        Reply { answer: judged(result, &seen), date: seen.date }
+        Reply { answer: judged(result, self.proof.as_ref(), &seen), date: seen.date }
     }
 }
 
@@ -146,11 +146,15 @@ fn is_error_document(body: &[u8]) -> bool {
 
 /// What an answer means. A server's failure is inconclusive whatever it says; so is a success that cannot be read, since the old token
 /// may be spent.
-fn judged(result: Result<LenientTokenResponse, RequestTokenError<CallFailure, BasicErrorResponse>>, seen: &Seen) -> Answer {
+fn judged(
+    result: Result<LenientTokenResponse, RequestTokenError<CallFailure, BasicErrorResponse>>,
+    proof: Option<&Proof>,
+    seen: &Seen,
+) -> Answer {
     let inconclusive = |doubt, what: String| Answer::Inconclusive { doubt, what, retry_after: seen.retry_after };
     let status = seen.status.unwrap_or_default();
     match result {
-        Ok(response) => response.into_answer(),
+        Ok(response) => response.into_answer(proof),
         Err(RequestTokenError::Request(CallFailure::NotSent(what))) => Answer::NotSent(what),
         Err(RequestTokenError::Request(CallFailure::Inconclusive(what))) => inconclusive(Doubt::NoAnswer, what),
         Err(_) if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) => {

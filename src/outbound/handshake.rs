@@ -1,5 +1,6 @@
 //! A handshake: from the press of the button on a request page to the callback's page. Its stages own what is known in them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
@@ -10,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::pkce;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::{Digest, ExposeSecret, SecretString};
 
 /// A code that was sent and whose answer nobody has written down by then never gets one.
@@ -58,6 +60,8 @@ pub enum Stage {
     Pressed {
         /// PKCE's secret.
         verifier: SecretString,
+        /// What the tokens are to be bound to.
+        key: Option<Arc<SigningKey>>,
     },
     /// The code came and is being exchanged; it is sent once.
     Exchanging {
@@ -158,23 +162,35 @@ pub fn begin(public_url: &str, app: &ObApp, metadata: Option<&Metadata>) -> Resu
     Ok((authorize.ok_or(NoHandshake::NoAuthorizationEndpoint)?.clone(), sent))
 }
 
-/// The URL that the browser is sent to.
-pub fn authorization_url(endpoint: &Url, client_id: &str, sent: &Sent, state: &SecretString, verifier: &SecretString) -> Url {
-    let mut url = endpoint.clone();
-    let mut query = url.query_pairs_mut();
-    query
-        .append_pair("response_type", "code")
-        .append_pair("client_id", client_id)
-        .append_pair("redirect_uri", &sent.redirect_uri)
-        .append_pair("state", state.expose_secret())
-        .append_pair("code_challenge", pkce::challenge(verifier).as_str())
-        .append_pair("code_challenge_method", pkce::METHOD);
-    if let Ok(scope) = sent.scope.parse::<Scope>()
-        && !scope.is_empty()
-    {
-        query.append_pair("scope", &sent.scope);
+/// The parameters of the authorization request; a key among them binds the code (RFC 9449 §10).
+pub fn parameters(
+    client_id: &str,
+    sent: &Sent,
+    state: &SecretString,
+    verifier: &SecretString,
+    key: Option<&SigningKey>,
+) -> Vec<(&'static str, String)> {
+    let mut parameters = vec![
+        ("response_type", "code".to_owned()),
+        ("client_id", client_id.to_owned()),
+        ("redirect_uri", sent.redirect_uri.clone()),
+        ("state", state.expose_secret().to_owned()),
+        ("code_challenge", pkce::challenge(verifier).as_str().to_owned()),
+        ("code_challenge_method", pkce::METHOD.to_owned()),
+    ];
+    if sent.scope.parse::<Scope>().is_ok_and(|scope| !scope.is_empty()) {
+        parameters.push(("scope", sent.scope.clone()));
     }
-    drop(query);
+    if let Some(key) = key {
+        parameters.push(("dpop_jkt", key.public().thumbprint().to_string()));
+    }
+    parameters
+}
+
+/// The URL that the browser is sent to.
+pub fn authorization_url(endpoint: &Url, parameters: &[(&'static str, String)]) -> Url {
+    let mut url = endpoint.clone();
+    url.query_pairs_mut().extend_pairs(parameters);
     url
 }
 
@@ -196,7 +212,7 @@ pub(crate) mod tests {
             state: Digest::of("state"),
             sent,
             expires_at: Timestamp::from_millis(3_600_000),
-            stage: Stage::Pressed { verifier: "v".repeat(43).into() },
+            stage: Stage::Pressed { verifier: "v".repeat(43).into(), key: None },
         }
     }
 
@@ -205,7 +221,8 @@ pub(crate) mod tests {
         let app = examples::app();
         let (endpoint, sent) = begin("https://one.example.com", &app, Some(&metadata::tests::metadata())).expect("the example can begin");
         let verifier = "v".repeat(43).into();
-        let url = authorization_url(&endpoint, &app.client_id, &sent, &"the-state".into(), &verifier);
+        let key = SigningKey::generate();
+        let url = authorization_url(&endpoint, &parameters(&app.client_id, &sent, &"the-state".into(), &verifier, Some(&key)));
         let query: std::collections::BTreeMap<_, _> = url.query_pairs().into_owned().collect();
         assert_eq!(query["response_type"], "code");
         assert_eq!(query["state"], "the-state");
@@ -213,13 +230,16 @@ pub(crate) mod tests {
         assert_eq!(query["code_challenge"], pkce::Challenge::of(&"v".repeat(43)).as_str());
         assert_eq!(query["redirect_uri"], "https://one.example.com/oauth/callback");
         assert_eq!(query["scope"], "p2pi");
+        assert_eq!(query["dpop_jkt"], key.public().thumbprint().to_string());
         assert!(!url.as_str().contains(&"v".repeat(43)));
     }
 
     #[test]
     fn a_query_in_the_authorization_endpoint_is_kept() {
         let endpoint = Url::parse("https://two.example.com/authorize?tenant=a").expect("a URL");
-        let url = authorization_url(&endpoint, "c", &handshake().sent, &"s".into(), &"v".repeat(43).into());
+        let parameters = parameters("c", &handshake().sent, &"s".into(), &"v".repeat(43).into(), None);
+        let url = authorization_url(&endpoint, &parameters);
+        assert!(!url.as_str().contains("dpop_jkt"));
         assert!(url.as_str().starts_with("https://two.example.com/authorize?tenant=a&response_type=code&"));
     }
 

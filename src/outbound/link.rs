@@ -1,5 +1,6 @@
 //! The state of a link: what an operator reads of it, and whether a call may use it. Derived from the facts each time, never stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::{Intent, Trouble};
@@ -9,6 +10,7 @@ use super::peer::{Auth, Peer, PeerTrust};
 use super::plan::Validity;
 use crate::clock::{Moment, Timestamp};
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::SecretString;
 
 /// Everything that is known of one peer.
@@ -71,6 +73,10 @@ pub struct Held {
     pub well_since: Timestamp,
     /// It was read from a backup: the peer is asked whether the refresh token is still good before it is presented.
     pub restored: bool,
+    /// The key that it is renewed with.
+    pub key: Option<Arc<SigningKey>>,
+    /// Whether the access token is bound to that key.
+    pub is_bound: bool,
 }
 
 /// Notice of the end of a link is given so many days before, once each.
@@ -378,6 +384,8 @@ pub(crate) mod examples {
             trouble: None,
             well_since: at(100).wall,
             restored: false,
+            key: None,
+            is_bound: false,
         }
     }
 }

@@ -30,6 +30,15 @@ pub struct Metadata {
     /// By which algorithms an assertion may be signed; empty where it does not say.
     #[serde(default)]
     pub auth_algorithms: Vec<String>,
+    /// By which algorithms a DPoP proof may be signed (RFC 9449 §5.1); empty where it takes none.
+    #[serde(default)]
+    pub dpop_algorithms: Vec<String>,
+    /// Where authorization requests are pushed to (RFC 9126).
+    #[serde(default)]
+    pub par_endpoint: Option<Url>,
+    /// Whether they have to be.
+    #[serde(default)]
+    pub requires_par: bool,
 }
 
 /// Where a p2pid peer takes calls.
@@ -156,6 +165,9 @@ pub fn judge(issuer: &str, document: &[u8]) -> Result<Metadata, MetadataProblem>
         p2pi_endpoint,
         scopes_supported: words("scopes_supported"),
         auth_methods: words("token_endpoint_auth_methods_supported").unwrap_or_else(|| vec!["client_secret_basic".to_owned()]),
+        dpop_algorithms: words("dpop_signing_alg_values_supported").unwrap_or_default(),
+        par_endpoint: endpoint("pushed_authorization_request_endpoint")?,
+        requires_par: document.get("require_pushed_authorization_requests").and_then(|value| value.as_bool()).unwrap_or(false),
         auth_algorithms: words("token_endpoint_auth_signing_alg_values_supported").unwrap_or_default(),
     })
 }

@@ -1,13 +1,17 @@
 //! OB apps: the credentials that we hold at somebody else's authorization server.
 
+use std::sync::Arc;
+
 use url::{Host, Origin, Url};
 
 use super::keys::Keys;
+use super::metadata::Metadata;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::client_auth::Method;
 use crate::oauth::redirect_uri::has_plain_host;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::SecretString;
 
 /// An outbound client app (OAuthOBClientApp).
@@ -27,6 +31,8 @@ pub struct ObApp {
     pub client_secret: Option<SecretString>,
     /// What proves it by signatures, where that may be wanted.
     pub keys: Option<Keys>,
+    /// Whether its tokens are bound to a key of ours.
+    pub dpop: Dpop,
     /// How tokens are asked for.
     pub grant: Grant,
     /// What is asked for; empty asks for what the server gives by itself.
@@ -53,7 +59,52 @@ pub enum Grant {
     Password,
 }
 
+/// Whether tokens are asked for with a proof, so that they are bound to its key (DPoP, RFC 9449).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dpop {
+    /// Where the server says that it takes proofs.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Always, and a token that comes back without being bound is refused.
+    Require,
+}
+
+impl Dpop {
+    const ALL: [Self; 3] = [Self::Auto, Self::Off, Self::Require];
+
+    /// As it is stored and written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::Require => "require",
+        }
+    }
+
+    /// The setting of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dpop| dpop.as_str() == name)
+    }
+}
+
 impl ObApp {
+    /// Whether tokens are asked for with a proof at the server with that metadata.
+    pub fn proves(&self, metadata: Option<&Metadata>) -> bool {
+        match self.dpop {
+            Dpop::Auto => metadata.is_some_and(|metadata| SigningKey::is_for(&metadata.dpop_algorithms)),
+            Dpop::Off => false,
+            Dpop::Require => true,
+        }
+    }
+
+    /// A new key for such proofs; none where there are no proofs.
+    pub fn new_proof_key(&self, metadata: Option<&Metadata>) -> Option<Arc<SigningKey>> {
+        let algorithms = metadata.map_or(&[][..], |metadata| &metadata.dpop_algorithms);
+        self.proves(metadata).then(|| Arc::new(SigningKey::generate_for(algorithms)))
+    }
+
     /// Whether it has to have a key: it is told to sign, or it has no secret and the server may take signatures.
     pub fn needs_key(&self) -> bool {
         match self.auth_method {

@@ -156,6 +156,7 @@ pub(crate) mod examples {
             auth_method: None,
             client_secret: Some("secret".into()),
             keys: None,
+            dpop: crate::outbound::ob_app::Dpop::Auto,
             grant: Grant::AuthorizationCode,
             scope: "p2pi".parse().expect("a scope"),
             server: Server::Issuer("https://two.example.com".to_owned()),

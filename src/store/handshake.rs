@@ -1,8 +1,10 @@
 //! Rows of handshakes.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{from_json, json};
+use super::rows::{from_json, json, signing_key};
 use super::{Fault, Place, Seals, Transaction};
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -12,21 +14,27 @@ use crate::secret::{Digest, ExposeSecret};
 
 const TABLE: &str = "handshake";
 const PUT: &str = "INSERT OR REPLACE INTO handshake
-    (id, peer, ticket, epoch, browser, state, sent, expires_at, stage, verifier_sealed, stage_at, detail, purge_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-const SET_STAGE: &str = "UPDATE handshake SET stage = ?3, verifier_sealed = NULL, stage_at = ?4, detail = ?5 WHERE id = ?1 AND stage = ?2";
-const REPLACE: &str = "UPDATE handshake SET stage = 'replaced', verifier_sealed = NULL, stage_at = NULL, detail = NULL
+    (id, peer, ticket, epoch, browser, state, sent, expires_at, stage, verifier_sealed, stage_at, detail, purge_at,
+    key_sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+const SET_STAGE: &str =
+    "UPDATE handshake SET stage = ?3, verifier_sealed = NULL, key_sealed = NULL, stage_at = ?4, detail = ?5 WHERE id = ?1 AND stage = ?2";
+const REPLACE: &str = "UPDATE handshake SET stage = 'replaced', verifier_sealed = NULL, key_sealed = NULL, stage_at = NULL, detail = NULL
     WHERE peer = ?1 AND stage IN ('pressed', 'exchanging')";
 const INTERRUPT: &str = "UPDATE handshake SET stage = 'failed', stage_at = ?1,
     detail = 'the exchange was interrupted by a restart' WHERE stage = 'exchanging'";
 const SELECT: &str =
-    "SELECT id, peer, ticket, epoch, browser, state, sent, expires_at, stage, verifier_sealed, stage_at, detail FROM handshake";
+    "SELECT id, peer, ticket, epoch, browser, state, sent, expires_at, stage, verifier_sealed, stage_at, detail, key_sealed
+    FROM handshake";
 
 /// Keeps a handshake whose browser is sent to the peer: a new one, or one whose button was pressed again.
 pub fn put(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, handshake: &Handshake) -> Result<(), Fault> {
-    let verifier = match &handshake.stage {
-        Stage::Pressed { verifier } => Some(seals.seal(place(&handshake.id), verifier.expose_secret().as_bytes())),
-        _ => None,
+    let sealed = |column, secret: &[u8]| seals.seal(place(&handshake.id, column), secret);
+    let (verifier, key) = match &handshake.stage {
+        Stage::Pressed { verifier, key } => (
+            Some(sealed("verifier_sealed", verifier.expose_secret().as_bytes())),
+            key.as_ref().map(|key| sealed("key_sealed", &key.to_der())),
+        ),
+        _ => (None, None),
     };
     let (stage, at, detail) = columns(&handshake.stage);
     let row = params![
@@ -42,7 +50,8 @@ pub fn put(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, handshake: 
         verifier,
         at,
         detail,
-        handshake.expires_at.plus(REMEMBERED)
+        handshake.expires_at.plus(REMEMBERED),
+        key
     ];
     transaction.prepare_cached(PUT)?.execute(row)?;
     Ok(())
@@ -94,8 +103,8 @@ fn one(
     rows.next()?.map(|row| read(row, seals, epoch)).transpose()
 }
 
-const fn place(id: &Id) -> Place<'_> {
-    Place { table: TABLE, column: "verifier_sealed", row: id.as_bytes() }
+const fn place<'a>(id: &'a Id, column: &'static str) -> Place<'a> {
+    Place { table: TABLE, column, row: id.as_bytes() }
 }
 
 fn columns(stage: &Stage) -> (&'static str, Option<Timestamp>, Option<&str>) {
@@ -113,11 +122,15 @@ fn read(row: &Row<'_>, seals: &Seals, epoch: i64) -> Result<Handshake, Fault> {
     let id: Id = row.get(0)?;
     let verifier: Option<Vec<u8>> = row.get(9)?;
     let detail: Option<String> = row.get(11)?;
+    let key: Option<Vec<u8>> = row.get(12)?;
     let stage: String = row.get(8)?;
     let stage = match (stage.as_str(), verifier, row.get(10)?) {
         // What came out of a backup may have been answered since.
         ("pressed" | "exchanging", ..) if row.get::<_, i64>(3)? != epoch => Stage::Replaced,
-        ("pressed", Some(sealed), _) => Stage::Pressed { verifier: seals.open_text(place(&id), &sealed)? },
+        ("pressed", Some(sealed), _) => Stage::Pressed {
+            verifier: seals.open_text(place(&id, "verifier_sealed"), &sealed)?,
+            key: key.map(|sealed| signing_key(seals, place(&id, "key_sealed"), &sealed)).transpose()?.map(Arc::new),
+        },
         ("exchanging", _, Some(since)) => Stage::Exchanging { since },
         ("linked", _, Some(at)) => Stage::Linked { at, linked_as: detail },
         ("declined", _, Some(at)) => Stage::Declined { at, words: detail },

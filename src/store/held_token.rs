@@ -1,13 +1,15 @@
 //! Rows of the tokens that we hold at peers, and of the links that peers ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{moment, moment_columns};
+use super::rows::{moment, moment_columns, signing_key};
 use super::{Fault, Place, Seals, Transaction};
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::oauth::signing_key::SigningKey;
 use crate::outbound::attempt::{Intent, Trouble, TroubleKind};
 use crate::outbound::link::{Broken, Held};
 use crate::outbound::plan::Validity;
@@ -16,13 +18,15 @@ use crate::secret::{ExposeSecret, SecretString};
 const TABLE: &str = "held_token";
 const PUT: &str =
     "INSERT OR REPLACE INTO held_token (peer, epoch, access_sealed, refresh_sealed, requested_wall, requested_boot, requested_boot_id, life,
-    refresh_expires_at, scope, linked_as, linked_at, well_since, attempts, refused, trouble, trouble_reason, trouble_since)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+    refresh_expires_at, scope, linked_as, linked_at, well_since, attempts, refused, trouble, trouble_reason, trouble_since,
+    key_sealed, bound) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 const DELETE: &str = "DELETE FROM held_token WHERE peer = ?1";
 const SELECT: &str =
     "SELECT epoch, access_sealed, refresh_sealed, requested_wall, requested_boot, requested_boot_id, life, refresh_expires_at, scope,
-    linked_as, linked_at, well_since, attempts, refused, trouble, trouble_reason, trouble_since FROM held_token WHERE peer = ?1";
+    linked_as, linked_at, well_since, attempts, refused, trouble, trouble_reason, trouble_since, key_sealed, bound
+    FROM held_token WHERE peer = ?1";
 const SET_INTENT: &str = "UPDATE held_token SET attempts = ?2, refused = ?3 WHERE peer = ?1";
+const SET_KEY: &str = "UPDATE held_token SET key_sealed = ?2 WHERE peer = ?1";
 const SET_REFRESH: &str = "UPDATE held_token SET refresh_sealed = ?2, attempts = 0, refused = 0 WHERE peer = ?1";
 const SET_TROUBLE: &str = "UPDATE held_token SET trouble = ?2, trouble_reason = ?3, trouble_since = ?4 WHERE peer = ?1";
 const VOUCH: &str = "UPDATE held_token SET epoch = ?2 WHERE peer = ?1";
@@ -53,7 +57,9 @@ pub fn put(transaction: &Transaction<'_>, seals: &Seals, epoch: i64, peer: Id, h
         held.intent.refused,
         trouble.map(|(trouble, _)| trouble.kind.as_str()),
         trouble.map(|(trouble, _)| trouble.reason.as_str()),
-        trouble.map(|(_, since)| *since)
+        trouble.map(|(_, since)| *since),
+        held.key.as_ref().map(|key| seals.seal(place(&peer, "key_sealed"), &key.to_der())),
+        held.is_bound
     ];
     transaction.prepare_cached(PUT)?.execute(row)?;
     transaction.prepare_cached(MEND)?.execute([peer])?;
@@ -77,6 +83,13 @@ pub fn set_broken(transaction: &Transaction<'_>, peer: Id, broken: &Broken) -> R
 /// Writes the intent of an attempt down, or what has become of it.
 pub fn set_intent(transaction: &Transaction<'_>, peer: Id, intent: Intent) -> Result<(), Fault> {
     transaction.prepare_cached(SET_INTENT)?.execute(params![peer, intent.attempts, intent.refused])?;
+    Ok(())
+}
+
+/// Keeps the key that the next tokens are asked for with, beside an access token that is not bound to it.
+pub fn set_key(transaction: &Transaction<'_>, seals: &Seals, peer: Id, key: &SigningKey) -> Result<(), Fault> {
+    let sealed = seals.seal(place(&peer, "key_sealed"), &key.to_der());
+    transaction.prepare_cached(SET_KEY)?.execute(params![peer, sealed])?;
     Ok(())
 }
 
@@ -127,6 +140,7 @@ fn read(row: &Row<'_>, seals: &Seals, epoch: i64, peer: Id) -> Result<Held, Faul
         _ => None,
     };
     let requested = moment(row, 3)?;
+    let key: Option<Vec<u8>> = row.get(17)?;
     Ok(Held {
         access: open("access_sealed", row.get(1)?)?,
         validity: Validity { requested, life: Duration::from_millis(u64::try_from(row.get::<_, i64>(6)?).unwrap_or(0)) },
@@ -140,5 +154,7 @@ fn read(row: &Row<'_>, seals: &Seals, epoch: i64, peer: Id) -> Result<Held, Faul
         trouble,
         well_since: row.get(11)?,
         restored: row.get::<_, i64>(0)? != epoch,
+        key: key.map(|sealed| signing_key(seals, place(&peer, "key_sealed"), &sealed)).transpose()?.map(Arc::new),
+        is_bound: row.get(18)?,
     })
 }

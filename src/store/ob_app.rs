@@ -11,21 +11,21 @@ use crate::id::Id;
 use crate::oauth::client_auth::Method;
 use crate::oauth::signing_key::SigningKey;
 use crate::outbound::keys::{Keys, Next};
-use crate::outbound::ob_app::{Grant, ObApp, Server};
+use crate::outbound::ob_app::{Dpop, Grant, ObApp, Server};
 use crate::secret::ExposeSecret;
 
 const TABLE: &str = "ob_app";
 const INSERT: &str = "INSERT INTO ob_app
     (id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at, guarded,
-    auth_method, key_sealed, next_key_sealed, next_key_from)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT (tenant, name) DO NOTHING";
+    auth_method, key_sealed, next_key_sealed, next_key_from, dpop)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) ON CONFLICT (tenant, name) DO NOTHING";
 const UPDATE: &str = "UPDATE ob_app SET name = ?2, client_id = ?3, client_secret_sealed = ?4, grant_type = ?5, scope = ?6, issuer = ?7,
     authorize_url = ?8, token_url = ?9, ca = ?10, guarded = ?11, auth_method = ?12, key_sealed = ?13, next_key_sealed = ?14,
-    next_key_from = ?15 WHERE id = ?1";
+    next_key_from = ?15, dpop = ?16 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM ob_app WHERE id = ?1";
 const SELECT: &str =
     "SELECT id, tenant, name, client_id, client_secret_sealed, grant_type, scope, issuer, authorize_url, token_url, ca, created_at, guarded,
-    auth_method, key_sealed, next_key_sealed, next_key_from FROM ob_app";
+    auth_method, key_sealed, next_key_sealed, next_key_from, dpop FROM ob_app";
 
 /// Adds an app; false when its tenant has one of that name.
 pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Result<bool, Fault> {
@@ -48,7 +48,8 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
         app.auth_method.map(Method::as_str),
         key,
         next_key,
-        next_key_from
+        next_key_from,
+        app.dpop.as_str()
     ];
     Ok(transaction.prepare_cached(INSERT)?.execute(row)? == 1)
 }
@@ -73,7 +74,8 @@ pub fn update(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) -> Resu
         app.auth_method.map(Method::as_str),
         key,
         next_key,
-        next_key_from
+        next_key_from,
+        app.dpop.as_str()
     ];
     transaction.prepare_cached(UPDATE)?.execute(row)?;
     Ok(())
@@ -168,6 +170,7 @@ fn read(row: &Row<'_>, seals: &Seals) -> Result<ObApp, Fault> {
         auth_method: method.as_deref().map(known_method).transpose()?,
         client_secret: secret.map(|sealed| seals.open_text(place(&id, "client_secret_sealed"), &sealed)).transpose()?,
         keys: keys(row, seals, &id)?,
+        dpop: Dpop::from_name(&row.get::<_, String>(17)?).ok_or_else(|| super::corrupt(TABLE, "dpop"))?,
         grant: Grant::from_name(&grant).ok_or_else(|| super::corrupt(TABLE, "grant_type"))?,
         scope: row.get(6)?,
         server,
@@ -200,6 +203,7 @@ mod tests {
                     guarded: true,
                     auth_method: Some(Method::PrivateKeyJwt),
                     keys: Some(keys.clone()),
+                    dpop: Dpop::Require,
                     ..examples::app()
                 };
                 update(transaction, &seals, &changed)?;
@@ -211,7 +215,7 @@ mod tests {
         let app = read_back.expect("is there");
         assert_eq!(app.client_secret.expect("has one").expose_secret(), "secret");
         assert_eq!((app.grant, app.scope, app.guarded), (Grant::ClientCredentials, examples::app().scope, true));
-        assert_eq!(app.auth_method, Some(Method::PrivateKeyJwt));
+        assert_eq!((app.auth_method, app.dpop), (Some(Method::PrivateKeyJwt), Dpop::Require));
         assert_eq!(app.keys.expect("it has some").published(now), published);
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
     }

@@ -124,7 +124,7 @@ fn read(row: &Row<'_>, connection: &Connection, seals: &Seals) -> Result<(Id, Re
         token: open("token_sealed", row.get(3)?)?,
         hint: Hint::from_name(&row.get::<_, String>(4)?).ok_or_else(|| super::corrupt(TABLE, "hint"))?,
         guarded: row.get(6)?,
-        client: Client { client_id, authentication, token_endpoint: endpoint.clone() },
+        client: Client { client_id, authentication, token_endpoint: endpoint.clone(), proof: None },
         ob_app,
         endpoint,
         trust: PeerTrust { ca: row.get(10)?, pin: row.get(11)? },

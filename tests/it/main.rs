@@ -3,6 +3,7 @@
 mod audit;
 mod audit_rows;
 mod bindings;
+mod bound_links;
 mod calls;
 mod canary;
 mod checklist;

@@ -26,7 +26,7 @@ use crate::oauth::signing_key::SigningKey;
 use crate::outbound::client::Authentication;
 use crate::outbound::keys::Keys;
 use crate::outbound::metadata::Metadata;
-use crate::outbound::ob_app::{self, Grant, ObApp, Server};
+use crate::outbound::ob_app::{self, Dpop, Grant, ObApp, Server};
 use crate::outbound::peer as peers;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{Fault, Seals, Transaction, ob_app as rows, peer as peer_rows};
@@ -48,6 +48,7 @@ struct Settings {
     name: Option<String>,
     client_id: Option<String>,
     auth_method: Option<String>,
+    dpop: Option<String>,
     client_secret: Option<SecretString>,
     issuer: Option<String>,
     authorize_url: Option<String>,
@@ -70,6 +71,7 @@ impl Settings {
             app.client_secret = Some(checked_secret("client_secret", secret)?);
         }
         set_auth_method(&mut app, self.auth_method.as_deref(), self.client_secret.is_some())?;
+        set_dpop(&mut app, self.dpop.as_deref())?;
         if let Some(name) = &self.grant {
             app.grant = Grant::from_name(name)
                 .ok_or_else(|| AdminError::bad_attribute("grant", name, "authorization_code, client_credentials or password"))?;
@@ -191,6 +193,14 @@ pub(super) fn set_auth_method(app: &mut ObApp, named: Option<&str>, given: bool)
     Ok(())
 }
 
+/// Has the tokens of `app` bound to a key as the setting that is `named` says, if one is.
+pub(super) fn set_dpop(app: &mut ObApp, named: Option<&str>) -> Result<(), AdminError> {
+    if let Some(name) = named {
+        app.dpop = Dpop::from_name(name).ok_or_else(|| AdminError::bad_attribute("dpop", name, "auto, off or require"))?;
+    }
+    Ok(())
+}
+
 /// A key for an app that has to have one and has none, by an algorithm that the server of those metadata takes. What is there already was
 /// made without one on purpose, unless it is told to sign.
 pub(super) fn give_key(app: &mut ObApp, is_new: bool, metadata: Option<&Metadata>) {
@@ -248,6 +258,7 @@ pub(super) fn blank(state: &AdminState, tenant: &str, name: &str, server: Server
         auth_method: None,
         client_secret: None,
         keys: None,
+        dpop: Dpop::Auto,
         grant: Grant::AuthorizationCode,
         scope: Scope::default(),
         server,
@@ -538,6 +549,7 @@ fn resource(app: &ObApp, metadata: Option<&Metadata>, shown: &Shown) -> Value {
         json!({
             "id": app.id, "tenant": app.tenant, "name": app.name, "component": null, "client_id": app.client_id,
             "auth_method": auth_method.map(Method::as_str),
+            "dpop": app.dpop.as_str(),
             "jwks_uri": app.keys.as_ref().map(|_| shown.public_url.join(&format!("/oauth/jwks/{}", app.id))),
             "jwks": app.keys.as_ref().map(|keys| keys.published(shown.now)),
             "next_key_from": app.keys.as_ref().and_then(|keys| keys.next.as_ref()).map(|next| next.from).filter(|from| *from > shown.now),

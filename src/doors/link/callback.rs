@@ -140,7 +140,7 @@ impl LinkDoor {
     async fn exchange(&self, peer: Id, handshake: Id, name: &str, exchange: Exchange) -> Outcome {
         let Some(facts) = self.links.by_id(peer).map(|link| link.facts()) else { return Outcome::Refused(Refusal::Replaced) };
         let Some(app) = &facts.ob_app else { return Outcome::Refused(Refusal::Replaced) };
-        let us = Client::new(app, &exchange.token_endpoint, facts.metadata.as_ref());
+        let us = Client::new(app, &exchange.token_endpoint, facts.metadata.as_ref()).proving(app, exchange.key.as_ref());
         let ask = Ask::Code { code: &exchange.code, verifier: &exchange.verifier, redirect_uri: &exchange.redirect_uri };
         let requested = self.instance.clock.now();
         let peer_name = name.to_owned();

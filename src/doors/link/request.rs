@@ -19,6 +19,7 @@ use crate::doors::browser::{self, OwnForm, Visitor};
 use crate::id::Id;
 use crate::instance::Instance;
 use crate::oauth::pkce;
+use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{self, Kind};
 use crate::observe::point;
 use crate::outbound::handshake::{self, Handshake, Sent, Stage};
@@ -108,8 +109,10 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
             Press::Begin => return Ok(Pressed::Refused(Outcome::Dead(Dead::Used))),
             Press::Again(id) => id,
         };
-        let location = handshake::authorization_url(&endpoint, &app.client_id, &sent, &fresh.state, &fresh.verifier);
-        let handshake = fresh.handshake(id, &ticket, sent, now);
+        let key = app.new_proof_key(facts.metadata.as_ref());
+        let parameters = handshake::parameters(&app.client_id, &sent, &fresh.state, &fresh.verifier, key.as_deref());
+        let location = handshake::authorization_url(&endpoint, &parameters);
+        let handshake = fresh.handshake(id, &ticket, sent, key, now);
         handshake_rows::put(transaction, instance.store.seals(), instance.store.epoch(), &handshake)?;
         if let Some(login) = &login {
             transaction.acts_as(Actor::Session { login: login.clone() });
@@ -195,7 +198,7 @@ impl Fresh {
         }
     }
 
-    fn handshake(&self, id: Id, ticket: &Ticket, sent: Sent, now: Timestamp) -> Handshake {
+    fn handshake(&self, id: Id, ticket: &Ticket, sent: Sent, key: Option<Arc<SigningKey>>, now: Timestamp) -> Handshake {
         Handshake {
             id,
             peer: ticket.peer,
@@ -204,7 +207,7 @@ impl Fresh {
             state: Digest::of(self.state.expose_secret()),
             sent,
             expires_at: now.plus(HANDSHAKE_LIFE),
-            stage: Stage::Pressed { verifier: self.verifier.clone() },
+            stage: Stage::Pressed { verifier: self.verifier.clone(), key },
         }
     }
 }

@@ -39,10 +39,11 @@ use crate::net::proxy::{self, Failure, Sending, Terms};
 use crate::net::request_id::{self, RequestIds};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer::{self, Scheme};
+use crate::oauth::dpop;
 use crate::observe::calls::Series;
 use crate::observe::metrics;
 use crate::store::StoreError;
-use crate::tasks::keeper::{Credential, Link, LinkRefusal, Links, Target};
+use crate::tasks::keeper::{Basis, Credential, Link, LinkRefusal, Links, Target};
 
 use lane::{Lane, Pass, Width};
 use tape::Tape;
@@ -75,11 +76,14 @@ struct Peer {
 
 /// What a call sends, again where there is a second attempt.
 struct Outgoing<'a> {
+    instance: &'a Instance,
     /// The name of this instance.
     us: &'a str,
     target: &'a Target,
     method: Method,
     uri: Uri,
+    /// What a proof says of where the call goes; empty where there is no proof.
+    named: String,
     headers: HeaderMap,
     terms: Terms,
 }
@@ -241,7 +245,12 @@ impl Relay {
         let target = Arc::clone(&credential.target);
         let slash = PathAndQuery::from_static("/");
         let uri = target.upstream.uri(&rest, head.uri.path_and_query().unwrap_or(&slash))?;
-        let mut outgoing = Outgoing { us: &config.instance.name, target: &target, method: head.method, uri, headers: head.headers, terms };
+        let named = match &credential.prover {
+            Some(_) => without_query(&target.named.uri(&rest, &slash)?),
+            None => String::new(),
+        };
+        let (instance, us) = (self.instance.as_ref(), config.instance.name.as_str());
+        let mut outgoing = Outgoing { instance, us, target: &target, method: head.method, uri, named, headers: head.headers, terms };
         if let Some(asked) = asked {
             asked.mark(&mut outgoing.headers);
             // What few calls need is put aside, here and below, so that it makes no call's memory larger.
@@ -288,7 +297,15 @@ async fn relayed<B>(
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let first = attempt(outgoing, upload.as_ref(), &credential).await?;
+    let basis = credential.prover.as_ref().map(|prover| prover.basis());
+    let mut first = attempt(outgoing, upload.as_ref(), &credential).await?;
+    if outgoing.is_worth_another_proof(&first, &credential, basis.as_ref()) {
+        if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) {
+            return Err(retry_call());
+        }
+        first = Box::pin(attempt(outgoing, upload.as_ref(), &credential)).await?;
+        outgoing.settle_proof(&first, &credential, basis.as_ref());
+    }
     let response = match refusal_of(&first, &outgoing.method, outgoing.target) {
         None => first,
         Some(refused) if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) => {
@@ -324,8 +341,16 @@ async fn switched(
     config: &Config,
 ) -> Result<Response<Body>, Refusal> {
     let client = &outgoing.target.client;
+    let basis = credential.prover.as_ref().map(|prover| prover.basis());
     let first = asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await;
-    let answer = match first.map_err(failed)? {
+    let first = match first.map_err(failed)? {
+        Answer::Refused(response, asked, pass) if outgoing.is_worth_another_proof(&response, &credential, basis.as_ref()) => {
+            drop(response);
+            asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await.map_err(failed)?
+        }
+        first => first,
+    };
+    let answer = match first {
         Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
             if renewed.generation == credential.generation {
@@ -400,7 +425,32 @@ impl Outgoing<'_> {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().insert(header::AUTHORIZATION, credential.authorization.clone());
+        if let Some(prover) = &credential.prover {
+            request.headers_mut().insert(dpop::HEADER, prover.proof(self.instance, &self.method, &self.named));
+        }
         request
+    }
+
+    /// Takes what an answer tells of the next proof. True when it refuses the proof, which was made from `basis`, and a proof made now would
+    /// be made from something else: then the call was not made, and the token is good.
+    fn is_worth_another_proof(&self, response: &Response<ResponseBody>, credential: &Credential, basis: Option<&Basis>) -> bool {
+        let Some(prover) = &credential.prover else { return false };
+        prover.keep_nonce(response.headers());
+        match refused_proof(response, self.target) {
+            None => return false,
+            Some(RefusedProof::Nonce) => {}
+            Some(RefusedProof::Other) => prover.correct_clock(response.headers(), self.instance.clock.now().wall),
+        }
+        basis.is_some_and(|basis| *basis != prover.basis())
+    }
+
+    /// Takes what the answer to the second proof tells. A clock that did not help is not believed.
+    fn settle_proof(&self, response: &Response<ResponseBody>, credential: &Credential, basis: Option<&Basis>) {
+        let Some(prover) = &credential.prover else { return };
+        prover.keep_nonce(response.headers());
+        if let (Some(RefusedProof::Other), Some(basis)) = (refused_proof(response, self.target), basis) {
+            prover.restore_clock(basis);
+        }
     }
 }
 
@@ -423,6 +473,35 @@ fn refusal_of(response: &Response<ResponseBody>, method: &Method, target: &Targe
         None if target.is_gateway => None,
         None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS).then_some(Refused::BySomebody),
     }
+}
+
+/// Why the proof of a call was refused, rather than its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefusedProof {
+    /// It needs another nonce.
+    Nonce,
+    /// Something else: the time, perhaps.
+    Other,
+}
+
+/// Whether an answer refuses the proof (RFC 9449 §7.1); where there is a gateway, only it can.
+fn refused_proof(response: &Response<ResponseBody>, target: &Target) -> Option<RefusedProof> {
+    if response.status() != StatusCode::UNAUTHORIZED || target.is_gateway && !response.headers().contains_key(ERROR) {
+        return None;
+    }
+    let names = |error: &str| {
+        let mut challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        challenges.any(|challenge| challenge.contains(&format!("error=\"{error}\"")))
+    };
+    match (names("use_dpop_nonce"), names("invalid_dpop_proof")) {
+        (true, _) => Some(RefusedProof::Nonce),
+        (false, true) => Some(RefusedProof::Other),
+        (false, false) => None,
+    }
+}
+
+fn without_query(uri: &Uri) -> String {
+    uri.to_string().split('?').next().unwrap_or_default().to_owned()
 }
 
 fn caller_unknown(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {

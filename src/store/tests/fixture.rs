@@ -31,15 +31,15 @@ const ROWS: &str = "
     INSERT INTO refresh_token VALUES (:digest, :id, 1, 'current', 1000, 1000, 1, 1000, 0, 0, NULL, :repeat);
     INSERT INTO access_token VALUES (:digest, :id, 1, 'p2pi', 1000, 253402300799999, 0, :binding);
     INSERT INTO ob_app VALUES (:id, 'default', 'instance2', '5f0c', :secret, 'authorization_code', 'p2pi',
-        'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000, 'private_key_jwt', :key, :next_key, 253402300799999);
+        'https://two.example.com:7443', NULL, NULL, NULL, 0, 1000, 'private_key_jwt', :key, :next_key, 253402300799999, 'require');
     INSERT INTO peer VALUES (:id, 'default', 'instance2', 'https://two.example.com:7443', NULL, 'oauth', :id, NULL, NULL, NULL, NULL,
         0, NULL, NULL, 1000, 1, NULL, NULL);
     INSERT INTO held_token VALUES (:id, 1, :access, :refresh, 1000, 1000, 1, 3600000, NULL, 'p2pi', 'ops@two.example.com', 1000, 1000,
-        0, 0, NULL, NULL, NULL);
+        0, 0, NULL, NULL, NULL, :held_key, 1);
     INSERT INTO broken_link VALUES (:id, 1000, 'revoked');
     INSERT INTO ticket VALUES (:digest, :id, 1, 1000, 253402300799999, 0, 0, :id, 253402300799999);
     INSERT INTO handshake VALUES (:id, :id, :digest, 1, :digest, :digest, '{}', 253402300799999, 'pressed', :verifier, NULL, NULL,
-        253402300799999);
+        253402300799999, :handshake_key);
     INSERT INTO outbox VALUES (:id, 'default', 'instance2', :token, 'refresh_token', 'https://two.example.com:7443/oauth/revoke', 0,
         '5f0c', NULL, 0, NULL, NULL, 0, 1000, 253402300799999, :id, :client_key, 'https://two.example.com:7443');
     INSERT INTO caller VALUES (:id, 'default', 'shop', :digest, NULL, 1000);
@@ -84,6 +84,8 @@ async fn fill(store: &Store) {
                 ":secret": sealed("ob_app", "client_secret_sealed"),
                 ":key": key("ob_app", "key_sealed"),
                 ":next_key": key("ob_app", "next_key_sealed"),
+                ":held_key": key("held_token", "key_sealed"),
+                ":handshake_key": key("handshake", "key_sealed"),
                 ":client_key": key("outbox", "client_key_sealed"),
                 ":access": sealed("held_token", "access_sealed"),
                 ":refresh": sealed("held_token", "refresh_sealed"),

@@ -122,6 +122,7 @@ pub(crate) fn linked_peer(transaction: &Transaction<'_>, seals: &Seals, epoch: i
         auth_method: None,
         client_secret: Some("secret".into()),
         keys: None,
+        dpop: crate::outbound::ob_app::Dpop::Auto,
         grant: ObGrant::AuthorizationCode,
         scope: "a".parse().expect("a scope"),
         server: Server::Endpoints { authorize_url: None, token_url: url("/oauth/token") },
@@ -155,6 +156,8 @@ pub(crate) fn linked_peer(transaction: &Transaction<'_>, seals: &Seals, epoch: i
         trouble: None,
         well_since: now.wall,
         restored: false,
+        key: None,
+        is_bound: false,
     };
     ob_app::insert(transaction, seals, &app)?;
     peer::insert(transaction, seals, &record)?;

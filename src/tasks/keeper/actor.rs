@@ -348,7 +348,7 @@ impl Actor {
 
     fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
         let target = target(&facts, &self.clients);
-        self.link.show(Shown::new(facts, target, failed_attempts, pause));
+        self.link.show(Shown::new(&self.instance, facts, target, failed_attempts, pause));
         if !self.link.facts().is_renewable() {
             // Whoever asked while a flight was out waits for another, which there will not be.
             for who in self.asked.drain(..) {
@@ -424,7 +424,10 @@ pub(super) fn confirm(instance: &Arc<Instance>, clients: &PeerClients, facts: &F
 pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
     let base = facts.peer.base(facts.metadata.as_ref());
     let is_below = |endpoint: &url::Url| endpoint.origin() == base.origin();
+    let announced = facts.metadata.as_ref().and_then(|metadata| metadata.p2pi_endpoint.as_ref()?.on_origin());
+    let named = announced.filter(|endpoint| endpoint.origin() == facts.peer.url.origin()).unwrap_or(&base);
     Target {
+        named: Upstream::new(named).expect("an endpoint's URL was checked: http or https, with a host"),
         tenant: facts.peer.tenant.clone(),
         name: facts.peer.name.clone(),
         is_gateway: facts.metadata.as_ref().and_then(|metadata| metadata.p2pi_endpoint.as_ref()?.on_origin()).is_some_and(is_below),

@@ -157,5 +157,7 @@ fn first(facts: &Facts, new: &Installation, now: Timestamp) -> Held {
         intent: Intent::default(),
         trouble: None,
         restored: false,
+        key: granted.key.clone(),
+        is_bound: granted.key.is_some(),
     }
 }

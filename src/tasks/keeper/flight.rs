@@ -14,6 +14,7 @@ use crate::audit::{self, Action, Entry};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
+use crate::oauth::signing_key::SigningKey;
 use crate::observe::point;
 use crate::outbound::answer::{Answer, Granted};
 use crate::outbound::attempt::{self, Attempt, Intent, Trouble, TroubleKind, Verdict};
@@ -92,8 +93,9 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
         }
         Err(trouble) => return Landing { skew, ..failed(&plane, &facts, "unreachable", trouble).await },
     }
-    let intent = match intend(&plane, &facts, found.clone()).await {
-        Ok(Some(intent)) => intent,
+    let new_key = app.new_proof_key(server.metadata.as_ref());
+    let (intent, key) = match intend(&plane, &facts, found.clone(), new_key).await {
+        Ok(Some(intended)) => intended,
         Ok(None) => return superseded(&plane, &facts).await,
         Err(error) => {
             let trouble = Trouble { kind: TroubleKind::Store, reason: format!("the token is not renewed: {error}; the log says why") };
@@ -102,7 +104,7 @@ pub(super) async fn fly(plane: Plane, facts: Arc<Facts>) -> Landing {
     };
     point::passed("intent_written");
     let requested = plane.instance.clock.now();
-    let us = Client::new(&app, &server.token_endpoint, server.metadata.as_ref());
+    let us = Client::new(&app, &server.token_endpoint, server.metadata.as_ref()).proving(&app, key.as_ref());
     let reply = ask(&plane, &facts, &app, &server, &us).await;
     let answered = plane.instance.clock.now();
     let skew = reply.date.map(|date| date.millis() - answered.wall.millis()).or(skew);
@@ -197,8 +199,14 @@ async fn vouched(plane: &Plane, facts: &Facts, app: &ObApp, server: &ServerView)
 }
 
 /// Writes the intent down, durably, before anything is sent; `None` when the link is another one by now. It counts from what the row
-/// says: what became of an attempt before may have been written, or not, without this task's knowing.
-async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result<Option<Intent>, StoreError> {
+/// says: what became of an attempt before may have been written, or not, without this task's knowing. With it is given the key that is
+/// proved: the one that is held, which every attempt for one refresh token has to use, else `new_key`, which is held from here on.
+async fn intend(
+    plane: &Plane,
+    facts: &Facts,
+    found: Option<Metadata>,
+    new_key: Option<Arc<SigningKey>>,
+) -> Result<Option<(Intent, Option<Arc<SigningKey>>)>, StoreError> {
     let (id, generation, epoch) = (facts.peer.id, facts.peer.generation, plane.instance.store.epoch());
     let seals = plane.instance.store.seals().clone();
     let is_restored = facts.held().is_some_and(|held| held.restored);
@@ -215,9 +223,19 @@ async fn intend(plane: &Plane, facts: &Facts, found: Option<Metadata>) -> Result
             if is_restored {
                 held_token::vouch(transaction, id, epoch)?;
             }
-            let intent = held_token::of_peer(transaction, &seals, epoch, id)?.map(|held| held.intent).unwrap_or_default().sending();
+            let held = held_token::of_peer(transaction, &seals, epoch, id)?;
+            let intent = held.as_ref().map(|held| held.intent).unwrap_or_default();
+            let key = match held {
+                Some(held) if held.key.is_some() || intent.attempts > 0 => held.key,
+                Some(_) => {
+                    new_key.as_ref().map_or(Ok(()), |key| held_token::set_key(transaction, &seals, id, key))?;
+                    new_key.clone()
+                }
+                None => new_key.clone(),
+            };
+            let intent = intent.sending();
             held_token::set_intent(transaction, id, intent)?;
-            Ok(Some(intent))
+            Ok(Some((intent, key)))
         })
         .await
 }
@@ -353,6 +371,8 @@ fn renewed(facts: &Facts, granted: &Granted, requested: Moment, now: Timestamp) 
         trouble: None,
         well_since: old.filter(|old| old.trouble.is_none()).map_or(now, |old| old.well_since),
         restored: false,
+        key: granted.key.clone(),
+        is_bound: granted.key.is_some(),
     }
 }
 

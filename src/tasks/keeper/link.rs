@@ -9,6 +9,7 @@ use http::HeaderValue;
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, watch};
 
+use super::prover::Prover;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
@@ -50,6 +51,8 @@ pub struct Target {
     pub name: String,
     /// What calls' paths are appended to.
     pub upstream: Upstream,
+    /// What they are appended to by the peer's own account, which a proof has to name: an operator may have said to reach it another way.
+    pub named: Upstream,
     /// It is a p2pid's gateway, which marks its own refusals: any other answer is its application's.
     pub is_gateway: bool,
     /// Connections made under this peer's trust.
@@ -65,6 +68,8 @@ pub struct Credential {
     pub target: Arc<Target>,
     /// The value of `Authorization`, marked as secret.
     pub authorization: HeaderValue,
+    /// What makes the proof that goes with it, where the token is bound to a key.
+    pub prover: Option<Arc<Prover>>,
     /// Which token it is: [`Link::refused`] takes it back.
     pub generation: u64,
 }
@@ -113,6 +118,7 @@ pub(super) struct Shown {
 #[derive(Clone, Debug)]
 struct Carried {
     authorization: HeaderValue,
+    prover: Option<Arc<Prover>>,
     generation: u64,
     /// `None` for what does not run out.
     validity: Option<Validity>,
@@ -120,15 +126,19 @@ struct Carried {
 
 impl Shown {
     /// What is to be shown of `facts`; `target` is theirs.
-    pub(super) fn new(facts: Arc<Facts>, target: Target, failed_attempts: u64, pause: Option<Pause>) -> Self {
+    pub(super) fn new(instance: &Instance, facts: Arc<Facts>, target: Target, failed_attempts: u64, pause: Option<Pause>) -> Self {
         let generation = facts.peer.generation;
         let carried = match (&facts.peer.auth, &facts.holding) {
             (Auth::Basic(user), _) => {
                 let authorization = client::basic(&user.name, user.password.expose_secret());
-                Some(Carried { authorization, generation, validity: None })
+                Some(Carried { authorization, prover: None, generation, validity: None })
             }
             (Auth::OAuth { .. }, Holding::Tokens(held)) => {
-                Some(Carried { authorization: answer::bearer(&held.access), generation, validity: Some(held.validity) })
+                let key = held.key.as_ref().filter(|_| held.is_bound);
+                let base = facts.peer.base(facts.metadata.as_ref());
+                let prover = key.map(|key| Arc::new(Prover::new(instance, key, &held.access, &base)));
+                let authorization = answer::authorization(&held.access, held.is_bound);
+                Some(Carried { authorization, prover, generation, validity: Some(held.validity) })
             }
             _ => None,
         };
@@ -190,7 +200,7 @@ impl Link {
             return None;
         }
         let (target, authorization) = (Arc::clone(&shown.target), carried.authorization.clone());
-        Some(Credential { target, authorization, generation: carried.generation })
+        Some(Credential { target, authorization, prover: carried.prover.clone(), generation: carried.generation })
     }
 
     /// What a call carries; when the token has run out, waits for the one refresh, at most `wait`.

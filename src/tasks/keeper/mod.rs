@@ -11,6 +11,7 @@ mod clients;
 mod flight;
 mod link;
 mod outbox;
+mod prover;
 mod skew;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use actor::NotRefreshed;
 pub use change::{Ended, GivenUp, Installation, end, told};
 pub use clients::TrustProblem;
 pub use link::{Credential, Link, LinkRefusal, Target};
+pub use prover::{Basis, Prover};
 pub use wire::NoMetadata;
 
 /// Commands that may wait for one actor.
@@ -328,7 +330,7 @@ impl Links {
         let (clients, server) = (all.of(&facts.peer.trust), all.of(&facts.server_trust()));
         let (id, target) = (facts.peer.id, actor::target(&facts, &clients));
         let metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
-        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), Shown::new(Arc::new(facts), target, 0, None)));
+        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), Shown::new(&self.instance, Arc::new(facts), target, 0, None)));
         let (commands, received) = mpsc::channel(WAITING);
         let start = Start {
             link: Arc::clone(&link),

@@ -53,7 +53,7 @@ impl World {
     /// The actor of the link of `facts`, which does nothing by itself.
     fn actor(&self, facts: &Facts) -> Actor {
         let clients = Clients::new(self.instance.config()).expect("clients").of(&facts.peer.trust);
-        let shown = Shown::new(Arc::new(facts.clone()), actor::target(facts, &clients), 0, None);
+        let shown = Shown::new(&self.instance, Arc::new(facts.clone()), actor::target(facts, &clients), 0, None);
         Actor::new(Start {
             link: Arc::new(Link::new(PEER, Arc::clone(&self.instance), shown)),
             instance: Arc::clone(&self.instance),
@@ -75,7 +75,15 @@ impl World {
 }
 
 fn granted() -> Granted {
-    Granted { access: "t2".into(), refresh: Some("r2".into()), life: sample::HOUR, refresh_life: None, scope: None, subject: None }
+    Granted {
+        access: "t2".into(),
+        refresh: Some("r2".into()),
+        life: sample::HOUR,
+        refresh_life: None,
+        scope: None,
+        subject: None,
+        key: None,
+    }
 }
 
 #[tokio::test]

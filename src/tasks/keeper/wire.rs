@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use url::Url;
@@ -64,6 +65,14 @@ impl Transport for ServerCalls<'_> {
 
     fn identifier(&self) -> String {
         URL_SAFE_NO_PAD.encode(random::bytes::<16>(self.instance.random.as_ref()))
+    }
+
+    fn nonce(&self) -> Option<String> {
+        self.remote.nonce().map(|nonce| nonce.as_str().to_owned())
+    }
+
+    fn keep_nonce(&self, headers: &HeaderMap) {
+        self.remote.keep_nonce(headers);
     }
 
     fn set_time_there(&self, time: Timestamp) {

@@ -48,6 +48,7 @@ struct Settings {
     ob: Option<String>,
     client_id: Option<String>,
     auth_method: Option<String>,
+    dpop: Option<String>,
     client_secret: Option<SecretString>,
     scopes: Option<Vec<String>>,
     username: Option<String>,
@@ -247,6 +248,7 @@ async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<
     } else if settings.client_id.is_some()
         || settings.client_secret.is_some()
         || settings.auth_method.is_some()
+        || settings.dpop.is_some()
         || settings.scopes.is_some()
         || settings.url.is_some()
     {
@@ -293,8 +295,8 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
         Some(app) if app.name == wanted.peer.name => (app, Write::Replace),
         other if !settings.makes_app() => {
             wanted.app = other;
-            return match (&settings.client_secret, &settings.auth_method, &settings.scopes) {
-                (None, None, None) => Ok(()),
+            return match (&settings.client_secret, &settings.auth_method, &settings.dpop, &settings.scopes) {
+                (None, None, None, None) => Ok(()),
                 _ => Err(ob_apps::missing("client_id")),
             };
         }
@@ -315,6 +317,7 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
         app.client_secret = Some(ob_apps::checked_secret("client_secret", secret)?);
     }
     ob_apps::set_auth_method(&mut app, settings.auth_method.as_deref(), settings.client_secret.is_some())?;
+    ob_apps::set_dpop(&mut app, settings.dpop.as_deref())?;
     ob_apps::name_by_id(&mut app);
     if let Some(scopes) = &settings.scopes {
         app.scope = ob_apps::checked_scope(scopes)?;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Moment;
 use crate::doors::admin::document;
+use crate::oauth::dpop;
 use crate::outbound::handshake::{Handshake, Progress, Stage};
 use crate::outbound::link::{Facts, Held};
 use crate::outbound::peer::Auth;
@@ -88,7 +89,7 @@ pub(super) fn resource(facts: &Facts, request: Option<&Request>, now: &Moment) -
 
 fn token(held: &Held) -> Value {
     json!({
-        "type": "Bearer", "scope": held.scope.to_string(), "issued_at": held.issued_at,
+        "type": if held.is_bound { dpop::TOKEN_TYPE } else { "Bearer" }, "scope": held.scope.to_string(), "issued_at": held.issued_at,
         "expires_at": held.issued_at.plus(held.validity.life), "refreshable": held.refresh.is_some(),
     })
 }

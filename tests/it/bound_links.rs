@@ -1,0 +1,105 @@
+//! Links whose tokens are bound to a key of the link's own (DPoP): they are made, used and renewed by themselves, and a stolen token is useless.
+
+use std::time::Duration;
+
+use p2pid::secret::{ExposeSecret, SecretString};
+use p2pid::store::{Seals, held_token};
+use serde_json::{Value, json};
+
+use super::world::World;
+use super::world::key_holder::{Holder, presents};
+
+async fn calls_well(world: &World) {
+    let answer = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+}
+
+/// The access token that alpha holds, as whoever reads its memory or its database and key file knows it.
+async fn stolen(world: &World) -> String {
+    let id = world.alpha.shows("peer", "beta").await["id"].as_str().expect("an id").parse().expect("an id");
+    let store = &world.alpha.running().instance.store;
+    let (seals, epoch): (Seals, i64) = (store.seals().clone(), store.epoch());
+    let held = store.read(move |connection| held_token::of_peer(connection, &seals, epoch, id)).await.expect("it can be read");
+    let access: SecretString = held.expect("it is linked").access;
+    access.expose_secret().to_owned()
+}
+
+async fn kind(world: &World) -> Value {
+    world.alpha.shows("peer", "beta").await["token"]["type"].clone()
+}
+
+#[tokio::test]
+async fn c13_a_link_between_two_instances_is_bound_and_stays_so() {
+    let mut world = World::new().await;
+    world.introduces_by_key(false, json!({ "dpop": true })).await;
+    world.links().await;
+    assert_eq!(kind(&world).await, "DPoP");
+    calls_well(&world).await;
+    let posted = world.alpha.relays("POST", "/beta/orders?x=1", &[("Content-Type", "text/plain")], "one").await;
+    assert_eq!(posted.status(), 200, "{}", posted.text());
+
+    let before = stolen(&world).await;
+    world.alpha.acts("peer", "beta", "refresh", json!({})).await;
+    assert_ne!(stolen(&world).await, before);
+    assert_eq!(kind(&world).await, "DPoP");
+    calls_well(&world).await;
+    world.alpha.restarts().await;
+    calls_well(&world).await;
+    world.alpha.acts("peer", "beta", "refresh", json!({})).await;
+    calls_well(&world).await;
+    let unlinked = world.alpha.acts("peer", "beta", "unlink", json!({})).await;
+    assert_eq!(unlinked["revocation"], "revoked");
+}
+
+#[tokio::test]
+async fn c13_a_nonce_that_ended_costs_no_token_and_no_body() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    world.links().await;
+    let token = stolen(&world).await;
+    calls_well(&world).await;
+    // A restart makes every nonce and every proof from before it void; so does time.
+    world.beta.restarts().await;
+    let posted = world.alpha.relays("POST", "/beta/orders", &[("Content-Type", "text/plain")], "whole").await;
+    assert_eq!(posted.status(), 200, "{}", posted.text());
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(601));
+        calls_well(&world).await;
+    }
+    assert_eq!(stolen(&world).await, token, "it was not renewed for that");
+    let bodies: Vec<Vec<u8>> =
+        world.beta.application.received().iter().map(|call| call.body.to_vec()).filter(|body| !body.is_empty()).collect();
+    assert_eq!(bodies, [b"whole"], "sent twice, taken once");
+}
+
+#[tokio::test]
+async fn c13_a_token_that_is_stolen_from_us_is_useless_without_its_key() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    world.links().await;
+    calls_well(&world).await;
+    let (token, thief, before) = (stolen(&world).await, Holder::new(), world.beta.application.received().len());
+    assert_eq!(presents(&world, "Bearer", &token, None).await.status(), 401);
+    assert_eq!(presents(&world, "DPoP", &token, None).await.status(), 401);
+    let asked = thief.calls(&world, &token, json!({})).await;
+    let nonce = asked.header("dpop-nonce").expect("a nonce is handed out to anybody").to_owned();
+    let refused = thief.calls(&world, &token, json!({ "nonce": nonce })).await;
+    assert_eq!((refused.status(), refused.header("p2pi-error")), (401, Some("invalid_token")), "{}", refused.text());
+    assert_eq!(world.beta.application.received().len(), before);
+    calls_well(&world).await;
+}
+
+#[tokio::test]
+async fn c13_a_link_from_before_is_bound_by_its_next_refresh() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    world.alpha.changes("ob-app", "beta", json!({ "dpop": "off" })).await;
+    world.links().await;
+    assert_eq!(kind(&world).await, "Bearer");
+    calls_well(&world).await;
+    world.alpha.changes("ob-app", "beta", json!({ "dpop": "require" })).await;
+    calls_well(&world).await;
+    world.alpha.acts("peer", "beta", "refresh", json!({})).await;
+    assert_eq!(kind(&world).await, "DPoP");
+    calls_well(&world).await;
+}
