@@ -22,7 +22,7 @@ const ALL: &[&str] = &["get", "create", "edit", "delete", "read_secret"];
 const WITHOUT_SECRET: &[&str] = &["get", "create", "edit", "delete"];
 
 /// Records that permissions are about, and what may be done with them; OB apps have two names.
-const RECORDS: [(&str, &[&str]); 10] = [
+const RECORDS: [(&str, &[&str]); 9] = [
     ("tenants.oauth_clients", ALL),
     ("ib_apps", ALL),
     ("ob_apps", ALL),
@@ -31,7 +31,6 @@ const RECORDS: [(&str, &[&str]); 10] = [
     ("realms", ALL),
     ("callers", ALL),
     ("roles", WITHOUT_SECRET),
-    ("users", WITHOUT_SECRET),
     // They are made on the consent page.
     ("grants", &["get", "delete"]),
 ];

@@ -106,7 +106,7 @@ impl Target {
             // Who is let in at all may see how the instance does.
             ["status"] => Ok(()),
             // Of which tenants there is something to read is for the handler to say.
-            ["audit"] if *method == Method::GET => Ok(()),
+            ["audit"] if matches!(*method, Method::GET | Method::HEAD) => Ok(()),
             ["tenants", tenant, "peers", _, "call", ..] => caller.must_hold(tenant, CALL_PEERS),
             ["tenants", tenant, collection, rest @ ..] => {
                 let verb = match *method {

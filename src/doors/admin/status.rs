@@ -10,9 +10,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::AdminState;
 use super::document;
 use super::error::AdminError;
+use super::{AdminState, Caller};
 use crate::outbound::link::State as LinkState;
 use crate::tasks::reload::{Condition, Refused};
 
@@ -32,12 +32,12 @@ pub struct Listening {
     pub tls: bool,
 }
 
-/// How many peers are in each state; a state that no peer is in counts 0.
-fn peers_by_state(state: &AdminState) -> Value {
+/// How many of the peers that `caller` may see are in each state; a state that no peer is in counts 0.
+fn peers_by_state(state: &AdminState, caller: &Caller) -> Value {
     let now = state.instance.clock.now();
     let mut counts: BTreeMap<&str, u64> = LinkState::ALL.into_iter().map(|state| (state.as_str(), 0)).collect();
-    for link in state.links.all() {
-        *counts.entry(link.facts().status(&now).state.as_str()).or_default() += 1;
+    for facts in state.links.all().iter().map(|link| link.facts()).filter(|facts| caller.holds(&facts.peer.tenant, "peers.get")) {
+        *counts.entry(facts.status(&now).state.as_str()).or_default() += 1;
     }
     json!(counts)
 }
@@ -71,17 +71,21 @@ fn refusal(refused: &Refused) -> AdminError {
     }
 }
 
-async fn show(State(state): State<Arc<AdminState>>) -> Response {
+/// Who does not rule the instance learns nothing of other tenants' peers, of the files, and of where else it listens.
+async fn show(State(state): State<Arc<AdminState>>, caller: Caller) -> Response {
     let instance = &state.instance;
     let config = instance.config();
+    let condition = state.reloader.condition();
+    let rules = caller.rules_instance();
+    let listeners: Vec<&Listening> = state.listeners.iter().filter(|listening| rules || listening.name == "public").collect();
     let attributes = json!({
         "instance": config.instance.name,
         "public_url": config.instance.public_url.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
-        "config": config_of(&state.reloader.condition()),
-        "listeners": state.listeners,
-        "peers": peers_by_state(&state),
+        "config": if rules { config_of(&condition) } else { json!({ "loaded_at": condition.loaded_at }) },
+        "listeners": listeners,
+        "peers": peers_by_state(&state, &caller),
     });
     document::shown(document::record("status", &config.instance.name, attributes))
 }

@@ -34,14 +34,15 @@ fn config_in(folder: &Path) -> Loaded {
     config::load(&file).expect("a small configuration")
 }
 
-struct Api {
+pub(super) struct Api {
     _directory: tempfile::TempDir,
-    router: Router,
-    caller: Caller,
+    pub(super) state: Arc<AdminState>,
+    pub(super) router: Router,
+    pub(super) caller: Caller,
 }
 
 impl Api {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (directory, store) = temporary();
         let loaded = config_in(directory.path());
         let instance = Arc::new(Instance::new(Arc::new(loaded.config), store, Arc::new(SystemClock::new()), Arc::new(SystemRandom)));
@@ -50,10 +51,10 @@ impl Api {
         let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, Vec::new()));
         let state =
             Arc::new(AdminState { instance, links, relay: Arc::new(relay), reloader, listeners: Vec::new(), changes: Default::default() });
-        Self { _directory: directory, router: router(state), caller: Caller::Process { uid: 0 } }
+        Self { _directory: directory, router: router(Arc::clone(&state)), state, caller: Caller::Process { uid: 0 } }
     }
 
-    async fn ask(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (StatusCode, Value) {
+    pub(super) async fn ask(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (StatusCode, Value) {
         let body = if attributes.is_null() {
             Body::empty()
         } else {
