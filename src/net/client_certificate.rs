@@ -98,7 +98,7 @@ pub fn presented(connection: &Connection, headers: &HeaderMap, proxies: &[IpNet]
 }
 
 /// What a proxy says in `Client-Cert` and `Client-Cert-Chain`; nothing where it could be read in two ways.
-fn of_headers(headers: &HeaderMap) -> Option<ClientCertificate> {
+pub fn of_headers(headers: &HeaderMap) -> Option<ClientCertificate> {
     let mut values = headers.get_all(CLIENT_CERT).iter();
     let (leaf, None) = (values.next()?, values.next()) else { return None };
     let mut chain = vec![byte_sequence(leaf.to_str().ok()?)?];

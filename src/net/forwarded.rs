@@ -17,8 +17,8 @@ pub fn client_address(headers: &HeaderMap, neighbour: IpAddr, trusted: &[IpNet])
     if !is_trusted(neighbour, trusted) {
         return neighbour;
     }
-    let forwarded = hops(headers, &header::FORWARDED, forwarded_for);
-    let x_forwarded_for = hops(headers, &X_FORWARDED_FOR, |element| address(element.trim()));
+    let forwarded = hops(headers, &header::FORWARDED, forwarded_hops);
+    let x_forwarded_for = hops(headers, &X_FORWARDED_FOR, x_forwarded_hops);
     let forwarded = (!forwarded.is_empty()).then(|| nearest_untrusted(&forwarded, neighbour, trusted));
     let x_forwarded_for = (!x_forwarded_for.is_empty()).then(|| nearest_untrusted(&x_forwarded_for, neighbour, trusted));
     match (forwarded, x_forwarded_for) {
@@ -45,16 +45,23 @@ fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: IpAddr, trusted: &[IpNe
     known
 }
 
-/// The elements of a list header, in the order of its lines; `None` for those without an address.
-fn hops(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> Option<IpAddr>) -> Vec<Option<IpAddr>> {
-    let mut hops = Vec::new();
-    for line in headers.get_all(name) {
-        match line.to_str() {
-            Ok(line) => hops.extend(split_unquoted(line, ',').map(&read)),
-            Err(_) => hops.push(None),
-        }
+/// The elements of a list header, in the order of its lines; `None` for those without an address. `read` gives those of one line.
+fn hops(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> Vec<Option<IpAddr>>) -> Vec<Option<IpAddr>> {
+    headers.get_all(name).iter().flat_map(|line| line.to_str().map_or(vec![None], &read)).collect()
+}
+
+/// The hops of one line of `Forwarded`. In a line whose last quotation mark stays open, what a proxy appended stands inside a text of the
+/// client's own; so no element of it is believed.
+fn forwarded_hops(line: &str) -> Vec<Option<IpAddr>> {
+    if line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
+        return vec![None];
     }
-    hops
+    split_unquoted(line, ',').map(forwarded_for).collect()
+}
+
+/// The hops of one line of `X-Forwarded-For`, which knows no quotation marks.
+fn x_forwarded_hops(line: &str) -> Vec<Option<IpAddr>> {
+    line.split(',').map(|element| address(element.trim())).collect()
 }
 
 /// The address in the `for` parameter of one element of `Forwarded`.
@@ -117,6 +124,15 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=unknown")]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, ")]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[("forwarded", "for=\"6.6.6.6, for=7.7.7.7")]), "10.0.0.1");
+    }
+
+    /// What the client wrote before it cannot swallow what the proxy appended.
+    #[test]
+    fn an_open_quotation_mark_hides_no_hop() {
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6;x=\", for=198.51.100.1")]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6;x=\", for=\"[2001:db8::1]\"")]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6;x=\""), ("forwarded", "for=198.51.100.1")]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6\", 198.51.100.1")]), "198.51.100.1");
     }
 
     #[test]

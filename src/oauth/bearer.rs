@@ -41,7 +41,7 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<(&'a
     if query.is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token")) {
         return Err(NotPresented::Twice);
     }
-    if token.is_empty() || !token.iter().copied().all(is_token_character) {
+    if !is_token(token) {
         return Err(NotPresented::Malformed);
     }
     std::str::from_utf8(token).map(|token| (token, scheme)).map_err(|_| NotPresented::Malformed)
@@ -56,9 +56,11 @@ fn credentials(value: &[u8]) -> Option<(&[u8], Scheme)> {
     })
 }
 
-/// A character of `b64token` (RFC 6750 §2.1).
-fn is_token_character(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+/// `b64token`: `=` stands at its end alone (RFC 6750 §2.1).
+fn is_token(text: &[u8]) -> bool {
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    let token = &text[..text.len() - padding];
+    !token.is_empty() && token.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte))
 }
 
 /// What a `WWW-Authenticate: Bearer` says.
@@ -110,7 +112,8 @@ mod tests {
         assert_eq!(presented(&headers(&["Bearer abc.-_~+/="]), None), Ok(("abc.-_~+/=", Scheme::Bearer)));
         assert_eq!(presented(&headers(&["bEaReR  abc"]), Some("x=1")), Ok(("abc", Scheme::Bearer)));
         assert_eq!(presented(&headers(&["dpop abc"]), None), Ok(("abc", Scheme::Dpop)));
-        let refused: [(&[&str], Option<&str>, NotPresented); 12] = [
+        assert_eq!(presented(&headers(&["Bearer abc=="]), None), Ok(("abc==", Scheme::Bearer)));
+        let refused: [(&[&str], Option<&str>, NotPresented); 15] = [
             (&[], None, NotPresented::Nothing),
             (&[], Some("access_token=abc"), NotPresented::Nothing),
             (&["Basic YTpi"], None, NotPresented::Nothing),
@@ -120,6 +123,9 @@ mod tests {
             (&["DPoP abc", "Bearer abc"], None, NotPresented::Twice),
             (&["Bearer"], None, NotPresented::Malformed),
             (&["Bearer a b"], None, NotPresented::Malformed),
+            (&["Bearer a=b"], None, NotPresented::Malformed),
+            (&["Bearer =abc"], None, NotPresented::Malformed),
+            (&["Bearer =="], None, NotPresented::Malformed),
             (&["Bearer abc", "Bearer abc"], None, NotPresented::Twice),
             (&["Bearer abc"], Some("x=1&access_token=abc"), NotPresented::Twice),
             (&["Bearer abc"], Some("access%5Ftoken=abc"), NotPresented::Twice),

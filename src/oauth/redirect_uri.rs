@@ -73,7 +73,8 @@ impl RedirectUri {
     /// Whether a request may name `presented`: the same string, or, for an app that is `native`, the same but for the port of an `http`
     /// URL on a loopback address.
     pub fn accepts(&self, presented: &str, native: bool) -> bool {
-        self.text == presented || (native && self.is_on_loopback_address() && self.without_port() == without_port(presented))
+        let is_but_for_the_port = || self.without_port().is_some_and(|ours| without_port(presented) == Some(ours));
+        self.text == presented || (native && self.is_on_loopback_address() && is_but_for_the_port())
     }
 
     /// As registered.
@@ -111,7 +112,8 @@ fn without_port(text: &str) -> Option<(&str, &str)> {
         None => text[authority..end].find(':').map_or(end, |colon| authority + colon),
     };
     let port = &text[host_end..end];
-    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok_and(|port| port != 0));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
     is_port.then(|| (&text[..host_end], &text[end..]))
 }
 
@@ -209,6 +211,7 @@ mod tests {
             "http://127.0.0.1:/cb?x",
             "http://127.0.0.1:0/cb?x",
             "http://127.0.0.1:99999/cb?x",
+            "http://127.0.0.1:+1/cb?x",
             "http://127.0.0.1:1@one.example/cb?x",
             "http://127.0.0.2:9000/cb?x",
             "http://127.0.0.1:1/cb",
@@ -220,5 +223,13 @@ mod tests {
         assert!(registered("http://[::1]:9000/cb").accepts("http://[::1]:1/cb", true));
         assert!(!registered("http://localhost:9000/cb").accepts("http://localhost:1/cb", true));
         assert!(!registered("https://127.0.0.1:9000/cb").accepts("https://127.0.0.1:1/cb", true));
+        // A registered port that is none makes no other text one with it.
+        for odd in ["http://127.0.0.1:0/cb", "http://127.0.0.1:/cb", "http://[::1]:0/cb"] {
+            for other in
+                ["http://127.0.0.1:1@one.example/cb", "http://127.0.0.1:x/cb", "http://[::1]:1@one.example/cb", "http://127.0.0.1:1/cb"]
+            {
+                assert!(registered(odd).accepts(odd, true) && !registered(odd).accepts(other, true), "{odd} {other}");
+            }
+        }
     }
 }
