@@ -153,7 +153,9 @@ impl Client {
     /// A request with `form` for one of the server's endpoints. What shows who we are for this one request is added by [`Client::send`].
     pub fn request(&self, endpoint: &Url, form: &[(&str, &str)]) -> Request<Vec<u8>> {
         let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(form);
+        // Our name stands there once, by the way that we authenticate.
+        let is_named = |(name, _): &(&str, &str)| *name == "client_id";
+        body.extend_pairs(form.iter().filter(|pair| !is_named(pair) || matches!(self.authentication, Authentication::Basic(_))));
         let mut request =
             Request::post(endpoint.as_str()).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         match &self.authentication {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use url::Url;
 
+use super::answer;
 use super::ob_app::{ObApp, Server};
 use super::{metadata::Metadata, peer};
 use crate::clock::Timestamp;
@@ -194,6 +196,31 @@ pub fn authorization_url(endpoint: &Url, parameters: &[(&'static str, String)]) 
     url
 }
 
+/// Where the authorization request is pushed to first (RFC 9126): where the server demands it, and at every p2pid, one of whose apps may be
+/// told to demand it.
+pub fn pushed_to(metadata: &Metadata) -> Option<&Url> {
+    metadata.par_endpoint.as_ref().filter(|_| metadata.requires_par || metadata.p2pi_endpoint.is_some())
+}
+
+/// The reference that the server gave for a pushed request, or why there is none.
+pub fn reference(status: StatusCode, body: &[u8]) -> Result<String, String> {
+    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str).map(answer::printable);
+    match (status.is_success(), text("request_uri"), text("error")) {
+        (true, Some(reference), _) if !reference.is_empty() => Ok(reference),
+        (false, _, Some(error)) => {
+            let words = answer::refusal_in_words(&error, &text("error_description").unwrap_or_default());
+            Err(format!("it does not take the request: {words}"))
+        }
+        _ => Err(format!("it answered {} to the pushed request, without a request_uri", status.as_u16())),
+    }
+}
+
+/// The URL that the browser is sent to with such a reference: nothing of the request is in it.
+pub fn pushed_url(endpoint: &Url, client_id: &str, reference: &str) -> Url {
+    authorization_url(endpoint, &[("client_id", client_id.to_owned()), ("request_uri", reference.to_owned())])
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -250,5 +277,27 @@ pub(crate) mod tests {
         let mut metadata = metadata::tests::metadata();
         metadata.authorization_endpoint = None;
         assert_eq!(begin("https://one.example.com", &app, Some(&metadata)).expect_err("no endpoint"), NoHandshake::NoAuthorizationEndpoint);
+    }
+
+    #[test]
+    fn c14_what_is_pushed_goes_by_a_reference_or_not_at_all() {
+        let read = |status: u16, body: &str| reference(StatusCode::from_u16(status).expect("a status"), body.as_bytes());
+        assert_eq!(read(201, r#"{"request_uri":"urn:x","expires_in":60}"#).as_deref(), Ok("urn:x"));
+        let refused = read(400, r#"{"error":"invalid_request","error_description":"no"}"#).expect_err("refused");
+        assert_eq!(refused, "it does not take the request: invalid_request (no)");
+        for (status, body) in
+            [(201, "{}"), (200, "<html>"), (404, ""), (503, "{}"), (201, r#"{"request_uri":""}"#), (201, r#"{"request_uri":7}"#)]
+        {
+            assert!(read(status, body).expect_err("none").contains(&status.to_string()), "{status} {body}");
+        }
+        let url = pushed_url(&Url::parse("https://two.example.com/authorize?tenant=a").expect("a URL"), "c", "urn:x:y");
+        assert_eq!(url.as_str(), "https://two.example.com/authorize?tenant=a&client_id=c&request_uri=urn%3Ax%3Ay");
+        let endpoint = Some(Url::parse("https://two.example.com/par").expect("a URL"));
+        let known = |requires_par, p2pid: bool| {
+            let metadata = metadata::tests::metadata();
+            let p2pi_endpoint = metadata.p2pi_endpoint.clone().filter(|_| p2pid);
+            pushed_to(&Metadata { par_endpoint: endpoint.clone(), requires_par, p2pi_endpoint, ..metadata }).is_some()
+        };
+        assert!(known(true, false) && known(false, true) && !known(false, false));
     }
 }

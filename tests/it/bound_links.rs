@@ -103,3 +103,37 @@ async fn c13_a_link_from_before_is_bound_by_its_next_refresh() {
     assert_eq!(kind(&world).await, "DPoP");
     calls_well(&world).await;
 }
+
+#[tokio::test]
+async fn c14_an_app_of_the_fapi_profile_is_one_of_ours() {
+    let mut world = World::new().await;
+    world.introduces_by_key(false, json!({ "profile": "fapi2" })).await;
+    let url = world.alpha.request_url("beta").await;
+    let page = world.operator.opens(&url).continues().await;
+    let way: Vec<String> = page.way.iter().map(|hop| hop.url.to_string()).collect();
+    assert!(way.iter().any(|url| url.contains("request_uri=")), "{way:?}");
+    assert!(
+        way.iter().all(|url| !url.contains("code_challenge") && !url.contains("dpop_jkt")),
+        "nothing of the request is in a URL: {way:?}"
+    );
+    world.links().await;
+    calls_well(&world).await;
+    world.alpha.acts("peer", "beta", "refresh", json!({})).await;
+    calls_well(&world).await;
+}
+
+#[tokio::test]
+async fn c14_a_request_that_cannot_be_pushed_uses_nothing_up() {
+    let mut world = World::new().await;
+    world.introduces_by_key(false, json!({ "profile": "fapi2" })).await;
+    let url = world.alpha.request_url("beta").await;
+    let jwks = world.beta.shows("ib-app", "alpha").await["jwks"].clone();
+    world.beta.changes("ib-app", "alpha", json!({ "jwks": Holder::new().jwks() })).await;
+    let page = world.operator.opens(&url).continues().await;
+    assert_eq!(page.status, 502, "{}", page.text());
+    assert!(page.text().contains("invalid_client") && page.text().contains("was not used up"), "{}", page.text());
+    world.beta.changes("ib-app", "alpha", json!({ "jwks": jwks })).await;
+    let page = world.operator.opens(&url).continues().logs_in().allows().await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    calls_well(&world).await;
+}

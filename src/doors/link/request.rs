@@ -22,6 +22,7 @@ use crate::oauth::pkce;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{self, Kind};
 use crate::observe::point;
+use crate::outbound::client::Client;
 use crate::outbound::handshake::{self, Handshake, Sent, Stage};
 use crate::outbound::link::Facts;
 use crate::outbound::ob_app::ObApp;
@@ -86,6 +87,10 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
     let public_url = &config.instance.public_url;
     let Some(digest) = token::digest_if(Kind::Ticket, &text) else { return Outcome::Dead(Dead::Unknown).page(&config) };
     let fresh = Fresh::new(&door.instance);
+    let prepared = match door.prepare(&fresh, digest, &parts.headers, visitor.signed_in.is_some()).await {
+        Ok(prepared) => prepared,
+        Err(outcome) => return outcome.page(&config),
+    };
     let (instance, headers, is_signed_in) = (Arc::clone(&door.instance), parts.headers, visitor.signed_in.is_some());
     let login = visitor.signed_in.as_ref().map(|signed_in| signed_in.user.login.clone());
     let pressed = door.instance.store.write(move |transaction| {
@@ -100,8 +105,13 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
         if ticket.login && !is_signed_in {
             return Ok(Pressed::LogIn);
         }
-        let (app, endpoint, sent) = match beginning(&config, &facts) {
-            Ok(beginning) => beginning,
+        let Some(prepared) = &prepared else { return Ok(Pressed::Refused(Outcome::Dead(Dead::Unknown))) };
+        let sent = match beginning(&config, &facts) {
+            Ok((app, _, sent)) if prepared.is_for(app, &sent) => sent,
+            Ok(_) => {
+                let why = "it was changed while the button was pressed".to_owned();
+                return Ok(Pressed::Refused(Outcome::NotNow { peer: facts.peer.name.clone(), why }));
+            }
             Err(outcome) => return Ok(Pressed::Refused(outcome)),
         };
         let id = match press {
@@ -109,9 +119,7 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
             Press::Begin => return Ok(Pressed::Refused(Outcome::Dead(Dead::Used))),
             Press::Again(id) => id,
         };
-        let key = app.new_proof_key(facts.metadata.as_ref());
-        let parameters = handshake::parameters(&app.client_id, &sent, &fresh.state, &fresh.verifier, key.as_deref());
-        let location = handshake::authorization_url(&endpoint, &parameters);
+        let (location, key) = (prepared.location.clone(), prepared.key.clone());
         let handshake = fresh.handshake(id, &ticket, sent, key, now);
         handshake_rows::put(transaction, instance.store.seals(), instance.store.epoch(), &handshake)?;
         if let Some(login) = &login {
@@ -137,6 +145,54 @@ pub(super) async fn press(State(door): State<Arc<LinkDoor>>, Path(text): Path<St
         }
         Ok(Pressed::Refused(outcome)) => outcome.page(&config),
         Err(_) => browser::unavailable(&config),
+    }
+}
+
+/// An authorization request before its handshake is written down.
+struct Prepared {
+    client_id: String,
+    sent: Sent,
+    key: Option<Arc<SigningKey>>,
+    /// Where the browser is sent to.
+    location: Url,
+}
+
+impl Prepared {
+    fn is_for(&self, app: &ObApp, sent: &Sent) -> bool {
+        self.client_id == app.client_id && self.sent == *sent
+    }
+}
+
+impl LinkDoor {
+    /// Makes the request of a ticket that can be pressed, and pushes it where that is done (RFC 9126): before the ticket is used up, so that a
+    /// server that is down costs nobody a request URL. `None` where there is nothing to press, or somebody has to log in first.
+    async fn prepare(&self, fresh: &Fresh, ticket: Digest, headers: &HeaderMap, is_signed_in: bool) -> Result<Option<Prepared>, Outcome> {
+        let config = self.instance.config();
+        let (instance, headers, now) = (Arc::clone(&self.instance), headers.clone(), self.instance.clock.now().wall);
+        let found = self.instance.store.read(move |connection| {
+            let found = Found::read(connection, &instance, ticket)?;
+            Ok(found.judged(&instance.config().instance.public_url, &headers, now).is_ok().then_some(found))
+        });
+        let Ok(Some(Found { ticket: Some(ticket), facts: Some(facts), .. })) = found.await else { return Ok(None) };
+        if ticket.login && !is_signed_in {
+            return Ok(None);
+        }
+        let (app, endpoint, sent) = beginning(&config, &facts)?;
+        let key = app.new_proof_key(facts.metadata.as_ref());
+        let parameters = handshake::parameters(&app.client_id, &sent, &fresh.state, &fresh.verifier, key.as_deref());
+        let location = match facts.metadata.as_ref().filter(|_| sent.issuer.is_some()).and_then(handshake::pushed_to) {
+            None => handshake::authorization_url(&endpoint, &parameters),
+            Some(pushed_to) => {
+                let us = Client::new(app, &sent.token_endpoint, facts.metadata.as_ref()).proving(app, key.as_ref());
+                let form: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let reference = self.links.push(&facts, app, &us, pushed_to, &form).await.map_err(|why| {
+                    tracing::warn!(peer = facts.peer.name, reason = why, "an authorization request could not be pushed");
+                    Outcome::NotNow { peer: facts.peer.name.clone(), why }
+                })?;
+                handshake::pushed_url(&endpoint, &app.client_id, &reference)
+            }
+        };
+        Ok(Some(Prepared { client_id: app.client_id.clone(), sent, key, location }))
     }
 }
 

@@ -33,6 +33,7 @@ use crate::net::trust::TrustError;
 use crate::observe::point;
 use crate::outbound::client::Client as ServerClient;
 use crate::outbound::exchange::{Ask, Reply};
+use crate::outbound::handshake::reference;
 use crate::outbound::link::Facts;
 use crate::outbound::metadata::{Metadata, MetadataProblem};
 use crate::outbound::ob_app::ObApp;
@@ -296,6 +297,23 @@ impl Links {
         let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
         let client = clients.for_endpoint(app, issuer.as_ref(), &us.token_endpoint);
         us.ask(ask, &wire::ServerCalls::of_tokens(&self.instance, client, &us.token_endpoint)).await
+    }
+
+    /// Pushes an authorization request to the server of `facts` (RFC 9126); gives the reference for the browser, or why there is none.
+    pub async fn push(
+        &self,
+        facts: &Facts,
+        app: &ObApp,
+        us: &ServerClient,
+        endpoint: &url::Url,
+        form: &[(&str, &str)],
+    ) -> Result<String, String> {
+        let clients = self.clients.load().of(&facts.server_trust());
+        let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
+        let client = clients.for_endpoint(app, issuer.as_ref(), endpoint);
+        let calls = wire::ServerCalls::new(&self.instance, client, endpoint);
+        let response = us.send(us.request(endpoint, form), &calls).await.map_err(|error| error.to_string())?;
+        reference(response.status(), response.body())
     }
 
     /// The client for a peer with that trust, `guarded` where its URLs may not lead into a private network; or why the trust cannot be used.
