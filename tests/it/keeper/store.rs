@@ -76,12 +76,17 @@ async fn c6_tokens_that_the_store_does_not_take_are_kept_until_it_does() {
 async fn c6_nothing_is_sent_while_the_intent_cannot_be_written() {
     let scene = Scene::linked().await;
     let holder = Holder::of(&scene).await;
+    // Neither by itself, when the token is due, nor asked by an operator, whose wish could not be written to the audit either.
+    let before = statements(&scene).await;
+    scene.clock.advance(DUE);
+    is_offered_something(&scene, before).await;
     let document = json!({ "data": { "type": "peer", "attributes": {} } });
     let refused = scene.alpha.asks("POST", "/v2/tenants/default/peers/two/refresh", Some(&document)).await;
-    assert_eq!((refused.status(), refused.json()["errors"][0]["code"].as_str()), (502, Some("refresh_failed")), "{}", refused.text());
+    assert_eq!((refused.status(), refused.json()["errors"][0]["code"].as_str()), (503, Some("unavailable")), "{}", refused.text());
     assert!(scene.refreshes().is_empty(), "what is not written down is not sent");
     assert_eq!(scene.calls().await.status(), 200);
     holder.lets_go();
-    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
-    assert_eq!((scene.alpha.state_of("two").await, scene.refreshes().len()), ("linked".to_owned(), 1));
+    scene.passes_until_refreshes(SECOND, 1).await;
+    scene.passes_until(SECOND, "linked").await;
+    assert_eq!((scene.presented().len(), scene.calls().await.status()), (1, 200));
 }
