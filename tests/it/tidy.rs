@@ -135,7 +135,9 @@ fn no_note_of_the_builders_is_left_on_the_wall() {
     ];
     let words: Vec<String> = words.iter().map(|parts| parts.concat()).collect();
     let mut complaints = Complaints::default();
-    let texts = ["src", "tests", "config", "systemd", "templates", "benches"].iter().flat_map(|folder| files_in(folder, ""));
+    let texts = ["src", "tests", "config", "systemd", "templates", "benches", "fuzz/src", "fuzz/fuzz_targets"]
+        .iter()
+        .flat_map(|folder| files_in(folder, ""));
     for file in texts {
         for (number, line) in file.text.lines().enumerate() {
             for word in words.iter().filter(|word| line.contains(word.as_str())) {
