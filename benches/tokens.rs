@@ -17,7 +17,7 @@ use p2pid::config::{self, Limits};
 use p2pid::id::Id;
 use p2pid::inbound::authorize::{self, Destination};
 use p2pid::inbound::consent::{Authorization, Stage};
-use p2pid::inbound::grant::{Fresh, Grant, NewAccess};
+use p2pid::inbound::grant::{Fresh, Grant, MadeBy, NewAccess};
 use p2pid::inbound::ib_app::{GrantType, IbApp};
 use p2pid::inbound::permit::{Holder, RouteRule, permit};
 use p2pid::inbound::user::User;
@@ -397,6 +397,7 @@ async fn linked(store: &Store) -> Result<Fresh, Failure> {
             expires_at: None,
             ended: None,
             binding: None,
+            made_by: MadeBy::Consent,
         };
         grant::insert(transaction, &made, HOUR)?;
         refresh_token::insert(transaction, id, Digest::of(pair.refresh.expose_secret()), 1, true)?;

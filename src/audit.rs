@@ -88,6 +88,20 @@ actions! {
     IbAppSecretRotated = "ib_app.secret_rotated",
     /// An IB app was deleted.
     IbAppDeleted = "ib_app.deleted",
+    /// A realm was made.
+    RealmCreated = "realm.created",
+    /// A realm was changed.
+    RealmUpdated = "realm.updated",
+    /// A realm was deleted, and whom it had signed in is signed out.
+    RealmDeleted = "realm.deleted",
+    /// A realm got a role, or a role another description.
+    RealmRolePut = "realm.role_put",
+    /// A realm's role was deleted.
+    RealmRoleDeleted = "realm.role_deleted",
+    /// A person got a role of a realm.
+    RealmRoleAssigned = "realm.role_assigned",
+    /// A person's role of a realm was taken.
+    RealmRoleUnassigned = "realm.role_unassigned",
     /// An OB app was entered.
     ObAppCreated = "ob_app.created",
     /// An OB app was changed.
@@ -135,6 +149,10 @@ actions! {
     LogInFailed = "login.failed",
     /// A person signed out.
     LogOut = "logout.succeeded",
+    /// A realm signed a person in by a password.
+    SignInSucceeded = "sign_in.succeeded",
+    /// A realm handed in a login or password that was wrong, or of somebody without a role there.
+    SignInFailed = "sign_in.failed",
     /// A person allowed a link.
     ConsentAllowed = "consent.allowed",
     /// A person declined a link.

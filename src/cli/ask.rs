@@ -69,16 +69,27 @@ pub(super) fn secret(flag_given: bool, flag: &str, what: &str) -> Result<SecretS
 /// As [`secret`].
 pub(super) fn client_secret(report: &Report, flag_given: bool) -> Result<SecretString, Failure> {
     let secret = secret(flag_given, "--client-secret-stdin", "client secret")?;
-    if let Some(warning) = shortness(secret.expose_secret()) {
+    if let Some(warning) = shortness("client secret", secret.expose_secret()) {
         report.warn(&warning);
     }
     Ok(secret)
 }
 
-fn shortness(secret: &str) -> Option<String> {
+/// A realm's key, as [`secret`] reads it; a short one is warned of.
+///
+/// # Errors
+/// As [`secret`].
+pub(super) fn realm_key(report: &Report) -> Result<SecretString, Failure> {
+    let key = secret(true, "--key-stdin", "key")?;
+    if let Some(warning) = shortness("key", key.expose_secret()) {
+        report.warn(&warning);
+    }
+    Ok(key)
+}
+
+fn shortness(what: &str, secret: &str) -> Option<String> {
     let length = secret.chars().count();
-    (length < GOOD_LENGTH)
-        .then(|| format!("the client secret has {length} characters, expected {GOOD_LENGTH} or more: short ones are guessed"))
+    (length < GOOD_LENGTH).then(|| format!("the {what} has {length} characters, expected {GOOD_LENGTH} or more: short ones are guessed"))
 }
 
 /// A secret that must be typed the same way twice on a terminal, such as a new password.
@@ -117,8 +128,8 @@ mod tests {
         for (input, secret) in [("a b\n", "a b"), ("a\r\n", "a"), ("a", "a"), (" a \n", " a ")] {
             assert_eq!(one_line(input.as_bytes(), "secret").expect("one line").expose_secret(), secret);
         }
-        assert!(shortness("0123456789abcdefghi").is_some_and(|warning| warning.contains("19") && !warning.contains("0123")));
-        assert_eq!(shortness("0123456789abcdefghij"), None);
+        assert!(shortness("key", "0123456789abcdefghi").is_some_and(|warning| warning.contains("19") && !warning.contains("0123")));
+        assert_eq!(shortness("key", "0123456789abcdefghij"), None);
         for input in ["", "\n", "a\nb\n", "a\n\n", &"x".repeat(5000)] {
             assert_eq!(one_line(input.as_bytes(), "secret").expect_err("not one line").exit, 2, "{input:?}");
         }

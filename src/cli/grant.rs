@@ -12,14 +12,15 @@ const GRANTS: Collection = Collection {
     kind: "grant",
     name: "grants",
     of_tenant: true,
-    columns: &["id", "app", "scope", "allowed_by", "last_used_at"],
+    columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at"],
     none_yet: "on the other host: p2pid peer request NAME --wait",
 };
 
 /// With what has ended, which needs to say so.
-const ALL: Collection = Collection { columns: &["id", "app", "scope", "allowed_by", "last_used_at", "ended_at", "ended_why"], ..GRANTS };
+const ALL: Collection =
+    Collection { columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at", "ended_at", "ended_why"], ..GRANTS };
 
-/// What peers hold at this instance
+/// What peers and realms hold at this instance
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
     /// List what peers hold now: app, scope, who allowed it, last used

@@ -21,6 +21,7 @@ mod key;
 mod manual;
 mod ob;
 mod peer;
+mod realm;
 mod records;
 mod report;
 mod request;
@@ -78,6 +79,8 @@ enum Command {
     #[command(subcommand)]
     Ib(ib::Ib),
     #[command(subcommand)]
+    Realm(realm::Realm),
+    #[command(subcommand)]
     Ob(ob::Ob),
     #[command(subcommand)]
     Peer(peer::Peer),
@@ -126,6 +129,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
         Command::Role(command) => wait(role::run(command, &context)),
         Command::Tenant(command) => wait(tenant::run(command, &context)),
         Command::Ib(command) => wait(ib::run(command, &context)),
+        Command::Realm(command) => wait(realm::run(command, &context)),
         Command::Ob(command) => wait(ob::run(command, &context)),
         Command::Peer(command) => wait(peer::run(command, &context)),
         Command::Caller(command) => wait(caller::run(command, &context)),

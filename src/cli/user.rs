@@ -73,7 +73,7 @@ pub(super) enum User {
         #[command(flatten)]
         confirm: Confirm,
     },
-    /// Set a new password
+    /// Set a new password: all sessions and realm tokens end
     Passwd {
         /// Whose
         login: String,
@@ -111,7 +111,7 @@ pub(super) enum User {
         /// Who
         login: String,
     },
-    /// Remove a person: sessions and keys end at once, grants stay
+    /// Remove a person: sessions, keys and realm tokens end at once, grants stay
     Delete {
         /// Who
         login: String,
@@ -159,7 +159,7 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             let password = ask::new_secret(password_stdin, "--password-stdin", "new password")?;
             let user = USERS.update(context, &login, json!({ "password": password.expose_secret() })).await?;
             context.report.data(&user, String::new);
-            context.report.note(&format!("the password of {login} is changed, and all sessions have ended"));
+            context.report.note(&format!("the password of {login} is changed, and all sessions and realm tokens have ended"));
         }
         User::Update { login, admin, no_admin, permissions, remove_permissions, add_roles, remove_roles } => {
             let admin = if admin || no_admin { Some(admin) } else { None };

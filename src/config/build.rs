@@ -467,10 +467,13 @@ fn audit(mut section: Section<'_>) -> Audit {
 
 fn compat(mut section: Section<'_>) -> Compat {
     // Nothing to keep of those that are not served: what reads without a problem is off.
-    for key in ["password_grant", "onesait_default_key", "onesait_200_errors", "callback_prefix", "powerfolder_get_refresh"] {
+    for key in ["onesait_default_key", "onesait_200_errors", "callback_prefix", "powerfolder_get_refresh"] {
         section.optional(key, values::not_served);
     }
-    let compat = Compat { query_token: section.or("query_token", false, values::switch) };
+    let compat = Compat {
+        query_token: section.or("query_token", false, values::switch),
+        password_grant: section.or("password_grant", false, values::switch),
+    };
     section.end();
     compat
 }

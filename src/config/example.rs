@@ -257,9 +257,9 @@ keep = "400d"
 [compat]
 # ?access_token=… in a query.
 query_token = false
-# This version does not serve the rest, and refuses true.
-# The password grant, for realms.
+# The password grant, for realms alone (RFC 9700 §2.4 forbids it): their applications see passwords, so people with rights here are refused.
 password_grant = false
+# This version does not serve the rest, and refuses true.
 # The well-known realm key as the default of new realms.
 onesait_default_key = false
 # Errors with status 200, as onesait writes them.

@@ -381,4 +381,6 @@ pub struct Rate {
 pub struct Compat {
     /// `?access_token=` in a query.
     pub query_token: bool,
+    /// `grant_type=password`, for realms.
+    pub password_grant: bool,
 }

@@ -92,14 +92,15 @@ upstream = "ftp://127.0.0.1"
 
 #[test]
 fn what_this_version_does_not_serve_is_refused_where_it_is_turned_on() {
-    for key in ["password_grant", "onesait_default_key", "onesait_200_errors", "callback_prefix", "powerfolder_get_refresh"] {
+    for key in ["onesait_default_key", "onesait_200_errors", "callback_prefix", "powerfolder_get_refresh"] {
         let column = key.len() + 4;
         let said = format!("8:{column} compat.{key}: found true, expected false: this version does not serve it");
         assert_eq!(refusal(&format!("{MINIMAL}[compat]\n{key} = true\n")), said);
         assert!(refusal(&format!("{MINIMAL}[compat]\n{key} = 1\n")).contains("found the number 1, expected true or false"), "{key}");
         loaded(&[("one.toml", &format!("{MINIMAL}[compat]\n{key} = false\n"))]).expect(key);
     }
-    assert!(loaded(&[("one.toml", &format!("{MINIMAL}[compat]\nquery_token = true\n"))]).expect("valid").compat.query_token);
+    let served = loaded(&[("one.toml", &format!("{MINIMAL}[compat]\nquery_token = true\npassword_grant = true\n"))]).expect("valid");
+    assert!(served.compat.query_token && served.compat.password_grant);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::consent::{Authorization, Stage};
 use super::event::Event;
-use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy};
+use super::grant::{EndReason, Fresh, Grant, MadeBy, NewAccess, Policy};
 use super::ib_app::{GrantType, IbApp};
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -156,6 +156,7 @@ fn issue(
         ended: None,
         // An app that authenticates is bound by that already (RFC 9449 §5).
         binding: binding.filter(|_| !app.security.is_confidential()),
+        made_by: MadeBy::Consent,
     };
     Issue {
         stage: Stage::Exchanged { code, grant: id },

@@ -76,8 +76,8 @@ pub struct Decider {
     pub user: Id,
     /// The browser session.
     pub session: Digest,
-    /// Whether the person may allow links in the app's tenant.
-    pub may_approve: bool,
+    /// Whether the person may allow what the app asks ([`super::realm::may_allow`]).
+    pub may_allow: Result<(), Refusal>,
 }
 
 /// Why an answer is not taken.
@@ -95,6 +95,9 @@ pub enum Refusal {
     /// The person may not allow it.
     #[error("you may not allow links")]
     MayNotApprove,
+    /// The person holds no role in the realm.
+    #[error("you do not belong to this realm")]
+    NotAMember,
 }
 
 /// Takes an answer. `code` is the digest of the code that an Allow hands out, good for `code_ttl`.
@@ -115,8 +118,7 @@ pub fn decide(
     }
     let stage = match decision {
         Decision::Decline => Stage::Declined,
-        Decision::Allow if decider.may_approve => Stage::Allowed { code, until: now.plus(code_ttl) },
-        Decision::Allow => return Err(Refusal::MayNotApprove),
+        Decision::Allow => decider.may_allow.map(|()| Stage::Allowed { code, until: now.plus(code_ttl) })?,
     };
     Ok(Authorization { stage, ..authorization })
 }
@@ -150,14 +152,14 @@ mod tests {
 
     #[test]
     fn a11_a14_a_question_is_answered_once_by_who_was_asked_in_time() {
-        let decider = Decider { user: pending().user, session: pending().session, may_approve: true };
+        let decider = Decider { user: pending().user, session: pending().session, may_allow: Ok(()) };
         let allowed = Stage::Allowed { code: Digest::of("code"), until: at(110) };
         assert_eq!(decided(pending(), Decision::Allow, decider, 50), Ok(allowed.clone()));
         assert_eq!(decided(pending(), Decision::Decline, decider, 50), Ok(Stage::Declined));
 
         let other_browser = Decider { session: Digest::of("other"), ..decider };
         let other_person = Decider { user: Id::from_bytes([9; 16]), ..decider };
-        let without_permission = Decider { may_approve: false, ..decider };
+        let without_permission = Decider { may_allow: Err(Refusal::MayNotApprove), ..decider };
         assert_eq!(decided(pending(), Decision::Allow, other_browser, 50), Err(Refusal::NotAsked));
         assert_eq!(decided(pending(), Decision::Allow, other_person, 50), Err(Refusal::NotAsked));
         assert_eq!(decided(pending(), Decision::Allow, without_permission, 50), Err(Refusal::MayNotApprove));

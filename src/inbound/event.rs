@@ -7,6 +7,10 @@ use crate::audit::{Action, Outcome};
 pub enum Event {
     /// A code was exchanged and made a grant.
     GrantMade,
+    /// Somebody was signed in to a realm by password, which made a grant.
+    SignedIn,
+    /// Nobody was, for a name or a password that is wrong.
+    SignInFailed,
     /// An app presented a code that was issued to another.
     CodeOfAnotherClient,
     /// The right app failed at its own code, which is burnt.
@@ -45,6 +49,8 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::GrantMade => "grant_made",
+            Self::SignedIn => "signed_in",
+            Self::SignInFailed => "sign_in_failed",
             Self::CodeOfAnotherClient => "code_of_another_client",
             Self::CodeBurnt { .. } => "code_burnt",
             Self::CodeReplayed => "code_replayed",
@@ -63,6 +69,8 @@ impl Event {
     pub const fn action(&self) -> Option<Action> {
         Some(match self {
             Self::GrantMade => Action::CodeRedeemed,
+            Self::SignedIn => Action::SignInSucceeded,
+            Self::SignInFailed => Action::SignInFailed,
             Self::CodeOfAnotherClient => Action::CodeOfAnotherClient,
             Self::CodeBurnt { .. } => Action::CodeBurnt,
             Self::CodeReplayed => Action::CodeReplayed,
@@ -82,12 +90,14 @@ impl Event {
     pub const fn comes_with_a_change(&self) -> bool {
         match self {
             Self::GrantMade
+            | Self::SignedIn
             | Self::CodeBurnt { .. }
             | Self::CodeReplayed
             | Self::Reminted { .. }
             | Self::RefreshTokenReplayed
             | Self::GrantRevoked => true,
-            Self::CodeOfAnotherClient
+            Self::SignInFailed
+            | Self::CodeOfAnotherClient
             | Self::RefreshTokenOfAnotherClient
             | Self::RefreshTokenWithoutItsKey
             | Self::Repeated { .. }
@@ -99,8 +109,9 @@ impl Event {
     /// How it ended for the app.
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::GrantMade | Self::Repeated { .. } | Self::Reminted { .. } | Self::GrantRevoked => Outcome::Done,
-            Self::CodeOfAnotherClient
+            Self::GrantMade | Self::SignedIn | Self::Repeated { .. } | Self::Reminted { .. } | Self::GrantRevoked => Outcome::Done,
+            Self::SignInFailed
+            | Self::CodeOfAnotherClient
             | Self::CodeBurnt { .. }
             | Self::CodeReplayed
             | Self::RefreshTokenOfAnotherClient
@@ -118,6 +129,8 @@ impl Event {
             Self::Repeated { from_elsewhere: true } => Some("from another address than the first time".to_owned()),
             Self::Reminted { times } => Some(format!("replaced {times} times by now")),
             Self::GrantMade
+            | Self::SignedIn
+            | Self::SignInFailed
             | Self::CodeOfAnotherClient
             | Self::CodeReplayed
             | Self::RefreshTokenOfAnotherClient
@@ -136,6 +149,8 @@ impl Event {
             Self::CodeReplayed | Self::RefreshTokenReplayed | Self::Repeated { from_elsewhere: true } => true,
             Self::Reminted { times } => *times == 3,
             Self::GrantMade
+            | Self::SignedIn
+            | Self::SignInFailed
             | Self::CodeOfAnotherClient
             | Self::CodeBurnt { .. }
             | Self::RefreshTokenOfAnotherClient

@@ -28,6 +28,30 @@ pub struct Grant {
     pub ended: Option<Ended>,
     /// The key that each refresh must show: of an app that does not authenticate, its DPoP key (RFC 9449 §5).
     pub binding: Option<Binding>,
+    /// What made it.
+    pub made_by: MadeBy,
+}
+
+/// What made a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeBy {
+    /// Somebody allowed it in a browser.
+    Consent,
+    /// A realm's application handed in somebody's password.
+    Password,
+}
+
+impl MadeBy {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Consent, Self::Password];
+
+    /// For lists and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consent => "consent",
+            Self::Password => "password",
+        }
+    }
 }
 
 /// The end of a grant.
@@ -54,12 +78,27 @@ pub enum EndReason {
     RefreshTokenReplayed,
     /// The database was restored from a backup that was made before.
     Restored,
+    /// Of a realm: the person it signed in was deleted.
+    UserDeleted,
+    /// Of a realm: the person it signed in got another password.
+    PasswordChanged,
+    /// Of a realm: the person it signed in holds no role there any more.
+    RoleTaken,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::RevokedByClient, Self::RevokedByAdmin, Self::RevokedByUser, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::Restored];
+    pub const ALL: [Self; 9] = [
+        Self::RevokedByClient,
+        Self::RevokedByAdmin,
+        Self::RevokedByUser,
+        Self::CodeReplayed,
+        Self::RefreshTokenReplayed,
+        Self::Restored,
+        Self::UserDeleted,
+        Self::PasswordChanged,
+        Self::RoleTaken,
+    ];
 
     /// For logs and lists.
     pub const fn as_str(self) -> &'static str {
@@ -70,6 +109,9 @@ impl EndReason {
             Self::CodeReplayed => "code_replayed",
             Self::RefreshTokenReplayed => "refresh_token_replayed",
             Self::Restored => "restored",
+            Self::UserDeleted => "user_deleted",
+            Self::PasswordChanged => "password_changed",
+            Self::RoleTaken => "role_taken",
         }
     }
 }

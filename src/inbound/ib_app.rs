@@ -20,10 +20,12 @@ pub enum GrantType {
     RefreshToken,
     /// The app acts for itself (RFC 6749 §4.4).
     ClientCredentials,
+    /// The app hands in a person's name and password (RFC 6749 §4.3): a realm alone may, and that is what makes it one.
+    Password,
 }
 
 impl GrantType {
-    /// Every grant type that is served, as the metadata names them.
+    /// Every grant type that an app can be registered for by name.
     pub const ALL: [Self; 3] = [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
 
     /// What an app may use of which nothing else is said: what makes and keeps a link.
@@ -35,7 +37,13 @@ impl GrantType {
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
             Self::ClientCredentials => "client_credentials",
+            Self::Password => "password",
         }
+    }
+
+    /// The grant types that are served, as requests and metadata name them; the password grant only where the instance allows it.
+    pub fn served(password_grant: bool) -> Vec<&'static str> {
+        Self::ALL.into_iter().chain(password_grant.then_some(Self::Password)).map(Self::as_str).collect()
     }
 }
 
@@ -72,6 +80,11 @@ impl IbApp {
     /// Whether it may use `grant`.
     pub fn may_use(&self, grant: GrantType) -> bool {
         self.grants.contains(&grant)
+    }
+
+    /// Whether it signs people in ([`super::realm`]).
+    pub fn is_realm(&self) -> bool {
+        self.may_use(GrantType::Password)
     }
 }
 

@@ -31,6 +31,11 @@ pub struct User {
 }
 
 impl User {
+    /// Whether the person has any right over this instance or a tenant of it.
+    pub fn has_rights(&self) -> bool {
+        self.is_admin || self.permissions.values().chain(self.roles.iter().map(|role| &role.permissions)).any(|held| !held.is_empty())
+    }
+
     /// Whether the person may do what needs `permission` in `tenant`.
     pub fn may(&self, tenant: &str, permission: &str) -> bool {
         let is_within = |held: &BTreeSet<String>| held.contains(ADMIN) || held.contains(permission);

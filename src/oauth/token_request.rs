@@ -36,6 +36,32 @@ pub struct RefreshRequest {
     pub scope: Option<Scope>,
 }
 
+/// Somebody's name and password, handed in by a client (RFC 6749 §4.3.2).
+#[derive(Clone, Debug)]
+pub struct PasswordRequest {
+    /// `username`
+    pub username: String,
+    /// `password`
+    pub password: SecretString,
+    /// `scope`; none asks for all of the app's.
+    pub scope: Option<Scope>,
+}
+
+impl PasswordRequest {
+    /// The form as one of `grant_type=password`; none when it is of another type. To be asked only where that grant is served.
+    ///
+    /// # Errors
+    /// `invalid_request` or `invalid_scope` (RFC 6749 §5.2).
+    pub fn read(form: &Parameters) -> Result<Option<Self>, WireError> {
+        form.each_once(&["grant_type", "username", "password", "scope"]).map_err(doubled)?;
+        if required(form, "grant_type")? != "password" {
+            return Ok(None);
+        }
+        let (username, password) = (required(form, "username")?.to_owned(), SecretString::from(required(form, "password")?));
+        Ok(Some(Self { username, password, scope: scope(form)? }))
+    }
+}
+
 /// The parameters that are looked at.
 const KNOWN: [&str; 6] = ["grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "scope"];
 
@@ -107,6 +133,27 @@ mod tests {
                 Ok(TokenRequest::ClientCredentials(scope)) => assert_eq!(scope.map(|scope| scope.to_string()).as_deref(), expected),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn t9_a_password_request_is_read_where_it_is_served_and_shows_no_password() {
+        let read = |form: &str| PasswordRequest::read(&Parameters::read(form.as_bytes()).expect("a form"));
+        let request = read("grant_type=password&username=a+b&password=p%26w&scope=openid").expect("well formed").expect("its type");
+        assert_eq!((request.username.as_str(), request.password.expose_secret()), ("a b", "p&w"));
+        assert_eq!(request.scope.as_ref().map(ToString::to_string).as_deref(), Some("openid"));
+        assert!(!format!("{request:?}").contains("p&w"));
+        assert!(read("grant_type=refresh_token&refresh_token=r").expect("well formed").is_none(), "another type");
+        for (form, expected) in [
+            ("username=a&password=b", Code::InvalidRequest),
+            ("grant_type=password&username=a", Code::InvalidRequest),
+            ("grant_type=password&password=b", Code::InvalidRequest),
+            ("grant_type=password&username=&password=b", Code::InvalidRequest),
+            ("grant_type=password&username=a&username=b&password=b", Code::InvalidRequest),
+            ("grant_type=password&username=a&password=b&password=b", Code::InvalidRequest),
+            ("grant_type=password&username=a&password=b&scope=a%0Ab", Code::InvalidScope),
+        ] {
+            assert_eq!(read(form).map(drop).map_err(|error| error.code), Err(expected), "{form}");
         }
     }
 

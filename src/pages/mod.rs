@@ -55,7 +55,9 @@ pub struct Consent<'a> {
     /// Who is signed in.
     pub login: &'a str,
     /// Whether that person may allow it.
-    pub may_approve: bool,
+    pub may_allow: bool,
+    /// Whether the app is a realm, which signs in people that belong to it.
+    pub is_realm: bool,
     /// Where the form goes.
     pub action: &'a str,
     /// Where logging out goes.

@@ -9,7 +9,7 @@ use super::{Fault, Transaction};
 use crate::audit::{Action, Entry, Record};
 use crate::clock::Timestamp;
 use crate::id::Id;
-use crate::inbound::grant::{EndReason, Ended, Grant};
+use crate::inbound::grant::{EndReason, Ended, Grant, MadeBy};
 
 /// How long a grant that was ended is still shown, and its tokens still known.
 const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -18,8 +18,8 @@ const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// a wall clock that is a year ahead for a while must not delete what is still used.
 const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding)
-    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8)";
+const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding, made_by)
+    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
 const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
@@ -27,16 +27,16 @@ const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_u
 const OF_USER: &str = "SELECT id FROM grant WHERE user = ?1 AND ended_at IS NULL";
 const OF_APP: &str = "SELECT id FROM grant WHERE app = ?1 AND ended_at IS NULL";
 const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 AND g.id = ?2";
 const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
 const SHOWN_OF_USER: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL ORDER BY g.id DESC";
 const SHOWN_OF_USER_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.id = ?2";
 
 /// A grant with the names that people know it by.
@@ -60,7 +60,17 @@ pub struct ShownGrant {
 pub fn insert(transaction: &Transaction<'_>, grant: &Grant, idle: Duration) -> Result<(), Fault> {
     let purge_at = grant.created_at.plus(idle).plus(KEPT_AFTER_IDLE);
     let binding = grant.binding.map(|binding| binding.to_string());
-    let row = params![grant.id, grant.app, grant.user, grant.scope, grant.created_at, grant.expires_at, purge_at, binding];
+    let row = params![
+        grant.id,
+        grant.app,
+        grant.user,
+        grant.scope,
+        grant.created_at,
+        grant.expires_at,
+        purge_at,
+        binding,
+        grant.made_by.as_str()
+    ];
     transaction.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
 }
@@ -122,8 +132,8 @@ pub fn of_user_by_id(connection: &Connection, user: Id, id: Id) -> Result<Option
     Ok(connection.prepare_cached(SHOWN_OF_USER_BY_ID)?.query_row(params![user, id], read_shown).optional()?)
 }
 
-/// The grant in the ten columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, whether its
-/// epoch is the database's, and binding.
+/// The grant in the eleven columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, whether its
+/// epoch is the database's, binding, and made_by.
 pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
     let ended_why: Option<String> = row.get(first + 7)?;
     let ended = match (row.get(first + 6)?, ended_why) {
@@ -141,19 +151,29 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
         expires_at: row.get(first + 5)?,
         ended,
         binding: binding(row, first + 9)?,
+        made_by: made_by(&row.get::<_, String>(first + 10)?, first + 10)?,
     })
 }
 
 fn read_shown(row: &Row<'_>) -> rusqlite::Result<ShownGrant> {
     Ok(ShownGrant {
         grant: read(row, 0)?,
-        app_name: row.get(10)?,
-        client_id: row.get(11)?,
-        tenant: row.get(12)?,
-        login: row.get(13)?,
-        last_used_at: row.get(14)?,
+        app_name: row.get(11)?,
+        client_id: row.get(12)?,
+        tenant: row.get(13)?,
+        login: row.get(14)?,
+        last_used_at: row.get(15)?,
     })
 }
+
+fn made_by(text: &str, column: usize) -> rusqlite::Result<MadeBy> {
+    let known = MadeBy::ALL.into_iter().find(|made_by| made_by.as_str() == text);
+    known.ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(NoOrigin(text.to_owned()))))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing that makes a grant is called {0:?}")]
+struct NoOrigin(String);
 
 fn reason(text: &str, column: usize) -> rusqlite::Result<EndReason> {
     let known = EndReason::ALL.into_iter().find(|reason| reason.as_str() == text);

@@ -29,6 +29,7 @@ pub mod peer;
 mod purge;
 pub mod pushed_request;
 mod reader;
+pub mod realm;
 pub mod refresh_token;
 pub mod role;
 pub mod rows;

@@ -116,8 +116,8 @@ mod tests {
             transaction.execute_batch(
                 "INSERT INTO user (id, login, admin, permissions, created_at) VALUES (zeroblob(16), 'a', 0, '{}', 0);
                  INSERT INTO ib_app VALUES (zeroblob(16), 'default', 'one', 'one', '[]', '[]', 'p2pi', NULL, NULL, 0, 0, '{}');
-                 INSERT INTO grant VALUES (CAST(printf('%016d', 1) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 700, NULL),
-                    (CAST(printf('%016d', 2) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 800, NULL);
+                 INSERT INTO grant VALUES (CAST(printf('%016d', 1) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 700, NULL, 'consent'),
+                    (CAST(printf('%016d', 2) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 800, NULL, 'consent');
                  WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
                  INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended)
                  SELECT CAST(printf('%032d', i) AS BLOB), CAST(printf('%016d', 1 + i % 2) AS BLOB), i, 'p2pi', 0, 1, 0 FROM n",

@@ -15,7 +15,7 @@ use crate::inbound::refresh::{Changes, Current, Facts, Mint, Repeat, Replaces, S
 use crate::secret::{Digest, ExposeSecret, SecretString};
 
 const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding,
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by,
         t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
         c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login
     FROM refresh_token t
@@ -49,15 +49,15 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
     let digest = Digest::of(presented.expose_secret());
     let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
         let token = Token {
-            generation: row.get(10)?,
-            state: row.get(11)?,
-            since: moment(row, 12)?,
-            remints: row.get(15)?,
-            presented_from: row.get(16)?,
+            generation: row.get(11)?,
+            state: row.get(12)?,
+            since: moment(row, 13)?,
+            remints: row.get(16)?,
+            presented_from: row.get(17)?,
         };
-        let current = Current { generation: row.get(18)?, since: moment(row, 19)?, is_used: row.get(22)? };
+        let current = Current { generation: row.get(19)?, since: moment(row, 20)?, is_used: row.get(23)? };
         let facts = Facts { grant: grant::read(row, 0)?, presented: token, current, repeat: None };
-        Ok((facts, row.get::<_, Option<Vec<u8>>>(17)?, row.get(23)?))
+        Ok((facts, row.get::<_, Option<Vec<u8>>>(18)?, row.get(24)?))
     });
     let Some((mut facts, sealed, login)) = found.optional()? else { return Ok(None) };
     if let Some(sealed) = sealed {

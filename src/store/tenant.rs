@@ -31,7 +31,8 @@ pub fn all(connection: &Connection) -> Result<Vec<Tenant>, Fault> {
 
 /// Every kind of record that belongs to a tenant. A migration that adds one adds its line here.
 const BELONGING: &str = "SELECT kind, name, count(*) OVER () FROM (
-        SELECT 1 AS place, 'IB app' AS kind, name FROM ib_app WHERE tenant = ?1
+        SELECT 1 AS place, iif(EXISTS (SELECT 1 FROM realm WHERE app = ib_app.id), 'realm', 'IB app') AS kind, name
+            FROM ib_app WHERE tenant = ?1
         UNION ALL SELECT 2, 'OB app', name FROM ob_app WHERE tenant = ?1
         UNION ALL SELECT 3, 'peer', name FROM peer WHERE tenant = ?1
         UNION ALL SELECT 4, 'caller', name FROM caller WHERE tenant = ?1

@@ -29,6 +29,7 @@ async fn k7_no_secret_is_written_anywhere() {
     canaries.plant("the API key", key["api_key"].as_str().expect("a key"));
 
     // Everything may be logged, at the finest level.
+    pair.two.settings.says("canary.toml", "[compat]\npassword_grant = true\n");
     for process in [&mut pair.one, &mut pair.two] {
         process.is_stopped().await;
         process.starts_with(&[("P2PID_LOG", "trace")]).await;
@@ -36,6 +37,7 @@ async fn k7_no_secret_is_written_anywhere() {
     let commands = Commands::watch(&pair);
     link_with_mistakes(&mut pair, &mut canaries).await;
     use_tokens_by_hand(&mut pair, &mut canaries).await;
+    sign_in_with_mistakes(&pair.two, &mut canaries).await;
     call_with_mistakes(&pair).await;
     meet_a_hostile_peer(&pair.one, &mut canaries).await;
     pair.one.runs(&["peer", "refresh", "two"]).await;
@@ -131,6 +133,34 @@ async fn use_tokens_by_hand(pair: &mut Pair, canaries: &mut Canaries) {
     assert_eq!(refused.status(), 401);
     assert_eq!(post(two, "/oauth/token", ("by-hand", secret), &exchange).await.status(), 400, "the code was replayed");
     assert_eq!(post(two, "/oauth/revoke", ("by-hand", secret), &[("token", &renewed)]).await.status(), 200);
+}
+
+/// A realm hands in passwords, right and wrong ones, and one in the place of a name.
+async fn sign_in_with_mistakes(two: &Process, canaries: &mut Canaries) {
+    let (key, password) = ("canary-realm-key-0123456789", "canary-password-of-alice");
+    canaries.plant("the key of a realm", key);
+    two.runs_with(&["realm", "create", "canary-realm", "--key-stdin"], key).await;
+    two.runs(&["realm", "role", "canary-realm", "reader"]).await;
+    two.runs_with(&["user", "add", "alice", "--password-stdin"], password).await;
+    two.runs(&["realm", "assign", "canary-realm", "alice", "reader"]).await;
+    let passwords =
+        [("alice", password), ("alice", "canary-wrong-password-of-alice"), ("canary-password-as-a-name", "canary-password-twice")];
+    for (username, password) in passwords {
+        canaries.plant("a password that a realm handed in", password);
+        if username != "alice" {
+            canaries.plant("a password in the place of a name", username);
+        }
+        let form = [("grant_type", "password"), ("username", username), ("password", password)];
+        let answer = post(two, "/oauth/token", ("canary-realm", key), &form).await;
+        if answer.status() == 200 {
+            let [_, refresh] = canaries.plant_pair("sign-in", &answer.json());
+            let again = [("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
+            let renewed = post(two, "/oauth/token", ("canary-realm", key), &again).await.json();
+            canaries.plant_pair("refresh at a realm", &renewed);
+        } else {
+            assert!(answer.status() == 400 && password != "canary-password-of-alice", "{}", answer.text());
+        }
+    }
 }
 
 /// Calls that are refused in every way that carries a secret.
@@ -236,11 +266,12 @@ impl Canaries {
 
     /// What the daemon tells whoever asks it.
     async fn are_not_in_output(&self, name: &str, process: &Process) {
-        let commands: [&[&str]; 10] = [
+        let commands: [&[&str]; 11] = [
             &["status"],
             &["user", "list"],
             &["tenant", "list"],
             &["ib", "list"],
+            &["realm", "list"],
             &["ob", "list"],
             &["peer", "list"],
             &["caller", "list"],

@@ -24,6 +24,7 @@ mod peers_that_move;
 mod people;
 mod readme;
 mod real_browser;
+mod realms;
 mod reload;
 mod resumed_sessions;
 mod roles_and_keys;

@@ -88,6 +88,12 @@ impl AdminError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "p2pid failed at this").next("the daemon's log says why")
     }
 
+    /// The same refusal of a value that goes by another `name` here.
+    pub fn of(self, name: &str) -> Self {
+        let Self { status, code, found, expected, .. } = self;
+        Self { found, expected, ..Self::new(status, code, format!("{name} is wrong")) }.next(format!("give another {name}"))
+    }
+
     /// With what was found.
     pub fn found(mut self, found: impl Into<String>) -> Self {
         self.found = Some(found.into());

@@ -105,6 +105,7 @@ fn resource(state: &AdminState, shown: &ShownGrant) -> Value {
         "client_id": shown.client_id,
         "scope": grant.scope.to_string(),
         "allowed_by": shown.login.as_deref().unwrap_or("(deleted)"),
+        "made_by": grant.made_by.as_str(),
         "created_at": grant.created_at,
         "expires_at": grant.expires_at,
         "last_used_at": last_used_at,

@@ -1,6 +1,6 @@
 //! IB apps over the admin API: who may call us.
 
-mod settings;
+pub(super) mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,8 @@ struct RotateSecret {
 
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
     let look = move |connection: &Connection| {
-        let apps = rows::of_tenant(connection, &tenant)?;
-        apps.into_iter().map(|app| with_secrets(connection, app)).collect::<Result<Vec<_>, Fault>>()
+        let apps = rows::of_tenant(connection, &tenant)?.into_iter().filter(|app| !app.is_realm());
+        apps.map(|app| with_secrets(connection, app)).collect::<Result<Vec<_>, Fault>>()
     };
     let apps = state.instance.store.read(look).await?;
     let config = state.instance.config();
@@ -171,7 +171,8 @@ async fn create(
     let given = secret.clone();
     let judge = move |transaction: &Transaction<'_>| {
         if let Some(old) = rows::by_name(transaction, &app.tenant, &app.name)? {
-            if !or_update {
+            // A realm is changed as one, by who may.
+            if !or_update || old.is_realm() {
                 return Ok(Made::NameTaken);
             }
             if client_id.as_ref().is_some_and(|client_id| *client_id != old.client_id) {
@@ -329,13 +330,14 @@ fn held_by_peers(name: &str, held: &[ShownGrant]) -> AdminError {
     AdminError::in_use(KIND, name, &users).next(format!("p2pid grant revoke {first}; or add --force, which ends all grants of the app"))
 }
 
-/// By name, or else by id.
+/// By name, or else by id. Realms are a collection of their own, with permissions of their own.
 fn find(connection: &Connection, tenant: &str, name: &str) -> Result<Option<IbApp>, Fault> {
-    match (rows::by_name(connection, tenant, name)?, name.parse()) {
-        (Some(app), _) => Ok(Some(app)),
-        (None, Ok(id)) => Ok(rows::by_id(connection, id)?.filter(|app| app.tenant == tenant)),
-        (None, Err(_)) => Ok(None),
-    }
+    let found = match (rows::by_name(connection, tenant, name)?, name.parse()) {
+        (Some(app), _) => Some(app),
+        (None, Ok(id)) => rows::by_id(connection, id)?.filter(|app| app.tenant == tenant),
+        (None, Err(_)) => None,
+    };
+    Ok(found.filter(|app| !app.is_realm()))
 }
 
 /// A new app before anything was said of it but its names. A `client_id` is 32 hexadecimal digits: every client can carry it anywhere.

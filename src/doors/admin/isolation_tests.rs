@@ -18,7 +18,7 @@ use super::tests::Api;
 use super::{Caller, key_router};
 use crate::clock::Timestamp;
 use crate::id::Id;
-use crate::inbound::grant::Grant;
+use crate::inbound::grant::{Grant, MadeBy};
 use crate::inbound::permission::{self, ADMIN, Rights};
 use crate::store::{Transaction, grant};
 
@@ -61,6 +61,13 @@ fn need(method: &Method, path: &str) -> Option<Need> {
         ("PATCH", "ib-apps/{name}") => One(&["ib_apps.edit"]),
         ("DELETE", "ib-apps/{name}") => One(&["ib_apps.delete"]),
         ("POST", "ib-apps/{name}/rotate-secret") => All(&["ib_apps.edit", "ib_apps.read_secret"]),
+        ("GET", "realms" | "realms/{name}") => One(&["realms.get"]),
+        ("POST", "realms") => One(&["realms.create"]),
+        ("PATCH", "realms/{name}") => One(&["realms.edit"]),
+        ("DELETE", "realms/{name}") => One(&["realms.delete"]),
+        ("POST", "realms/{name}/role" | "realms/{name}/delete-role" | "realms/{name}/assign" | "realms/{name}/unassign") => {
+            One(&["realms.edit"])
+        }
         ("GET", "ob-apps" | "ob-apps/{name}") => One(&["ob_apps.get", "tenants.oauth_clients.get"]),
         ("POST", "ob-apps") => One(&["ob_apps.create", "tenants.oauth_clients.create"]),
         ("PATCH", "ob-apps/{name}") => One(&["ob_apps.edit", "tenants.oauth_clients.edit"]),
@@ -92,6 +99,8 @@ fn need(method: &Method, path: &str) -> Option<Need> {
 fn attributes(path: &str) -> Value {
     match path.rsplit('/').next() {
         Some("rename") => json!({ "name": "other" }),
+        Some("role" | "delete-role") => json!({ "role": "reader" }),
+        Some("assign" | "unassign") => json!({ "role": "reader", "user": "spy" }),
         Some("maintenance") => json!({ "until": "off" }),
         _ => Value::Null,
     }
@@ -165,11 +174,14 @@ impl Neighbours {
             ("peers", "peer", json!({ "url": url })),
             ("callers", "caller", json!({})),
             ("roles", "role", json!({ "permissions": ["peers.get"] })),
+            // Realms share the names of IB apps.
+            ("realms", "realm", json!({ "name": "theirR" })),
         ] {
-            record["name"] = json!("theirs");
+            let name = record["name"].as_str().unwrap_or("theirs").to_owned();
+            record["name"] = json!(name);
             let (status, body) = api.ask(Method::POST, &format!("/v2/tenants/{OWNER}/{collection}"), kind, record).await;
             assert_eq!(status, StatusCode::CREATED, "{body}");
-            records.push((collection, "theirs".to_owned(), body["data"]["id"].as_str().expect("an id").to_owned()));
+            records.push((collection, name, body["data"]["id"].as_str().expect("an id").to_owned()));
         }
         let person = json!({ "login": "theirs", "password": "correct horse", "admin": true });
         api.ask(Method::POST, "/v2/users", "user", person).await;
@@ -177,7 +189,8 @@ impl Neighbours {
         let id = Id::from_bytes([7; 16]);
         let created_at = Timestamp::from_millis(0);
         let scope = "p2pi".parse().expect("a scope");
-        let allowed = Grant { id, app, user: None, scope, created_at, expires_at: None, ended: None, binding: None };
+        let allowed =
+            Grant { id, app, user: None, scope, created_at, expires_at: None, ended: None, binding: None, made_by: MadeBy::Consent };
         let judge = move |transaction: &Transaction<'_>| grant::insert(transaction, &allowed, Duration::from_secs(60));
         api.state.instance.store.write(judge).await.expect("written");
         records.push(("grants", id.to_string(), id.to_string()));

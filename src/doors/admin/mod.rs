@@ -25,6 +25,7 @@ mod ib_apps;
 mod keys;
 mod ob_apps;
 mod peers;
+mod realms;
 mod rights;
 mod roles;
 pub mod status;
@@ -123,6 +124,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .merge(keys::router())
         .merge(ob_apps::router())
         .merge(peers::router())
+        .merge(realms::router())
         .merge(roles::router())
         .merge(status::router())
         .merge(tenants::router())

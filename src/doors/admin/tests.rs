@@ -298,3 +298,152 @@ async fn a_call_may_go_to_the_peers_root() {
         assert_eq!(response.headers().get("p2pi-error").map(http::HeaderValue::as_bytes), Some(&b"unknown_peer"[..]), "{path}");
     }
 }
+
+const REALMS: &str = "/v2/tenants/default/realms";
+
+#[tokio::test]
+async fn realms_come_change_and_go_with_their_roles() {
+    let mut api = Api::new().await;
+    let alice = json!({ "login": "alice", "password": "alice-passw0rd" });
+    assert_eq!(api.ask(Method::POST, "/v2/users", "user", alice).await.0, StatusCode::CREATED);
+    let (status, body) = api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
+    let made = &body["data"]["attributes"];
+    assert_eq!((status, &made["client_id"], &made["token_validity"]), (StatusCode::CREATED, &json!("TestRealm"), &json!(43_200)), "{body}");
+    assert_eq!((&made["scopes"], &made["roles"], &made["key"]), (&json!(["openid"]), &json!([]), &made["client_secret"]));
+    assert_eq!(made["grants"], json!(["authorization_code", "refresh_token", "password"]));
+    assert!(made["key"].as_str().is_some_and(|key| key.len() >= 22), "128 bits or more: {body}");
+    assert_eq!(api.refused(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await, refusal(409, "exists"));
+
+    let again = json!({ "name": "TestRealm", "or_update": true, "token_validity": 60, "description": "for tests" });
+    let (status, body) = api.ask(Method::POST, REALMS, "realm", again).await;
+    let updated = &body["data"]["attributes"];
+    assert_eq!((status, &updated["access_ttl"], &updated["key"]), (StatusCode::OK, &json!(60), &Value::Null), "its key stays: {body}");
+    let (_, body) = api.ask(Method::PATCH, &format!("{REALMS}/TestRealm"), "realm", json!({ "key": "k3y_secret" })).await;
+    let updated = &body["data"]["attributes"];
+    assert_eq!((&updated["token_validity"], &updated["description"]), (&json!(60), &json!("for tests")), "what is not given stays");
+    assert!(!body.to_string().contains("k3y_secret"), "{body}");
+
+    let act = |action: &str| format!("{REALMS}/TestRealm/{action}");
+    let role = json!({ "role": "ROLE_TEST", "description": "reads" });
+    let (status, body) = api.ask(Method::POST, &act("role"), "realm", role.clone()).await;
+    let role_shown = json!([{ "name": "ROLE_TEST", "description": "reads", "users": [] }]);
+    assert_eq!((status, &body["data"]["attributes"]["roles"]), (StatusCode::OK, &role_shown), "{body}");
+    assert_eq!(api.refused(Method::POST, &act("role"), "realm", role).await, refusal(409, "exists"));
+    let held = json!({ "user": "alice", "role": "ROLE_TEST" });
+    for _ in 0..2 {
+        let (status, body) = api.ask(Method::POST, &act("assign"), "realm", held.clone()).await;
+        assert_eq!((status, &body["data"]["attributes"]["roles"][0]["users"]), (StatusCode::OK, &json!(["alice"])), "{body}");
+    }
+    for (action, attributes) in [
+        ("assign", json!({ "user": "nobody", "role": "ROLE_TEST" })),
+        ("assign", json!({ "user": "alice", "role": "ROLE_OTHER" })),
+        ("unassign", json!({ "user": "alice", "role": "ROLE_OTHER" })),
+        ("delete-role", json!({ "role": "ROLE_OTHER" })),
+    ] {
+        let refused = api.refused(Method::POST, &act(action), "realm", attributes.clone()).await;
+        assert_eq!(refused, refusal(404, "not_found"), "{action} {attributes}");
+    }
+    let (_, body) = api.ask(Method::POST, &act("unassign"), "realm", held.clone()).await;
+    assert_eq!(body["data"]["attributes"]["roles"][0]["users"], json!([]));
+    assert_eq!(api.refused(Method::POST, &act("unassign"), "realm", held).await, refusal(404, "not_found"));
+    let (_, body) = api.ask(Method::POST, &act("delete-role"), "realm", json!({ "role": "ROLE_TEST" })).await;
+    assert_eq!(body["data"]["attributes"]["roles"], json!([]));
+    assert_eq!(api.ask(Method::DELETE, &format!("{REALMS}/TestRealm"), "", Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.refused(Method::GET, &format!("{REALMS}/TestRealm"), "", Value::Null).await, refusal(404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_minimal_realm_with_one_thing_changed_is_refused() {
+    let mut api = Api::new().await;
+    for (name, value, code) in [
+        ("name", json!(""), "bad_attribute"),
+        ("name", json!("a.b"), "bad_attribute"),
+        ("name", json!("x".repeat(51)), "bad_attribute"),
+        ("name", Value::Null, "missing_attribute"),
+        ("key", json!(""), "bad_attribute"),
+        ("key", json!("ä"), "bad_attribute"),
+        ("token_validity", json!(0), "bad_attribute"),
+        ("token_validity", json!(99_999_999), "bad_attribute"),
+        ("description", json!("x".repeat(256)), "bad_attribute"),
+        ("redirect_uris", json!(["http://elsewhere.example"]), "bad_attribute"),
+        ("grants", json!(["password"]), "unknown_attribute"),
+    ] {
+        let mut realm = json!({ "name": "TestRealm" });
+        realm[name] = value.clone();
+        assert_eq!(api.refused(Method::POST, REALMS, "realm", realm).await, refusal(400, code), "{name}: {value}");
+    }
+    let (_, body) = api.ask(Method::GET, REALMS, "", Value::Null).await;
+    assert_eq!(body["data"], json!([]), "nothing was half done");
+}
+
+#[tokio::test]
+async fn a_realm_is_its_tenants_and_is_changed_as_a_realm_alone() {
+    let mut api = Api::new().await;
+    api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
+    let (_, body) = api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
+    let id = body["data"]["id"].as_str().expect("an id").to_owned();
+    let theirs = "/v2/tenants/sales/realms";
+    for (method, path) in [
+        (Method::GET, format!("{theirs}/TestRealm")),
+        (Method::PATCH, format!("{theirs}/TestRealm")),
+        (Method::DELETE, format!("{theirs}/TestRealm")),
+        (Method::GET, "/v2/tenants/default/ib-apps/TestRealm".to_owned()),
+        (Method::GET, format!("/v2/tenants/default/ib-apps/{id}")),
+        (Method::POST, "/v2/tenants/default/ib-apps/TestRealm/rotate-secret".to_owned()),
+        (Method::DELETE, "/v2/tenants/default/ib-apps/TestRealm".to_owned()),
+    ] {
+        assert_eq!(api.refused(method.clone(), &path, "", Value::Null).await, refusal(404, "not_found"), "{method} {path}");
+    }
+    for or_update in [false, true] {
+        let taken = json!({ "name": "TestRealm", "or_update": or_update });
+        let (status, body) = api.ask(Method::POST, theirs, "realm", taken).await;
+        let error = &body["errors"][0];
+        assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("exists")));
+        assert!(!body.to_string().contains("default"), "{body}");
+        let app = json!({ "name": "TestRealm", "peer_url": "https://one.example.com", "scopes": ["p2pi"], "or_update": or_update });
+        assert_eq!(api.refused(Method::POST, "/v2/tenants/default/ib-apps", "ib-app", app).await, refusal(409, "exists"));
+    }
+    let password = json!({ "name": "x", "peer_url": "https://one.example.com", "scopes": ["p2pi"], "grants": ["password"] });
+    assert_eq!(api.refused(Method::POST, "/v2/tenants/default/ib-apps", "ib-app", password).await, refusal(400, "bad_attribute"));
+    for list in [theirs, "/v2/tenants/default/ib-apps"] {
+        assert_eq!(api.ask(Method::GET, list, "", Value::Null).await.1["data"], json!([]), "{list}");
+    }
+    // Nobody is called like a realm, and no realm like somebody.
+    let login = json!({ "login": "TestRealm", "password": "correct horse" });
+    assert_eq!(api.refused(Method::POST, "/v2/users", "user", login).await, refusal(409, "exists"));
+    api.ask(Method::POST, "/v2/users", "user", json!({ "login": "alice", "password": "correct horse" })).await;
+    assert_eq!(api.refused(Method::POST, REALMS, "realm", json!({ "name": "alice" })).await, refusal(409, "exists"));
+    let (_, body) = api.ask(Method::DELETE, "/v2/tenants/default", "", Value::Null).await;
+    assert_eq!(body["errors"][0]["code"], json!("in_use"));
+}
+
+#[tokio::test]
+async fn each_verb_of_a_realm_needs_its_permission() {
+    let mut api = Api::new().await;
+    api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
+    for (held, method, path) in [
+        ("get", Method::GET, REALMS.to_owned()),
+        ("get", Method::GET, format!("{REALMS}/TestRealm")),
+        ("create", Method::POST, REALMS.to_owned()),
+        ("edit", Method::PATCH, format!("{REALMS}/TestRealm")),
+        ("edit", Method::POST, format!("{REALMS}/TestRealm/role")),
+        ("edit", Method::POST, format!("{REALMS}/TestRealm/assign")),
+        ("delete", Method::DELETE, format!("{REALMS}/TestRealm")),
+    ] {
+        for permission in ["realms.get", "realms.create", "realms.edit", "ib_apps.edit", "ib_apps.delete"] {
+            if permission == format!("realms.{held}") {
+                continue;
+            }
+            let permissions = [("default".to_owned(), [permission.to_owned()].into())].into();
+            api.caller =
+                Caller::Person { login: "a@example.com".into(), rights: Rights { is_admin: false, by_tenant: permissions, only: None } };
+            let refused = api.refused(method.clone(), &path, "realm", json!({})).await;
+            assert_eq!(refused, refusal(403, "forbidden"), "{permission}: {method} {path}");
+        }
+        let permissions = [("default".to_owned(), [format!("realms.{held}")].into())].into();
+        api.caller =
+            Caller::Person { login: "a@example.com".into(), rights: Rights { is_admin: false, by_tenant: permissions, only: None } };
+        let allowed = api.ask(method.clone(), &path, "realm", json!({})).await.0;
+        assert_ne!(allowed, StatusCode::FORBIDDEN, "realms.{held}: {method} {path}");
+    }
+}

@@ -23,7 +23,7 @@ use crate::inbound::tenant;
 use crate::inbound::user::{self, BadLogin, LOGIN_IN_WORDS, User};
 use crate::secret::SecretString;
 use crate::store::user as rows;
-use crate::store::{Transaction, grant, session};
+use crate::store::{Fault, Transaction, grant, realm, session};
 
 pub(super) const KIND: &str = "user";
 
@@ -103,18 +103,21 @@ async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: 
             Ok(handover) => handover,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let mut ended = Vec::new();
         if known.is_some() {
             rows::update(transaction, &user)?;
-            session::delete_of_user(transaction, user.id)?;
+            ended = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
         } else if !rows::insert(transaction, &user)? {
             return Ok(Err(AdminError::exists(KIND, &user.login)));
         }
         handover.write(transaction, user.id)?;
         let action = if known.is_some() { Action::UserUpdated } else { Action::UserCreated };
         transaction.record(&Entry::of(action).on(told(&user)))?;
-        Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &user.login)))
+        let user = rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &user.login));
+        Ok(user.map(|user| (user, ended)))
     };
-    let user = state.instance.store.write(judge).await??;
+    let (user, ended) = state.instance.store.write(judge).await??;
+    end(&state, &ended);
     Ok(document::created(resource(&user)))
 }
 
@@ -152,16 +155,19 @@ async fn update(
             Ok(handover) => handover,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let mut ended = Vec::new();
         if password.is_some() {
             user.password.clone_from(&password);
-            session::delete_of_user(transaction, user.id)?;
+            ended = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
         }
         rows::update(transaction, &user)?;
         handover.write(transaction, user.id)?;
         transaction.record(&Entry::of(Action::UserUpdated).on(told(&user)))?;
-        Ok(rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &login)))
+        let user = rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &login));
+        Ok(user.map(|user| (user, ended)))
     };
-    let user = state.instance.store.write(judge).await??;
+    let (user, ended) = state.instance.store.write(judge).await??;
+    end(&state, &ended);
     Ok(document::shown(resource(&user)))
 }
 
@@ -172,21 +178,37 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
         if user.is_admin && !rows::other_admins(transaction, user.id)? {
             return Ok(Err(last_admin(&login)));
         }
-        let grants = if revoke_grants { grant::of_user(transaction, user.id)? } else { Vec::new() };
-        for id in &grants {
-            grant::end(transaction, *id, EndReason::RevokedByAdmin)?;
+        // Whoever is gone is signed in nowhere; what the person allowed others is the instance's.
+        let mut ended = sign_out(transaction, user.id, EndReason::UserDeleted)?;
+        if revoke_grants {
+            for id in grant::of_user(transaction, user.id)? {
+                grant::end(transaction, id, EndReason::RevokedByAdmin)?;
+                ended.push(id);
+            }
         }
-        // The rows that hang on it, sessions and keys, go with it; grants that were not revoked stay.
+        // The rows that hang on it, sessions, keys and roles, go with it; grants that were not revoked stay.
         rows::delete(transaction, user.id)?;
         transaction.record(&Entry::of(Action::UserDeleted).on(told(&user)))?;
-        Ok(Ok(grants))
+        Ok(Ok(ended))
     };
-    for id in state.instance.store.write(judge).await?? {
-        state.instance.tokens.end(id);
-    }
+    let ended = state.instance.store.write(judge).await??;
+    end(&state, &ended);
     // Tokens in use name who allowed them.
     state.instance.tokens.forget();
     Ok(document::done())
+}
+
+/// Ends a person's sessions here, and what realms signed the person in for: the grants that end by that.
+fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Vec<Id>, Fault> {
+    session::delete_of_user(transaction, user)?;
+    realm::sign_out(transaction, user, None, reason)
+}
+
+/// Ends grants in the table too. The commit came first.
+fn end(state: &AdminState, grants: &[Id]) {
+    for grant in grants {
+        state.instance.tokens.end(*grant);
+    }
 }
 
 async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash, AdminError> {

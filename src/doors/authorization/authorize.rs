@@ -19,8 +19,8 @@ use crate::id::Id;
 use crate::inbound::authorize::{self, Destination, Untrusted, answer_url};
 use crate::inbound::consent::{Authorization, Decider, Decision, Refusal, Stage, TIME_TO_DECIDE, decide as take_answer};
 use crate::inbound::ib_app::IbApp;
-use crate::inbound::permission::APPROVE_LINKS;
 use crate::inbound::pushed;
+use crate::inbound::realm::{self, may_allow};
 use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::key::Thumbprint;
@@ -31,7 +31,7 @@ use crate::observe::log::AUDIT;
 use crate::observe::point;
 use crate::pages::{self, ScopeLine};
 use crate::secret::{Digest, ExposeSecret};
-use crate::store::{StoreError, Transaction, authorization, ib_app, pushed_request, user};
+use crate::store::{StoreError, Transaction, authorization, ib_app, pushed_request, realm as realms, user};
 
 /// Why an authorization request is answered with a page, and no redirect.
 #[derive(Debug, thiserror::Error)]
@@ -184,10 +184,11 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
     };
     let id = authorization.id.to_string();
     let seals = instance.store.seals().clone();
-    let written = instance.store.write(move |transaction| authorization::insert(transaction, &seals, &authorization, until)).await;
-    if written.is_err() {
-        return unavailable(&config);
-    }
+    let written = instance.store.write(move |transaction| {
+        authorization::insert(transaction, &seals, &authorization, until)?;
+        realms::authorities(transaction, authorization.app, authorization.user)
+    });
+    let Ok(authorities) = written.await else { return unavailable(&config) };
     let scopes = scope_lines(&config, &question.scope);
     let public_url = &config.instance.public_url;
     let (action, logout, grants) = (public_url.join("/oauth/authorize"), public_url.join("/logout"), public_url.join(grants::PATH));
@@ -200,7 +201,8 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
         scopes: &scopes,
         destination: &question.destination.redirect_uri,
         login: &signed_in.user.login,
-        may_approve: signed_in.user.may(&app.tenant, APPROVE_LINKS),
+        may_allow: may_allow(app, &signed_in.user, !authorities.is_empty()).is_ok(),
+        is_realm: app.is_realm(),
         action: &action,
         logout: &logout,
         grants: &grants,
@@ -227,7 +229,8 @@ async fn decided(
         let Some(asked) = authorization::by_id(transaction, &seals, id)? else { return Ok(Err(Refusal::NotAsked)) };
         let (app, person) = (ib_app::by_id(transaction, asked.app)?, user::by_id(transaction, user_id)?);
         let (Some(app), Some(person)) = (app, person) else { return Ok(Err(Refusal::NotAsked)) };
-        let decider = Decider { user: user_id, session, may_approve: person.may(&app.tenant, APPROVE_LINKS) };
+        let is_member = !realms::authorities(transaction, app.id, user_id)?.is_empty();
+        let decider = Decider { user: user_id, session, may_allow: may_allow(&app, &person, is_member) };
         let code_ttl = app.security.code_ttl(code_ttl);
         match take_answer(asked, decision, &decider, digest, code_ttl, transaction.now().wall) {
             // What was pushed is decided once, however often and to whomever it was shown.
@@ -243,17 +246,21 @@ async fn decided(
                 };
                 let told = Entry::of(action).on(Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
                 transaction.record(&told.with("scope", decided.request.scope.to_string()).with("client_id", app.client_id.as_str()))?;
-                Ok(Ok((app.client_id, decided.request.destination)))
+                Ok(Ok((app, decided.request.destination)))
             }
             Err(refusal) => Ok(Err(refusal)),
         }
     };
-    let (client_id, destination) = match instance.store.write(judge).await? {
+    let (app, destination) = match instance.store.write(judge).await? {
         Ok(decided) => decided,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let login = &signed_in.user.login;
+    let (client_id, login) = (&app.client_id, &signed_in.user.login);
     Ok(Ok(match decision {
+        Decision::Allow if app.is_realm() => {
+            tracing::info!(target: AUDIT, event = "sign_in_allowed", client_id, who = login);
+            answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())])
+        }
         Decision::Allow => {
             point::passed("code_issued");
             tracing::info!(target: AUDIT, event = "link_allowed", client_id, who = login);
@@ -275,6 +282,9 @@ fn not_decided(config: &Config, refusal: Refusal) -> Response {
             StatusCode::FORBIDDEN,
             "Nothing was allowed. Ask an administrator of this instance to open the request URL, or for links.approve.",
         ),
+        Refusal::NotAMember => {
+            (StatusCode::FORBIDDEN, "Nothing was allowed. Ask an administrator of this instance for a role in the realm.")
+        }
     };
     let heading = format!("Not taken: {refusal}");
     say(config, status, &heading, &[next])
@@ -282,7 +292,8 @@ fn not_decided(config: &Config, refusal: Refusal) -> Response {
 
 /// Each scope with what `[scopes]` says of it.
 pub(super) fn scope_lines<'a>(config: &'a Config, scope: &'a Scope) -> Vec<ScopeLine<'a>> {
-    let description = |name| config.scopes.get(name).map_or("no description", |offered| offered.text.as_str());
+    let undescribed = |name| if name == realm::SCOPE { "Know who you are, and your roles there" } else { "no description" };
+    let description = |name| config.scopes.get(name).map_or_else(|| undescribed(name), |offered| offered.text.as_str());
     scope.words().map(|name| ScopeLine { name, description: description(name) }).collect()
 }
 

@@ -22,6 +22,7 @@ use crate::inbound::event::Event;
 use crate::inbound::security::{Keys, Security, Shown};
 use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
+use crate::instance::passwords::Busy;
 use crate::instance::proofs::Verdict;
 use crate::instance::throttle::{Attempt, Trial};
 use crate::net::client_certificate::{self, ClientCertificate};
@@ -105,6 +106,9 @@ pub(super) enum ClientError {
     /// It asked too much of late from this address.
     #[error("too many requests of this client from this address; ask again after the seconds of Retry-After")]
     TooManyRequests(Duration),
+    /// Too many passwords are being checked.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// The store did not judge it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -122,7 +126,7 @@ impl ClientError {
             Self::Proof(_) | Self::ProofReplayed => WireError::new(Code::InvalidDpopProof, self.to_string()),
             Self::NeedsNonce => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
-            Self::Store(_) | Self::NoKeys(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
+            Self::Store(_) | Self::NoKeys(_) | Self::Busy(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
     }
 
@@ -141,6 +145,7 @@ impl ClientError {
             | Self::NeedsNonce
             | Self::TooManyFailures(_)
             | Self::TooManyRequests(_)
+            | Self::Busy(_)
             | Self::Store(_)
             | Self::TooSlow => self.wire().code.status(),
         }
@@ -215,6 +220,11 @@ impl ClientRequest {
     /// What it shows besides what it says.
     pub(super) fn possession(&self) -> Possession {
         Possession { key: self.key(), certificate: self.certificate.as_ref().map(|certificate| certificate.thumbprint()) }
+    }
+
+    /// The client has shown who it is, and what fails from now on is not its attempt at that.
+    pub(super) fn has_authenticated(&mut self) {
+        self.trial = None;
     }
 
     /// A 200 with a document that nobody keeps.

@@ -22,7 +22,7 @@ use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
 use crate::oauth::token_request::required;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Fault, Seals, Transaction, access_token, ib_app, refresh_token};
+use crate::store::{Fault, Seals, Transaction, access_token, ib_app, realm, refresh_token, user};
 
 /// What is said of a token that is active.
 #[derive(Debug, Serialize)]
@@ -41,6 +41,12 @@ struct Active {
     /// For whom an access token is; a refresh token is for nobody but us.
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
+    /// Of a realm's token: who is signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    /// Of a realm's token: the roles that the person holds there now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorities: Option<Vec<String>>,
     /// What whoever presents it must show (RFC 9449 §6.2, RFC 8705 §3.2).
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<serde_json::Value>,
@@ -59,6 +65,8 @@ impl Active {
             sub: subject,
             iss: issuer.to_owned(),
             aud: None,
+            username: None,
+            authorities: None,
             cnf: None,
         }
     }
@@ -106,22 +114,39 @@ fn look(
         let Some(scope) = access_token::find(transaction, digest)?.and_then(|found| shown_to(app, &found.bearer)) else {
             return Ok(None);
         };
-        return Ok(access_token::present(transaction, digest)?.map(|found| {
-            let (issued_at, bearer) = (found.issued_at, found.bearer);
-            let active = Active::until(bearer.expires_at, &scope, bearer.client_id, Some(bearer.subject), issuer);
-            Active {
-                token_type: Some(Binding::token_type(bearer.binding)),
-                iat: Some(issued_at.seconds()),
-                aud: Some(issuer.to_owned()),
-                cnf: bearer.binding.map(Binding::to_confirmation),
-                ..active
+        return Ok(match access_token::present(transaction, digest)? {
+            None => None,
+            Some(found) => {
+                let (issued_at, bearer) = (found.issued_at, found.bearer);
+                let authorities = authorities(transaction, &bearer)?;
+                let active = Active::until(bearer.expires_at, &scope, bearer.client_id, Some(bearer.subject), issuer);
+                Some(Active {
+                    username: authorities.is_some().then(|| active.sub.clone()).flatten(),
+                    authorities,
+                    token_type: Some(Binding::token_type(bearer.binding)),
+                    iat: Some(issued_at.seconds()),
+                    aud: Some(issuer.to_owned()),
+                    cnf: bearer.binding.map(Binding::to_confirmation),
+                    ..active
+                })
             }
-        }));
+        });
     }
     if digest_if(Kind::Refresh, text).is_none() || !app.may_use(GrantType::RefreshToken) {
         return Ok(None);
     }
     look_at_refresh_token(transaction, seals, app, token, issuer, tokens)
+}
+
+/// What the person whom a realm's token signed in may do there; nothing of any other app's.
+fn authorities(transaction: &Transaction<'_>, bearer: &Bearer) -> Result<Option<Vec<String>>, Fault> {
+    if !ib_app::by_id(transaction, bearer.app)?.is_some_and(|app| app.is_realm()) {
+        return Ok(None);
+    }
+    match user::by_login(transaction, &bearer.subject)? {
+        Some(person) => realm::authorities(transaction, bearer.app, person.id).map(Some),
+        None => Ok(Some(Vec::new())),
+    }
 }
 
 /// The scope that `app` may see of a token: all of its own, and as a resource server what it is registered for; nothing when the token is none of

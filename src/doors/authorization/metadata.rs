@@ -43,7 +43,7 @@ pub(super) async fn authorization_server(State(instance): State<Arc<Instance>>) 
         "dpop_signing_alg_values_supported": key::ALGORITHMS,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
+        "grant_types_supported": GrantType::served(config.compat.password_grant),
         "code_challenge_methods_supported": [pkce::METHOD],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": scopes,

@@ -8,6 +8,7 @@ mod introspect;
 mod login;
 mod metadata;
 mod par;
+mod password_grant;
 mod revoke;
 mod token;
 

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::client::{ClientError, ClientRequest};
+use super::password_grant as sign_in;
 use crate::audit::{Entry, Record};
 use crate::config::Tokens;
 use crate::id::Id;
@@ -14,14 +15,14 @@ use crate::inbound::event::Event;
 use crate::inbound::grant::{Fresh, NewAccess, Policy};
 use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::security::{Shown, Unbound};
-use crate::inbound::{code, refresh};
+use crate::inbound::{code, password_grant, refresh};
 use crate::instance::Instance;
 use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
-use crate::oauth::token_request::{CodeRequest, RefreshRequest, TokenRequest};
+use crate::oauth::token_request::{CodeRequest, PasswordRequest, RefreshRequest, TokenRequest};
 use crate::observe::point;
 use crate::secret::{Digest, ExposeSecret};
 use crate::store::{Fault, Seals, Transaction, access_token, app_token, authorization, grant, ib_app, refresh_token, user};
@@ -31,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("the client is not known by these credentials")]
     UnknownClient,
     #[error("the application may not use this grant type")]
@@ -46,13 +47,15 @@ enum Refusal {
     Scope,
     #[error(transparent)]
     Unbound(#[from] Unbound),
+    #[error(transparent)]
+    Password(#[from] password_grant::Refusal),
 }
 
 impl Refusal {
     fn code(&self) -> Code {
         match self {
             Self::UnknownClient => Code::InvalidClient,
-            Self::GrantType => Code::UnauthorizedClient,
+            Self::GrantType | Self::Password(password_grant::Refusal::GrantType) => Code::UnauthorizedClient,
             Self::Code(
                 code::Refusal::Unknown
                 | code::Refusal::Used
@@ -62,6 +65,7 @@ impl Refusal {
                 | code::Refusal::Key,
             )
             | Self::UnknownRefreshToken
+            | Self::Password(password_grant::Refusal::Credentials)
             | Self::Refresh(
                 refresh::Refusal::OtherClient
                 | refresh::Refusal::OtherHolder
@@ -70,7 +74,7 @@ impl Refusal {
                 | refresh::Refusal::Replaced
                 | refresh::Refusal::Replayed,
             ) => Code::InvalidGrant,
-            Self::Scope | Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
+            Self::Scope | Self::Password(password_grant::Refusal::Scope) | Self::Refresh(refresh::Refusal::Scope) => Code::InvalidScope,
             Self::Refresh(refresh::Refusal::OtherScope | refresh::Refusal::OtherKey) => Code::InvalidRequest,
             Self::Unbound(Unbound::NoKey) => Code::InvalidDpopProof,
             Self::Unbound(Unbound::NoCertificate | Unbound::KeyBesideCertificate) => Code::InvalidRequest,
@@ -79,17 +83,17 @@ impl Refusal {
 }
 
 /// What was judged, and what it means for the tokens in use.
-struct Judged {
-    client: String,
-    grant: Option<Id>,
-    event: Option<Event>,
+pub(super) struct Judged {
+    pub(super) client: String,
+    pub(super) grant: Option<Id>,
+    pub(super) event: Option<Event>,
     /// Whether the event's row was written with the change.
-    is_recorded: bool,
-    revokes: Revokes,
-    answer: Result<TokenReply, Refusal>,
+    pub(super) is_recorded: bool,
+    pub(super) revokes: Revokes,
+    pub(super) answer: Result<TokenReply, Refusal>,
 }
 
-enum Revokes {
+pub(super) enum Revokes {
     Nothing,
     Grant(Id),
     Before(Id, u32),
@@ -110,14 +114,20 @@ struct Asked {
 
 /// POST /oauth/token
 pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let tokens = instance.config().tokens.clone();
+    let config = instance.config();
+    let tokens = config.tokens.clone();
     // What is judged later than this might be answered after its own window has closed.
     let longest = LONGEST.min(tokens.retry_window / 2);
-    let (client, read) = ClientRequest::read(&instance, request, longest).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, longest).await;
     let judged = async {
         let (form, shown) = read?;
+        config.audience().check(&form)?;
+        if config.compat.password_grant
+            && let Some(request) = PasswordRequest::read(&form)?
+        {
+            return sign_in::judge(&instance, &mut client, shown, request).await;
+        }
         let request = TokenRequest::read(&form)?;
-        instance.config().audience().check(&form)?;
         let now = client.arrived.wall;
         let random = instance.random.as_ref();
         let asked = Asked {

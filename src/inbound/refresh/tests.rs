@@ -37,6 +37,7 @@ fn grant() -> Grant {
         expires_at: None,
         ended: None,
         binding: None,
+        made_by: crate::inbound::grant::MadeBy::Consent,
     }
 }
 

@@ -24,7 +24,8 @@ const ROWS: &str = "
         '[\"authorization_code\",\"refresh_token\"]', 'p2pi', NULL, NULL, 0, 1000,
         '{\"method\":\"none\",\"dpop\":true,\"introspects\":[]}');
     INSERT INTO client_secret VALUES (:id, :id, :hash, 1000, NULL, NULL);
-    INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999, :binding);
+    INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999, :binding,
+        'password');
     INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', :state, 'p2pi',
         'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL,
         1, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', :digest);
@@ -49,6 +50,9 @@ const ROWS: &str = "
         253402300799999);
     INSERT INTO audit VALUES (NULL, 1000, 'user.created', 'done', 'process', 'uid 0', 'user', '01010101010101010101010101010101',
         'ops@two.example.com', NULL, NULL, '5f0c', '{\"given\":[\"login\",\"password\"]}');
+    INSERT INTO realm VALUES (:id, 'Who may see the orders');
+    INSERT INTO realm_role VALUES (:id, :id, 'ROLE_TEST', 'Sees them');
+    INSERT INTO realm_member VALUES (:id, :id);
 ";
 
 #[tokio::test]

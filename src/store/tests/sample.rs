@@ -86,6 +86,7 @@ pub(crate) fn granted(now: Timestamp) -> Grant {
         expires_at: None,
         ended: None,
         binding: None,
+        made_by: crate::inbound::grant::MadeBy::Consent,
     }
 }
 

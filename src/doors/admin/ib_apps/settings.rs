@@ -342,7 +342,7 @@ fn callback_of(peer_url: &str) -> Result<String, AdminError> {
     Ok(format!("{}/oauth/callback", peer_url.trim_end_matches('/')))
 }
 
-fn redirect_uri(text: &str) -> Result<RedirectUri, AdminError> {
+pub(in crate::doors::admin) fn redirect_uri(text: &str) -> Result<RedirectUri, AdminError> {
     RedirectUri::register(text).map_err(|why| {
         AdminError::bad_attribute("redirect_uris", format!("{text:?}: {why}"), "https://…, or http:// on a loopback host; no fragment")
     })
@@ -367,7 +367,7 @@ fn scope(words: &[String], config: &Config, tenant: &str) -> Result<Scope, Admin
     Scope::from_words(words).map_err(|why| AdminError::bad_attribute("scopes", words.join(" "), why.to_string()))
 }
 
-fn access_ttl(seconds: u64) -> Result<Duration, AdminError> {
+pub(in crate::doors::admin) fn access_ttl(seconds: u64) -> Result<Duration, AdminError> {
     if (1..=LONGEST_LIFE).contains(&seconds) {
         Ok(Duration::from_secs(seconds))
     } else {
@@ -375,7 +375,7 @@ fn access_ttl(seconds: u64) -> Result<Duration, AdminError> {
     }
 }
 
-fn secret(secret: SecretString) -> Result<SecretString, AdminError> {
+pub(in crate::doors::admin) fn secret(secret: SecretString) -> Result<SecretString, AdminError> {
     if ib_app::is_client_secret(secret.expose_secret()) {
         Ok(secret)
     } else {

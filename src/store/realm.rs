@@ -1,0 +1,274 @@
+//! Rows of realms, of their roles, and of who holds these.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Fault, Transaction, grant, ib_app};
+use crate::id::Id;
+use crate::inbound::grant::{EndReason, Grant, MadeBy};
+use crate::inbound::realm::{Realm, Role};
+
+/// How often one person may be signed in to one realm by password at a time.
+const SIGNED_IN_AT_MOST: u32 = 64;
+
+const INSERT: &str = "INSERT INTO realm (app, description) VALUES (?1, ?2)";
+const DESCRIBE: &str = "UPDATE realm SET description = ?2 WHERE app = ?1";
+const DESCRIPTION: &str = "SELECT description FROM realm WHERE app = ?1";
+const NAMES: &str = "SELECT a.client_id FROM realm r JOIN ib_app a ON a.id = r.app WHERE a.tenant = ?1 ORDER BY a.client_id";
+const ROLES: &str = "SELECT id, name, description FROM realm_role WHERE realm = ?1 ORDER BY name";
+const ROLE: &str = "SELECT id, name, description FROM realm_role WHERE realm = ?1 AND name = ?2";
+const HOLDERS: &str = "SELECT u.id, u.login FROM realm_member m JOIN user u ON u.id = m.user WHERE m.role = ?1 ORDER BY u.login";
+const INSERT_ROLE: &str = "INSERT INTO realm_role (id, realm, name, description) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+const DESCRIBE_ROLE: &str = "UPDATE realm_role SET description = ?3 WHERE realm = ?1 AND name = ?2";
+const DELETE_ROLE: &str = "DELETE FROM realm_role WHERE id = ?1";
+const ASSIGN: &str = "INSERT INTO realm_member (role, user) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+const UNASSIGN: &str = "DELETE FROM realm_member WHERE role = ?1 AND user = ?2";
+const AUTHORITIES: &str = "SELECT r.name FROM realm_member m JOIN realm_role r ON r.id = m.role
+    WHERE m.user = ?1 AND r.realm = ?2 ORDER BY r.name";
+const SIGNED_IN: &str = "SELECT g.id FROM grant g JOIN realm r ON r.app = g.app
+    WHERE g.user = ?1 AND g.ended_at IS NULL AND (?2 IS NULL OR g.app = ?2)";
+const EARLIER: &str = "SELECT id FROM grant WHERE user = ?1 AND app = ?2 AND made_by = ?3 ORDER BY created_at DESC, id DESC
+    LIMIT -1 OFFSET ?4";
+const FORGET: &str = "DELETE FROM grant WHERE id = ?1";
+const FORGET_CODES: &str = "DELETE FROM authorization
+    WHERE user = ?1 AND stage IN ('pending', 'allowed') AND app IN (SELECT app FROM realm) AND (?2 IS NULL OR app = ?2)";
+
+/// Adds the realm that the IB app `app` is.
+pub fn insert(transaction: &Transaction<'_>, app: Id, description: &str) -> Result<(), Fault> {
+    transaction.prepare_cached(INSERT)?.execute(params![app, description])?;
+    Ok(())
+}
+
+/// Writes what a realm is for.
+pub fn describe(transaction: &Transaction<'_>, app: Id, description: &str) -> Result<(), Fault> {
+    transaction.prepare_cached(DESCRIBE)?.execute(params![app, description])?;
+    Ok(())
+}
+
+/// A tenant's realm of that name, which is its `client_id`.
+pub fn by_name(connection: &Connection, tenant: &str, name: &str) -> Result<Option<Realm>, Fault> {
+    let Some(app) = ib_app::by_client_id(connection, name)?.filter(|app| app.tenant == tenant) else { return Ok(None) };
+    let description = connection.prepare_cached(DESCRIPTION)?.query_row([app.id], |row| row.get(0)).optional()?;
+    let Some(description) = description else { return Ok(None) };
+    let rows = connection.prepare_cached(ROLES)?.query_map([app.id], read_role)?.collect::<Result<Vec<_>, _>>()?;
+    let mut roles = Vec::with_capacity(rows.len());
+    for (id, name, description) in rows {
+        let holders = holders(connection, id)?.into_iter().map(|(_, login)| login).collect();
+        roles.push(Role { name, description, holders });
+    }
+    Ok(Some(Realm { app, description, roles }))
+}
+
+/// A tenant's realms, by name.
+pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<Realm>, Fault> {
+    let names: Vec<String> = connection.prepare_cached(NAMES)?.query_map([tenant], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let realms = names.iter().filter_map(|name| by_name(connection, tenant, name).transpose());
+    realms.collect()
+}
+
+/// Adds a role; false when the realm has one of that name.
+pub fn insert_role(transaction: &Transaction<'_>, app: Id, id: Id, name: &str, description: &str) -> Result<bool, Fault> {
+    Ok(transaction.prepare_cached(INSERT_ROLE)?.execute(params![id, app, name, description])? == 1)
+}
+
+/// Writes what a role is for.
+pub fn describe_role(transaction: &Transaction<'_>, app: Id, name: &str, description: &str) -> Result<(), Fault> {
+    transaction.prepare_cached(DESCRIBE_ROLE)?.execute(params![app, name, description])?;
+    Ok(())
+}
+
+/// Deletes a role, and with it who holds it. Who holds no other one there is signed out: the grants that end by that, or nothing when the
+/// realm has no such role.
+pub fn delete_role(transaction: &Transaction<'_>, app: Id, name: &str) -> Result<Option<Vec<Id>>, Fault> {
+    let Some(role) = role(transaction, app, name)? else { return Ok(None) };
+    let held_by = holders(transaction, role)?;
+    transaction.prepare_cached(DELETE_ROLE)?.execute([role])?;
+    let mut ended = Vec::new();
+    for (user, _) in held_by {
+        ended.extend(sign_out_stranger(transaction, app, user)?);
+    }
+    Ok(Some(ended))
+}
+
+/// Gives a role to a person, who may hold it already; false when the realm has no such role.
+pub fn assign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) -> Result<bool, Fault> {
+    let Some(role) = role(transaction, app, name)? else { return Ok(false) };
+    transaction.prepare_cached(ASSIGN)?.execute([role, user])?;
+    Ok(true)
+}
+
+/// What became of a role that is taken from a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unassigned {
+    /// It is taken; these grants ended, since it was the last one there.
+    Taken(Vec<Id>),
+    /// The person does not hold it.
+    NotHeld,
+    /// The realm has no such role.
+    NoRole,
+}
+
+/// Takes a role from a person, who is signed out when it was the last one in the realm.
+pub fn unassign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) -> Result<Unassigned, Fault> {
+    let Some(role) = role(transaction, app, name)? else { return Ok(Unassigned::NoRole) };
+    if transaction.prepare_cached(UNASSIGN)?.execute([role, user])? == 0 {
+        return Ok(Unassigned::NotHeld);
+    }
+    sign_out_stranger(transaction, app, user).map(Unassigned::Taken)
+}
+
+/// The names of the roles that a person holds in a realm, in order; none when the person does not belong to it, or it is no realm.
+pub fn authorities(connection: &Connection, app: Id, user: Id) -> Result<Vec<String>, Fault> {
+    Ok(connection.prepare_cached(AUTHORITIES)?.query_map([user, app], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// Signs a person out of one realm, or of all: the grants that end by that. Codes that are on their way are forgotten.
+pub fn sign_out(transaction: &Transaction<'_>, user: Id, app: Option<Id>, reason: EndReason) -> Result<Vec<Id>, Fault> {
+    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, app])?;
+    let signed_in =
+        transaction.prepare_cached(SIGNED_IN)?.query_map(params![user, app], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()?;
+    for grant in &signed_in {
+        grant::end(transaction, *grant, reason)?;
+    }
+    Ok(signed_in)
+}
+
+/// Makes room for one more grant that a password made: a program that hands in a password for every call must not fill the database. Of one
+/// person at one realm the oldest go; the grants that are gone.
+pub fn make_room(transaction: &Transaction<'_>, grant: &Grant) -> Result<Vec<Id>, Fault> {
+    let earlier = params![grant.user, grant.app, MadeBy::Password.as_str(), SIGNED_IN_AT_MOST - 1];
+    let gone = transaction.prepare_cached(EARLIER)?.query_map(earlier, |row| row.get(0))?.collect::<Result<Vec<Id>, _>>()?;
+    for id in &gone {
+        transaction.prepare_cached(FORGET)?.execute([id])?;
+    }
+    Ok(gone)
+}
+
+fn sign_out_stranger(transaction: &Transaction<'_>, app: Id, user: Id) -> Result<Vec<Id>, Fault> {
+    if authorities(transaction, app, user)?.is_empty() {
+        sign_out(transaction, user, Some(app), EndReason::RoleTaken)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn role(connection: &Connection, app: Id, name: &str) -> Result<Option<Id>, Fault> {
+    Ok(connection.prepare_cached(ROLE)?.query_row(params![app, name], |row| row.get(0)).optional()?)
+}
+
+fn holders(connection: &Connection, role: Id) -> Result<Vec<(Id, String)>, Fault> {
+    let mut statement = connection.prepare_cached(HOLDERS)?;
+    let holders = statement.query_map([role], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(holders.collect::<Result<_, _>>()?)
+}
+
+fn read_role(row: &Row<'_>) -> rusqlite::Result<(Id, String, String)> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::inbound::realm;
+    use crate::store::sample::{HOUR, granted, person};
+    use crate::store::{Store, temporary, user};
+
+    const APP: Id = Id::from_bytes([7; 16]);
+
+    fn id(number: u8) -> Id {
+        Id::from_bytes([number; 16])
+    }
+
+    /// The realm `TestRealm` with two roles, and somebody who holds both and is signed in.
+    async fn world(store: &Store) {
+        let judge = |transaction: &Transaction<'_>| {
+            let app = realm::app(APP, "default".into(), "TestRealm".into(), Timestamp::from_millis(1));
+            assert!(user::insert(transaction, &person())? && ib_app::insert(transaction, &app)?);
+            insert(transaction, APP, "for tests")?;
+            assert!(insert_role(transaction, APP, id(8), "reader", "reads")? && insert_role(transaction, APP, id(9), "writer", "")?);
+            assert!(!insert_role(transaction, APP, id(10), "reader", "")?, "there is one");
+            assert!(assign(transaction, APP, "reader", person().id)? && assign(transaction, APP, "writer", person().id)?);
+            assert!(assign(transaction, APP, "reader", person().id)?, "once more is no mistake");
+            assert!(!assign(transaction, APP, "nobody", person().id)?);
+            let made_by = MadeBy::Password;
+            grant::insert(transaction, &Grant { app: APP, made_by, ..granted(transaction.now().wall) }, HOUR)
+        };
+        store.write(judge).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_realm_is_read_as_written_and_belongs_to_its_tenant() {
+        let (_directory, store) = temporary();
+        world(&store).await;
+        let look = |connection: &Connection| Ok((by_name(connection, "default", "TestRealm")?, of_tenant(connection, "default")?));
+        let (found, listed) = store.read(look).await.expect("read");
+        let role =
+            |name: &str, description: &str| Role { name: name.into(), description: description.into(), holders: vec![person().login] };
+        let app = realm::app(APP, "default".into(), "TestRealm".into(), Timestamp::from_millis(1));
+        let expected = Realm { app, description: "for tests".into(), roles: vec![role("reader", "reads"), role("writer", "")] };
+        assert_eq!((found, listed), (Some(expected.clone()), vec![expected]));
+        let look = |connection: &Connection| Ok((by_name(connection, "sales", "TestRealm")?, of_tenant(connection, "sales")?));
+        assert_eq!(store.read(look).await.expect("read"), (None, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn who_loses_the_last_role_is_signed_out_and_who_has_another_is_not() {
+        let (_directory, store) = temporary();
+        world(&store).await;
+        let judge = |transaction: &Transaction<'_>| {
+            let user = person().id;
+            assert_eq!(unassign(transaction, APP, "reader", user)?, Unassigned::Taken(Vec::new()));
+            assert_eq!(unassign(transaction, APP, "reader", user)?, Unassigned::NotHeld);
+            assert_eq!(unassign(transaction, APP, "nobody", user)?, Unassigned::NoRole);
+            assert_eq!(authorities(transaction, APP, user)?, ["writer"]);
+            assert_eq!(delete_role(transaction, APP, "nobody")?, None);
+            assert_eq!(delete_role(transaction, APP, "reader")?, Some(Vec::new()));
+            let signed_in = granted(Timestamp::default()).id;
+            assert_eq!(delete_role(transaction, APP, "writer")?, Some(vec![signed_in]));
+            let shown = grant::by_id(transaction, "default", signed_in)?.expect("still shown");
+            assert_eq!(shown.grant.ended.map(|ended| ended.reason), Some(EndReason::RoleTaken));
+            assert_eq!(sign_out(transaction, user, None, EndReason::UserDeleted)?, [], "it has ended already");
+            Ok(())
+        };
+        store.write(judge).await.expect("judged");
+    }
+
+    #[tokio::test]
+    async fn of_one_person_at_one_realm_the_oldest_sign_ins_make_room() {
+        let (_directory, store) = temporary();
+        world(&store).await;
+        let judge = |transaction: &Transaction<'_>| {
+            let next = |number: u8| Grant { id: id(number), app: APP, made_by: MadeBy::Password, ..granted(transaction.now().wall) };
+            let first = granted(Timestamp::default()).id;
+            for number in 100..163 {
+                assert_eq!(make_room(transaction, &next(number))?, [], "{number}");
+                grant::insert(transaction, &next(number), HOUR)?;
+            }
+            assert_eq!(make_room(transaction, &next(163))?, [first]);
+            // What somebody allowed in a browser makes no room, and needs none.
+            grant::insert(transaction, &Grant { made_by: MadeBy::Consent, ..next(163) }, HOUR)?;
+            assert_eq!((make_room(transaction, &next(164))?, grant::of_app(transaction, APP)?.len()), (Vec::new(), 64));
+            Ok(())
+        };
+        store.write(judge).await.expect("judged");
+    }
+
+    #[tokio::test]
+    async fn roles_go_with_their_person_and_with_their_realm() {
+        let (_directory, store) = temporary();
+        world(&store).await;
+        let judge = |transaction: &Transaction<'_>| {
+            let signed_in = granted(Timestamp::default()).id;
+            assert_eq!(sign_out(transaction, person().id, None, EndReason::UserDeleted)?, [signed_in]);
+            assert!(user::delete(transaction, person().id)?);
+            let roles = by_name(transaction, "default", "TestRealm")?.expect("it stays").roles;
+            assert!(roles.len() == 2 && roles.iter().all(|role| role.holders.is_empty()));
+            assert!(ib_app::delete(transaction, APP)?);
+            let left: u32 =
+                transaction.query_row("SELECT (SELECT count(*) FROM realm_role) + (SELECT count(*) FROM realm)", [], |row| row.get(0))?;
+            assert_eq!((left, by_name(transaction, "default", "TestRealm")?), (0, None));
+            Ok(())
+        };
+        store.write(judge).await.expect("judged");
+    }
+}
