@@ -144,6 +144,15 @@ async fn t9_whoever_is_not_signed_in_gets_one_answer_and_it_says_nothing() {
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
     assert!(world.beta.lists("grant").await.is_empty());
+    let rows = async |action: &str| {
+        let rows = world.beta.asks("GET", &format!("/v2/audit?action={action}"), None).await;
+        rows.json()["data"].as_array().cloned().unwrap_or_else(|| panic!("{}", rows.text()))
+    };
+    let failed = rows("sign_in.failed").await;
+    assert!(failed.len() == 1 && failed[0].to_string().contains("TestRealm"), "the first of many: {failed:?}");
+    assert!(!failed[0].to_string().contains("passw0rd") && rows("sign_in.succeeded").await.is_empty(), "{failed:?}");
+    assert_eq!(signs_in(&world, &client, "alice", PASSWORD).await.status(), 200);
+    assert_eq!(rows("sign_in.succeeded").await.len(), 1);
 }
 
 #[tokio::test]

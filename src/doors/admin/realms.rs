@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document, Named};
 use super::ib_apps::settings::{access_ttl, redirect_uri, secret};
-use super::{AdminError, AdminState};
+use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry, Record};
 use crate::id::Id;
 use crate::inbound::ib_app::IbApp;
@@ -134,8 +134,14 @@ enum Made {
     Taken,
 }
 
-async fn create(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, document: Document) -> Result<Response, AdminError> {
+async fn create(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
     let Create { name, or_update, key, token_validity, description, redirect_uris } = document.attributes(KIND)?;
+    gate::must_be_able_to_update(&caller, &tenant, "realms", or_update)?;
     if !realm::is_identification(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 50 letters, digits, '_' and '-'"));
     }

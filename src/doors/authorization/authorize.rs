@@ -244,7 +244,8 @@ async fn decided(
                     Decision::Allow => Action::ConsentAllowed,
                     Decision::Decline => Action::ConsentDeclined,
                 };
-                let told = Entry::of(action).on(Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
+                let kind = if app.is_realm() { "realm" } else { "ib-app" };
+                let told = Entry::of(action).on(Record::of_tenant(kind, &app.tenant, app.id, &app.name));
                 transaction.record(&told.with("scope", decided.request.scope.to_string()).with("client_id", app.client_id.as_str()))?;
                 Ok(Ok((app, decided.request.destination)))
             }
