@@ -183,6 +183,10 @@ actions! {
     GrantEnded = "grant.ended",
     /// An app's own token was ended.
     TokenRevoked = "token.revoked",
+    /// A DPoP proof came a second time.
+    ProofReplayed = "proof.replayed",
+    /// A call came with a bound token, and not with the key or certificate that it is bound to.
+    TokenWithoutItsKey = "token.without_its_key",
     /// An app asked to end another's token.
     RevocationOfAnotherClient = "revocation.of_another_client",
 

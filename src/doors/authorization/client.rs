@@ -248,7 +248,9 @@ impl ClientRequest {
         let wire = error.wire();
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
         if error.is_failed_authentication() {
-            self.tell_failure(error).await;
+            self.tell_failure(Action::ClientFailed, error).await;
+        } else if matches!(error, ClientError::ProofReplayed) {
+            self.tell_failure(Action::ProofReplayed, error).await;
         }
         if let (true, Some(trial)) = (error.is_failed_authentication(), self.trial.take()) {
             trial.failed(self.instance.config().limits.auth_failures, self.instance.clock.as_ref());
@@ -272,14 +274,14 @@ impl ClientRequest {
         response
     }
 
-    /// Tells the audit that somebody is not the client that was claimed, which is named where there is one.
-    async fn tell_failure(&self, error: &ClientError) {
+    /// Tells the audit of somebody who may not be the client that was claimed, which is named where there is one.
+    async fn tell_failure(&self, action: Action, error: &ClientError) {
         let app = match self.named.clone() {
             Some(claimed) => self.instance.store.read(move |connection| ib_app::by_client_id(connection, &claimed)).await,
             None => Ok(None),
         };
         let record = app.ok().flatten().map(|app| Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
-        let failed = Entry::of(Action::ClientFailed).ended(Outcome::Refused).on_known(record);
+        let failed = Entry::of(action).ended(Outcome::Refused).on_known(record);
         self.note(Actor::Unknown, failed.with("reason", error.to_string()));
     }
 

@@ -24,6 +24,7 @@ use http::{Method, Request, Response, Uri};
 use tower_service::Service;
 
 use super::call::{self, Handler, Refusal, Told};
+use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
 use crate::inbound::permit::{self, Holder, Permit, permit};
 use crate::instance::Instance;
@@ -43,6 +44,7 @@ use crate::oauth::binding::Binding;
 use crate::oauth::dpop::NONCE_HEADER;
 use crate::oauth::key::Thumbprint;
 use crate::observe::calls::Series;
+use crate::secret::Digest;
 use crate::store::StoreError;
 use crate::store::token_table::LiveToken;
 
@@ -147,7 +149,11 @@ impl Gateway {
                 };
                 let shown = match (live.binding, scheme) {
                     (Some(Binding::Key(_)), Scheme::Dpop) => {
-                        proof::shown(&self.instance, &request, token).map_err(|why| why.refusal(routes))?
+                        let shown = proof::shown(&self.instance, &request, token);
+                        if matches!(shown, Err(proof::NoKey::Replayed)) {
+                            self.suspects(Action::ProofReplayed, &request, &live, routes, told);
+                        }
+                        shown.map_err(|why| why.refusal(routes))?
                     }
                     _ => None,
                 };
@@ -163,8 +169,11 @@ impl Gateway {
             Err(why) => return Err(not_presented(why, routes)),
         };
         let overrides = headers::method_overrides(request.headers()).map(HeaderValue::as_bytes);
-        let permit = permit(&live, holder, route.rule(), method, overrides, self.instance.clock.now().wall)
-            .map_err(|why| refused(why, route, routes))?;
+        let permitted = permit(&live, holder, route.rule(), method, overrides, self.instance.clock.now().wall);
+        if matches!(permitted, Err(permit::Refusal::OtherKey | permit::Refusal::OtherCertificate)) {
+            self.suspects(Action::TokenWithoutItsKey, &request, &live, routes, told);
+        }
+        let permit = permitted.map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
         let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
         let mut response = self.pass(request, call).await?;
@@ -172,6 +181,22 @@ impl Gateway {
             response.headers_mut().insert(NONCE_HEADER, nonce);
         }
         Ok(response)
+    }
+
+    /// Tells the audit of a call as whoever stole a token makes it, or a client that is out of order.
+    #[cold]
+    fn suspects(&self, action: Action, request: &Request<IncomingBody>, live: &LiveToken, routes: &Routes, told: &Told<'_>) {
+        let address = forwarded_for(request, &routes.config);
+        let origin = Origin::new(Actor::Unknown, address, told.request_id().to_str().ok().map(str::to_owned));
+        let record = match live.grant {
+            Some(grant) => Record::of_tenant("grant", &live.tenant, grant, &live.app_name),
+            None => Record::of_tenant("ib-app", &live.tenant, live.app, &live.app_name),
+        };
+        let mut entry = Entry::of(action).ended(Outcome::Refused).on(record);
+        if let Ok((token, _)) = bearer::presented(request.headers(), None) {
+            entry = entry.token(Digest::of(token));
+        }
+        self.instance.tally.note(self.instance.clock.now(), origin, entry);
     }
 
     /// The certificate that a call comes with, if that is valid now.
@@ -275,6 +300,12 @@ fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue
         }
         _ => connection.forwarded(|| headers::forwarded(neighbour, public)),
     }
+}
+
+/// Where a call comes from, behind trusted proxies by what they report.
+fn forwarded_for(request: &Request<IncomingBody>, config: &Config) -> Option<IpAddr> {
+    let neighbour = request.extensions().get::<Arc<Connection>>()?.neighbour().ip()?;
+    Some(forwarded::client_address(request.headers(), neighbour, &config.public.trusted_proxies))
 }
 
 /// The application's answer as the peer gets it.

@@ -9,6 +9,7 @@ use crate::world::World;
 use crate::world::client::{Client, Tokens};
 use crate::world::key_holder::{Holder, hash_of, presents, redeeming};
 use crate::world::message::Message;
+use crate::world::patience::eventually;
 
 /// An app whose tokens are bound, and its first pair, bound to `holder`'s key.
 async fn bound(world: &mut World, holder: &Holder, attributes: Value) -> (Client, Tokens) {
@@ -30,6 +31,18 @@ async fn nonce(world: &World, holder: &Holder, token: &str) -> String {
     let challenge = asked.header("www-authenticate").unwrap_or_default();
     assert!(challenge.starts_with("DPoP ") && challenge.contains("error=\"use_dpop_nonce\"") && challenge.contains("ES256"), "{challenge}");
     asked.header("dpop-nonce").expect("a nonce").to_owned()
+}
+
+/// Waits until each of the actions has its row, told of the grant.
+async fn is_in_the_audit(world: &World, actions: &[&str]) {
+    for action in actions {
+        eventually(&format!("a row of {action}"), async || {
+            let rows = "SELECT count(*) FROM audit WHERE action = ?1 AND outcome = 'refused' AND record_kind = 'grant'";
+            let count: i64 = world.beta.settings.reads_database().query_row(rows, [action], |row| row.get(0)).expect("it counts");
+            (count == 1).then_some(())
+        })
+        .await;
+    }
 }
 
 fn is_refused(answer: &Message) {
@@ -55,6 +68,7 @@ async fn g6_a_stolen_token_is_useless_without_its_key_with_another_and_with_a_pr
     assert!(world.beta.application.received().is_empty());
     assert_eq!(presents(&world, "DPoP", token, Some(&proof)).await.status(), 200);
     is_refused(&presents(&world, "DPoP", token, Some(&proof)).await);
+    is_in_the_audit(&world, &["proof.replayed", "token.without_its_key"]).await;
 
     for changes in [
         json!({ "htm": "POST" }),
