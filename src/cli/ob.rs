@@ -93,7 +93,8 @@ pub(super) struct Settings {
     /// when left out, by the secret, or by signatures where there is none and the other side takes them
     #[arg(long, value_name = "M", value_parser = AUTH_METHODS)]
     auth_method: Option<String>,
-    /// Whether its tokens are bound to a key of ours, so that a stolen one is useless: auto (where the other side offers it), off, or require
+    /// Whether its tokens are bound to a key of ours, so that a stolen one is useless: auto (where the other side offers it, and is a p2pid or shares no
+    /// secret with us), off, or require
     #[arg(long, value_name = "D", value_parser = DPOP)]
     dpop: Option<String>,
     /// Read the client secret from standard input: one line

@@ -62,7 +62,8 @@ pub enum Grant {
 /// Whether tokens are asked for with a proof, so that they are bound to its key (DPoP, RFC 9449).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dpop {
-    /// Where the server says that it takes proofs.
+    /// Where the server says that it takes proofs, and it is a p2pid, or we share no secret with it. What a server of another kind takes is no
+    /// promise of the services behind it: many know bearer tokens only.
     #[default]
     Auto,
     /// Never.
@@ -93,7 +94,9 @@ impl ObApp {
     /// Whether tokens are asked for with a proof at the server with that metadata.
     pub fn proves(&self, metadata: Option<&Metadata>) -> bool {
         match self.dpop {
-            Dpop::Auto => metadata.is_some_and(|metadata| SigningKey::is_for(&metadata.dpop_algorithms)),
+            Dpop::Auto => metadata.is_some_and(|metadata| {
+                SigningKey::is_for(&metadata.dpop_algorithms) && (metadata.p2pi_endpoint.is_some() || self.needs_key())
+            }),
             Dpop::Off => false,
             Dpop::Require => true,
         }
@@ -249,6 +252,26 @@ mod tests {
             assert_eq!(base_url(text), Err(problem), "{text}");
         }
         assert!(endpoint_url("https://two.example.com/token?tenant=a").is_ok());
+    }
+
+    #[test]
+    fn c13_proofs_are_made_where_nobody_behind_the_server_is_surprised_by_them() {
+        let document = |endpoint: &str, algorithms: &str| {
+            let document = format!(
+                r#"{{"issuer":"https://two.example.com","authorization_endpoint":"https://two.example.com/a","token_endpoint":"https://two.example.com/t","response_types_supported":["code"],"dpop_signing_alg_values_supported":{algorithms}{endpoint}}}"#
+            );
+            super::super::metadata::judge("https://two.example.com", document.as_bytes()).expect("metadata")
+        };
+        let ours = r#","p2pi_endpoint":"https://two.example.com/p2pi""#;
+        let (p2pid, other) = (document(ours, r#"["ES256"]"#), document("", r#"["ES256"]"#));
+        let with_secret = |dpop| ObApp { dpop, ..crate::outbound::peer::examples::app() };
+        let without = |dpop| ObApp { client_secret: None, ..with_secret(dpop) };
+        assert!(with_secret(Dpop::Auto).proves(Some(&p2pid)));
+        assert!(!with_secret(Dpop::Auto).proves(Some(&other)), "its services may know bearer tokens only");
+        assert!(without(Dpop::Auto).proves(Some(&other)));
+        assert!(!without(Dpop::Auto).proves(Some(&document(ours, r#"["RS256"]"#))), "no algorithm in common");
+        assert!(!without(Dpop::Auto).proves(None));
+        assert!(with_secret(Dpop::Require).proves(Some(&other)) && !without(Dpop::Off).proves(Some(&p2pid)));
     }
 
     #[test]
