@@ -47,7 +47,7 @@ impl Subject {
         let word = |subject: fn(String) -> Self, expected| if is_word { Ok(subject(value.to_owned())) } else { Err(NotASubject(expected)) };
         match name {
             "tls_client_auth_subject_dn" => {
-                let is_one = value.len() <= 1024 && RdnSequence::from_str(value).is_ok_and(|name| !name.is_empty());
+                let is_one = value.len() <= 1024 && read_name(value).is_some_and(|name| !name.is_empty());
                 let expected =
                     NotASubject("a name as RFC 4514 writes it, the last part first and without spaces between: CN=shop,O=Example,C=DE");
                 if is_one { Ok(Self::SubjectDn(value.to_owned())) } else { Err(expected) }
@@ -77,7 +77,7 @@ impl Subject {
         let Ok(certificate) = Certificate::from_der(der) else { return false };
         let certificate = certificate.tbs_certificate;
         if let Self::SubjectDn(wanted) = self {
-            return RdnSequence::from_str(wanted).is_ok_and(|wanted| parts(&wanted) == parts(&certificate.subject));
+            return read_name(wanted).is_some_and(|wanted| parts(&wanted) == parts(&certificate.subject));
         }
         let Ok(Some((_, SubjectAltName(names)))) = certificate.get::<SubjectAltName>() else { return false };
         names.iter().any(|name| match (self, name) {
@@ -89,6 +89,20 @@ impl Subject {
             _ => false,
         })
     }
+}
+
+/// The name that RFC 4514 writes so. A number of ten digits or more where an attribute's type stands is refused unread: such arcs are beyond the
+/// reader of OIDs, which calculates with them unchecked.
+fn read_name(text: &str) -> Option<RdnSequence> {
+    let mut digits = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        let stands_in_a_type = || text[at + 1..].find([',', '+', '=']).is_some_and(|end| text[at + 1..].as_bytes()[end] == b'=');
+        if digits == 10 && stands_in_a_type() {
+            return None;
+        }
+    }
+    RdnSequence::from_str(text).ok()
 }
 
 /// What an attribute of a name says: text, whichever string type it is in, or something else.
@@ -128,6 +142,17 @@ mod tests {
         name.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), value.clone()));
         params.subject_alt_names = others.to_vec();
         params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").der().to_vec()
+    }
+
+    #[test]
+    fn a_number_that_no_oid_has_is_no_attribute_type() {
+        let register = |text: &str| Subject::register("tls_client_auth_subject_dn", text);
+        for bad in ["7777777777777777777777CO=E", "1.2.99999999999999999999=a", "CN=a,2.5.4.99999999999=b", "CN=a+4294967296=b"] {
+            assert!(register(bad).is_err(), "{bad}");
+        }
+        for good in ["CN=123456789012345,O=99999999999", "2.5.4.3=shop"] {
+            assert!(register(good).is_ok(), "{good}");
+        }
     }
 
     #[test]
