@@ -2,6 +2,8 @@
 # Fuzzes every target for a while, from the inputs of fuzz/corpus: fuzz/run.sh [SECONDS [TARGET…]], 5 seconds each where none are said. Prints
 # how far each came (cov: edges, ft: edges by how often they ran), and fails when an input broke a rule; that input is in target/fuzz/TARGET.
 #
+# FUZZ_SEED=N makes chance repeat itself; without it each run goes another way.
+#
 # It needs no nightly compiler. With one, `cargo fuzz run TARGET` here does the same with a sanitizer besides.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -27,7 +29,7 @@ fuzz() {
   local target=$1 found=$out/$1
   mkdir -p "$found/corpus"
   # What is new goes to the first folder. An input that takes 10 seconds or 512 MiB is one that breaks a rule.
-  if ! ../target/debug/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len=8192 -artifact_prefix="$found/" \
+  if ! ../target/debug/"$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=512 -max_len=8192 -artifact_prefix="$found/" \
     "$found/corpus" "corpus/$target" >"$found/log" 2>&1; then
     printf '%-20s %s\n' "$target" "FAILED, see $found/log"
     grep -a -m 1 -A 2 'panicked at' "$found/log" || tail -n 5 "$found/log"

@@ -97,7 +97,7 @@ fn read_name(text: &str) -> Option<RdnSequence> {
     let mut digits = 0;
     for (at, byte) in text.bytes().enumerate() {
         digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
-        let stands_in_a_type = || text[at + 1..].find([',', '+', '=']).is_some_and(|end| text[at + 1..].as_bytes()[end] == b'=');
+        let stands_in_a_type = || text.bytes().skip(at + 1).find(|byte| b",+=".contains(byte)) == Some(b'=');
         if digits == 10 && stands_in_a_type() {
             return None;
         }
