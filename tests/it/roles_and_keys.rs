@@ -38,6 +38,35 @@ async fn a_roles_change_takes_effect_on_the_next_request() {
 }
 
 #[tokio::test]
+async fn who_may_change_peers_changes_no_ob_app_by_way_of_them() {
+    let world = World::new().await;
+    let node = &world.beta;
+    let url = "http://127.0.0.1:9";
+    let app = json!({ "client_id": "ours", "client_secret": "a secret of some length", "issuer": url });
+    for name in ["shared", "spare"] {
+        let mut named = app.clone();
+        named["name"] = json!(name);
+        node.creates("ob-app", named).await;
+    }
+    node.creates("peer", json!({ "name": "shared", "url": url, "ob": "shared" })).await;
+    let permissions = ["peers.get", "peers.create", "peers.edit"];
+    let clerk = Account::on(node, "clerk@beta.example", json!({ "permissions": permissions })).await;
+    let before = node.shows("ob-app", "shared").await;
+    let evil = json!({ "client_id": "evil", "auth_method": "none", "scopes": ["all"] });
+    assert_eq!(code(&clerk.asks(node, "PATCH", &format!("{PEERS}/shared"), "peer", evil).await), refused(403, "forbidden"));
+    for name in ["spare", "new"] {
+        let taking = json!({ "name": name, "url": "https://two.example.com", "client_id": "evil", "auth_method": "none" });
+        assert_eq!(code(&clerk.asks(node, "POST", PEERS, "peer", taking).await), refused(403, "forbidden"), "{name}");
+    }
+    assert_eq!(node.shows("ob-app", "shared").await, before);
+    assert_eq!(node.shows("ob-app", "spare").await["client_id"], "ours");
+    let given = json!({ "permissions": ["peers.get", "peers.edit", "ob_apps.edit"] });
+    node.changes("user", "clerk@beta.example", given).await;
+    let edited = clerk.asks(node, "PATCH", &format!("{PEERS}/shared"), "peer", json!({ "scopes": ["p2pi"] })).await;
+    assert_eq!((edited.status(), &node.shows("ob-app", "shared").await["scopes"]), (200, &json!(["p2pi"])), "{}", edited.text());
+}
+
+#[tokio::test]
 async fn a_role_may_allow_to_approve_links() {
     let mut world = World::new().await;
     world.introduces().await;

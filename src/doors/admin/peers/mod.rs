@@ -288,7 +288,8 @@ async fn unused_app(state: &AdminState, peer: &Peer) -> Result<Option<ObApp>, Ad
     }
 }
 
-/// The OB app that goes by the peer's name: made with the first `client_id`, changed with it later.
+/// The OB app that goes by the peer's name: made with the first `client_id`, changed with it later. It is a record of its own, which other
+/// peers may use too: who may change peers may change it only with the right to.
 fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &Settings) -> Result<(), AdminError> {
     let issuer = wanted.peer.url.as_str().trim_end_matches('/').to_owned();
     let (mut app, write) = match wanted.app.take() {
@@ -305,6 +306,11 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
             Write::Insert,
         ),
     };
+    let verb = match write {
+        Write::Insert => "create",
+        Write::Replace => "edit",
+    };
+    gate::must_hold(caller, &wanted.peer.tenant, "ob-apps", verb)?;
     let was_for = app.server.origin();
     if let (Some(_), Server::Issuer(named)) = (&settings.url, &mut app.server) {
         *named = issuer;
