@@ -12,7 +12,8 @@ use http::header::ACCEPT;
 use url::Url;
 
 use super::Instance;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
 use crate::inbound::security::Keys;
 use crate::net::client::Client;
 use crate::net::trust::Trust;
@@ -32,13 +33,22 @@ const MOST_SETS: usize = 4 * 1024;
 /// The sets that were fetched.
 #[derive(Debug, Default)]
 pub struct KeySets {
-    sets: Mutex<HashMap<Url, Arc<tokio::sync::Mutex<Fetched>>>>,
+    sets: Mutex<HashMap<Url, Arc<Entry>>>,
 }
 
-/// What is known of one URL.
+/// One URL.
 #[derive(Debug, Default)]
-struct Fetched {
+struct Entry {
+    known: Mutex<Known>,
+    /// Held by who looks, so that there is one look at a time. Nobody who finds what they need in `known` waits for it.
+    looking: tokio::sync::Mutex<()>,
+}
+
+/// What is known of a URL.
+#[derive(Debug, Default)]
+struct Known {
     keys: Option<(Arc<KeySet>, Moment)>,
+    /// When the last look ended.
     looked_at: Option<Moment>,
 }
 
@@ -59,44 +69,62 @@ impl KeySets {
             Keys::Inline(set) => return Ok(Arc::new(set.clone())),
             Keys::Url { url, guarded } => (url, *guarded),
         };
-        // Who asks for the same set at the same time waits for one look.
         let entry = self.entry(url);
-        let mut fetched = entry.lock().await;
         let now = instance.clock.now();
-        if let Some((set, since)) = &fetched.keys
-            && now.age_of(since) < KEPT
-            && has_it(set)
-        {
-            return Ok(Arc::clone(set));
+        if let Some(set) = entry.set(&now, KEPT).filter(|set| has_it(set)) {
+            return Ok(set);
         }
-        let may_look = fetched.looked_at.is_none_or(|last| now.age_of(&last) >= BETWEEN_LOOKS);
-        if may_look {
-            fetched.looked_at = Some(now);
-            match fetch(instance, url, guarded).await {
-                Ok(set) => fetched.keys = Some((Arc::new(set), now)),
-                Err(why) => tracing::warn!(%url, why, "a client's keys could not be fetched"),
-            }
+        if entry.may_look(&now) {
+            // A task of its own: whoever asks may give up before the other side answers, and the look is over for all at its end.
+            let look = look(Arc::clone(&entry), instance.config(), Arc::clone(&instance.clock), url.clone(), guarded);
+            tokio::spawn(look).await.expect("a look does not panic, and nobody ends it");
         }
-        let known = fetched.keys.as_ref().filter(|(_, since)| now.age_of(since) < KEPT_AT_MOST).map(|(set, _)| Arc::clone(set));
+        let known = entry.set(&instance.clock.now(), KEPT_AT_MOST);
         known.ok_or_else(|| NoKeys { url: url.clone(), why: "the last look failed; see the log".to_owned() })
     }
 
-    fn entry(&self, url: &Url) -> Arc<tokio::sync::Mutex<Fetched>> {
-        let mut sets = self.lock();
+    fn entry(&self, url: &Url) -> Arc<Entry> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         if sets.len() >= MOST_SETS && !sets.contains_key(url) {
             sets.clear();
         }
         Arc::clone(sets.entry(url.clone()).or_default())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Url, Arc<tokio::sync::Mutex<Fetched>>>> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+impl Entry {
+    /// The set, if it is not older than `kept`.
+    fn set(&self, now: &Moment, kept: Duration) -> Option<Arc<KeySet>> {
+        self.lock().keys.as_ref().filter(|(_, since)| now.age_of(since) < kept).map(|(set, _)| Arc::clone(set))
+    }
+
+    fn may_look(&self, now: &Moment) -> bool {
+        self.lock().looked_at.is_none_or(|last| now.age_of(&last) >= BETWEEN_LOOKS)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the URL, or waits for the look that is under way.
+async fn look(entry: Arc<Entry>, config: Arc<Config>, clock: Arc<dyn Clock>, url: Url, guarded: bool) {
+    let _alone = entry.looking.lock().await;
+    let begun = clock.now();
+    if !entry.may_look(&begun) {
+        return;
+    }
+    let fetched = fetch(&config, &url, guarded).await;
+    let mut known = entry.lock();
+    known.looked_at = Some(clock.now());
+    match fetched {
+        Ok(set) => known.keys = Some((Arc::new(set), begun)),
+        Err(why) => tracing::warn!(%url, why, "a client's keys could not be fetched"),
     }
 }
 
 /// Fetches a set under the trust of peers, without following redirects.
-async fn fetch(instance: &Instance, url: &Url, guarded: bool) -> Result<KeySet, String> {
-    let config = instance.config();
+async fn fetch(config: &Config, url: &Url, guarded: bool) -> Result<KeySet, String> {
     let trust = Trust::system(&config.trust.ca).map_err(|error| error.to_string())?;
     let client = if guarded { Client::guarded(&trust, &config.limits) } else { Client::new(&trust, &config.limits) };
     let request = http::Request::get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json").body(Bytes::new());

@@ -13,6 +13,10 @@ use crate::world::World;
 use crate::world::address::own_address;
 use crate::world::key_holder::{Holder, encoded};
 use crate::world::message::Message;
+use crate::world::patience::eventually;
+
+/// In place of a status: no answer at all.
+const SILENCE: u16 = 0;
 
 /// A server of one document.
 struct Published {
@@ -28,11 +32,16 @@ impl Published {
         let (document, looks) = (Arc::new(Mutex::new((200, String::new()))), Arc::new(AtomicUsize::new(0)));
         let (shown, counted) = (Arc::clone(&document), Arc::clone(&looks));
         tokio::spawn(async move {
+            let mut held = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|length| length > 0) {}
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (status, text) = shown.lock().expect("no panic").clone();
+                if status == SILENCE {
+                    held.push(stream);
+                    continue;
+                }
                 let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
@@ -99,4 +108,30 @@ async fn k4_a_new_key_is_found_by_one_look_and_unknown_keys_make_none_without_en
     leaked["keys"][0]["d"] = json!("AAAA");
     published.shows(200, &leaked);
     refused(&asks(&world, &stranger, &id).await, 401, "invalid_client");
+}
+
+#[tokio::test]
+async fn k4_a_stranger_and_a_silent_url_keep_no_client_waiting_whose_keys_are_known() {
+    let world = World::new().await;
+    let published = Published::new().await;
+    let (holder, stranger) = (Holder::new(), Holder::new());
+    published.shows(200, &holder.jwks());
+    let wanted = json!({ "name": "signer", "grants": ["client_credentials"], "scopes": ["p2pi"], "jwks_uri": published.url });
+    let id = world.beta.creates("ib-app", wanted).await["client_id"].as_str().expect("an id").to_owned();
+    assert_eq!(asks(&world, &holder, &id).await.status(), 200);
+    world.clock.advance(Duration::from_secs(10));
+    published.shows(SILENCE, &json!({}));
+    let (world, id) = (&world, id.as_str());
+    let mut waiting = std::pin::pin!(asks(world, &stranger, id));
+    let meanwhile = async {
+        eventually("the silent URL to be looked at", async || (published.looks() == 2).then_some(())).await;
+        for _ in 0..5 {
+            assert_eq!(asks(world, &holder, id).await.status(), 200);
+        }
+    };
+    tokio::select! {
+        _ = &mut waiting => panic!("the stranger was to wait for the look"),
+        () = meanwhile => {}
+    }
+    assert_eq!(published.looks(), 2);
 }
