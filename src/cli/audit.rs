@@ -11,6 +11,9 @@ use super::failure::Failure;
 use super::records::text;
 use super::report;
 
+/// Rows that are shown where nothing says how many.
+const MOST: usize = 100;
+
 /// Rows of one answer.
 const PAGE: usize = 1_000;
 
@@ -37,9 +40,9 @@ pub(super) struct Audit {
     /// Only what this one did: a login, a client id, or "uid 0"
     #[arg(long, value_name = "WHO")]
     actor: Option<String>,
-    /// So many rows at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    /// So many rows at most, the newest; when left out 100, and with --since all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Go on with what is new, through restarts of the daemon too; with --json one document a line
     #[arg(long, conflicts_with = "until")]
     follow: bool,
@@ -48,7 +51,19 @@ pub(super) struct Audit {
 /// Does what the command says.
 pub(super) async fn run(command: &Audit, context: &Context<'_>) -> Result<(), Failure> {
     let query = command.query(context);
-    let rows = newest(context, &query, command.limit as usize).await?;
+    let limit = match (command.limit, &command.since) {
+        (Some(limit), _) => limit as usize,
+        // Read from there on, page by page, and no row is left out.
+        (None, Some(_)) if command.follow => return follow(context, &query, Vec::new()).await,
+        (None, Some(_)) => usize::MAX,
+        (None, None) => MOST,
+    };
+    // One more tells whether there are older ones.
+    let mut rows = newest(context, &query, limit.saturating_add(1)).await?;
+    if rows.len() > limit {
+        rows.remove(0);
+        context.report.note("older rows of that kind are not shown; --since TIME or --limit N shows them");
+    }
     if command.follow {
         return follow(context, &query, rows).await;
     }

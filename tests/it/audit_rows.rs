@@ -324,9 +324,9 @@ struct Follower {
 }
 
 impl Follower {
-    fn of(process: &Process) -> Self {
+    fn of(process: &Process, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2pid"));
-        command.arg("-c").arg(process.settings.config()).args(["audit", "--follow", "--json", "--limit", "1000", "--action", "tenant"]);
+        command.arg("-c").arg(process.settings.config()).args(["audit", "--follow", "--json", "--action", "tenant"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("the binary can be started");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         Self { _child: child, lines }
@@ -340,10 +340,32 @@ impl Follower {
 }
 
 #[tokio::test]
+async fn whoever_says_since_when_gets_every_row() {
+    let one = Process::running("one").await;
+    // More than are shown where nothing is said.
+    for number in 0..110 {
+        one.runs(&["tenant", "create", &format!("t{number}")]).await;
+    }
+    let newest = one.runs(&["audit", "--action", "tenant"]).await;
+    assert_eq!((newest.as_array().map(Vec::len), &newest[99]["record_name"]), (Some(100), &json!("t109")));
+    let outcome = one.says(&["audit", "--action", "tenant"]).await;
+    assert!(outcome.stderr.contains("older rows of that kind are not shown"), "{}", outcome.stderr);
+    let since = one.tries(&["audit", "--action", "tenant", "--since", "1h"], None).await;
+    let rows: Value = serde_json::from_str(&since.stdout).expect("a list");
+    assert_eq!((rows.as_array().map(Vec::len), since.stderr.as_str()), (Some(110), ""));
+    let mut follower = Follower::of(&one, &["--since", "1h"]);
+    for number in 0..110 {
+        assert_eq!(follower.next().await, format!("t{number}"));
+    }
+    one.runs(&["tenant", "create", "last"]).await;
+    assert_eq!(follower.next().await, "last");
+}
+
+#[tokio::test]
 async fn who_follows_misses_nothing_and_sees_nothing_twice_through_restarts() {
     let mut one = Process::running("one").await;
     one.runs(&["tenant", "create", "a"]).await;
-    let mut follower = Follower::of(&one);
+    let mut follower = Follower::of(&one, &["--limit", "1000"]);
     assert_eq!(follower.next().await, "a");
     one.runs(&["tenant", "create", "b"]).await;
     assert_eq!(follower.next().await, "b");
