@@ -333,7 +333,8 @@ fn judge_refresh(
         expires_in: answer.expires_in,
         refresh_token: Some(answer.refresh),
         refresh_token_expires_in: facts.grant.remaining(now.wall),
-        scope: answer.scope,
+        // What was taken from the app since is in none of its tokens, whatever they were issued for.
+        scope: answer.scope.intersection(&app.scope),
         subject: login,
     });
     let is_recorded = judgement.event.as_ref().is_some_and(Event::comes_with_a_change);

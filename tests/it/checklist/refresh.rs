@@ -34,6 +34,23 @@ async fn r2_a_narrower_scope_does_not_last() {
 }
 
 #[tokio::test]
+async fn r2_t10_what_is_taken_from_an_app_is_in_none_of_its_tokens() {
+    let mut world = World::with("[scopes]\nmore = \"More\"\n").await;
+    let client = Client::registered_with(&world.beta, "shop", json!({ "scopes": ["p2pi", "more"] })).await;
+    let led = world.operator.decides(&client.authorize(&world.beta).with("scope", "p2pi more").url(), "allow").await;
+    let tokens = Tokens::of(&client.redeems(&world.beta, &led.parameter("code").expect("a code")).await);
+    assert!(is_accepted(&world, &tokens.access).await);
+    world.beta.changes("ib-app", "shop", json!({ "scopes": ["more"] })).await;
+    assert!(!is_accepted(&world, &tokens.access).await, "on the next call");
+    assert_eq!(client.introspects(&world.beta, &tokens.access).await.json()["scope"], "more");
+    let answer = client.refreshes(&world.beta, &tokens.refresh).await;
+    assert_eq!(answer.json()["scope"], "more", "{}", answer.text());
+    let renewed = Tokens::of(&answer);
+    assert!(!is_accepted(&world, &renewed.access).await);
+    assert_eq!(client.introspects(&world.beta, &renewed.access).await.json()["scope"], "more");
+}
+
+#[tokio::test]
 async fn r3_r4_parallel_and_repeated_refreshes_get_the_same_token_and_one_branch_lives() {
     let (world, client, tokens) = granted().await;
     let (a, b, c) = tokio::join!(
