@@ -24,8 +24,23 @@ const LONGEST_JTI: usize = 256;
 pub struct Asserted {
     /// Names it, among all of all clients.
     pub once: Digest,
+    /// When it was made, if it says so.
+    pub issued_at: Option<Timestamp>,
     /// From when on it is refused anyway.
     pub expires_at: Timestamp,
+}
+
+impl Asserted {
+    /// Whether it may be older than what is remembered of used ones, which goes back to `begun_at`: a restored database does not know what was
+    /// used after its copy was made. The client's clock may be as far ahead as is borne with.
+    pub fn may_be_from_before(&self, begun_at: Timestamp) -> bool {
+        let known_from = begun_at.plus(Duration::from_secs(AHEAD.unsigned_abs()));
+        match self.issued_at {
+            Some(issued_at) => issued_at <= known_from,
+            // No assertion lives longer.
+            None => self.expires_at <= known_from.plus(LONGEST),
+        }
+    }
 }
 
 /// Why an assertion is not believed; all are `invalid_client`.
@@ -77,7 +92,8 @@ pub fn judge(text: &str, client_id: &str, keys: &KeySet, issuer: &str, now: Time
     }
     let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
     let once = Digest::of(&format!("client assertion\n{client_id}\n{jti}"));
-    Ok(Asserted { once, expires_at: Timestamp::from_millis(end.saturating_mul(1000)) })
+    let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    Ok(Asserted { once, issued_at: claims.seconds("iat").map(at), expires_at: at(end) })
 }
 
 /// How long an assertion of ours lives: as long as its one request is under way.
@@ -120,12 +136,25 @@ mod tests {
     #[test]
     fn t13_an_assertion_of_the_clients_own_key_for_us_is_believed() {
         let asserted = judged(HEADER, &[]).expect("believed");
-        assert_eq!(asserted.expires_at, Timestamp::from_millis((NOW + 60) * 1000));
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        assert_eq!((asserted.issued_at, asserted.expires_at), (None, at(NOW + 60)));
+        let asserted_now = Asserted { issued_at: Some(at(NOW)), ..asserted };
         for header in [r#"{"alg":"ES256","typ":"JWT"}"#, r#"{"alg":"ES256","typ":"client-authentication+jwt"}"#] {
-            assert_eq!(judged(header, &[("iat", json!(NOW)), ("nbf", json!(NOW + AHEAD))]), Ok(asserted));
+            assert_eq!(judged(header, &[("iat", json!(NOW)), ("nbf", json!(NOW + AHEAD))]), Ok(asserted_now));
         }
         assert_ne!(judged(HEADER, &[("jti", json!("b"))]).expect("believed").once, asserted.once);
         assert!(judged(HEADER, &[("exp", json!(NOW as f64 + 0.5 + 60.0))]).is_ok());
+    }
+
+    #[test]
+    fn t13_what_may_be_from_before_a_restore_is_told_by_its_time() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let made = |issued_at: Option<i64>| Asserted { once: Digest::of("a"), issued_at: issued_at.map(at), expires_at: at(NOW + 60) };
+        assert!(made(Some(NOW - 1)).may_be_from_before(at(NOW)));
+        assert!(made(Some(NOW + AHEAD)).may_be_from_before(at(NOW)), "by a clock that is ahead");
+        assert!(!made(Some(NOW + AHEAD + 1)).may_be_from_before(at(NOW)));
+        assert!(made(None).may_be_from_before(at(NOW)) && made(None).may_be_from_before(at(NOW + 60 - 3_600 - AHEAD)));
+        assert!(!made(None).may_be_from_before(at(NOW + 60 - 3_600 - AHEAD - 1)), "no assertion lives so long");
     }
 
     #[test]

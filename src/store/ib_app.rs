@@ -161,6 +161,10 @@ fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) ->
             // The keys may have been replaced while the signature was checked.
             let app = app.filter(|app| app.security.method == Method::PrivateKeyJwt && app.security.keys.as_ref() == Some(keys));
             let Some(app) = app else { return Ok(None) };
+            let begun_at: Option<Timestamp> = transaction.prepare_cached("SELECT begun_at FROM meta")?.query_row([], |row| row.get(0))?;
+            if begun_at.is_some_and(|begun_at| asserted.may_be_from_before(begun_at)) {
+                return Ok(None);
+            }
             // Beyond its end too: the clock may be set back.
             let until = asserted.expires_at.plus(assertion::LONGEST);
             Ok(used_once::take(transaction, asserted.once, until)?.then_some(app))

@@ -20,6 +20,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/09-audit.sql")),
     M::up(include_str!("migrations/10-outbound-dpop.sql")),
     M::up(include_str!("migrations/11-realms.sql")),
+    M::up(include_str!("migrations/12-epoch.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

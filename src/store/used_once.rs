@@ -1,5 +1,5 @@
 //! What may be presented once, such as a client assertion: remembered on disk until it would be refused anyway, so that neither a restart nor
-//! a crash makes it good again.
+//! a crash makes it good again. What a restored database has forgotten is refused by its time ([`crate::oauth::assertion::Asserted`]).
 
 use rusqlite::params;
 

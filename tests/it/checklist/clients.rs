@@ -122,11 +122,45 @@ async fn t13_an_assertion_is_used_once_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn t13_an_assertion_that_was_used_is_not_good_again_after_a_restore() {
+    let mut world = World::new().await;
+    let holder = Holder::new();
+    let id = signing_app(&world, &holder).await;
+    let used = holder.assertion(&world, &id, json!({ "exp": now(&world) + 3000 }));
+    let timeless = holder.assertion(&world, &id, json!({ "iat": null, "exp": now(&world) + 3000 }));
+    for assertion in [&used, &timeless] {
+        assert_eq!(asserts(&world, assertion).await.status(), 200);
+    }
+    // As a copy that was made earlier has it: without what was used since, and without the epoch beside it.
+    let state_dir = world.beta.settings.state_dir();
+    let database = rusqlite::Connection::open(state_dir.join("p2pid.db")).expect("the database");
+    database.execute("DELETE FROM used_once", []).expect("forgotten");
+    drop(database);
+    std::fs::remove_file(state_dir.join("epoch")).expect("it was there");
+    world.beta.restarts().await;
+    for assertion in [&used, &timeless] {
+        refused(&asserts(&world, assertion).await, 401, "invalid_client");
+    }
+    world.beta.restarts().await;
+    world.clock.advance(std::time::Duration::from_secs(60));
+    refused(&asserts(&world, &used).await, 401, "invalid_client");
+    let later = asserts(&world, &holder.assertion(&world, &id, json!({}))).await;
+    assert_eq!(later.status(), 200, "{}", later.text());
+    world.clock.advance(std::time::Duration::from_secs(3600));
+    let timeless = holder.assertion(&world, &id, json!({ "iat": null, "exp": now(&world) + 300 }));
+    assert_eq!(asserts(&world, &timeless).await.status(), 200, "nothing that lives can be from before");
+}
+
+fn now(world: &World) -> i64 {
+    p2pid::clock::Clock::now(world.clock.as_ref()).wall.seconds()
+}
+
+#[tokio::test]
 async fn t13_k2_an_assertion_for_others_of_others_or_without_an_end_is_refused() {
     let world = World::with("[limits]\nauth_failures = \"1000/min\"\n").await;
     let holder = Holder::new();
     let id = signing_app(&world, &holder).await;
-    let (base, now) = (world.beta.settings.url(), p2pid::clock::Clock::now(world.clock.as_ref()).wall.seconds());
+    let (base, now) = (world.beta.settings.url(), now(&world));
     for changes in [
         json!({ "aud": format!("{base}/oauth/token") }),
         json!({ "aud": [base] }),
