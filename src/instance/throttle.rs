@@ -188,27 +188,26 @@ impl Level {
 
 impl Trial {
     /// The attempt has failed.
-    pub fn failed(self, rate: Rate, clock: &dyn Clock) {
-        let mut levels = self.throttle.levels();
+    pub fn failed(mut self, rate: Rate, clock: &dyn Clock) {
         let now = clock.now().boot;
-        for attempt in &self.attempts {
-            let level = levels.get(attempt).copied().unwrap_or_default();
-            levels.insert(*attempt, level.failed(rate, now));
+        self.settle(|level| level.failed(rate, now));
+    }
+
+    /// Gives the places back; what the attempt came to counts from the same moment on, so that nobody finds it counted twice, or not at all.
+    fn settle(&mut self, outcome: impl Fn(Level) -> Level) {
+        let mut levels = self.throttle.levels();
+        for attempt in std::mem::take(&mut self.attempts) {
+            let level = outcome(levels.get(&attempt).copied().unwrap_or_default());
+            levels.insert(attempt, Level { under_way: level.under_way.saturating_sub(1), ..level });
         }
-        // Given up behind the lock, by `Drop`.
+        drop(levels);
+        self.throttle.0.settled.notify_waiters();
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        let mut levels = self.throttle.levels();
-        for attempt in &self.attempts {
-            if let Some(level) = levels.get(attempt).copied() {
-                levels.insert(*attempt, Level { under_way: level.under_way.saturating_sub(1), ..level });
-            }
-        }
-        drop(levels);
-        self.throttle.0.settled.notify_waiters();
+        self.settle(|level| level);
     }
 }
 
