@@ -7,6 +7,7 @@ pub mod proofs;
 pub mod remotes;
 pub mod tally;
 pub mod throttle;
+mod turns;
 
 use std::sync::Arc;
 

@@ -1,22 +1,17 @@
 //! Passwords are hashed on threads of their own, few at a time: each takes 19 MiB and tens of milliseconds of one core.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use super::throttle::{self, Trial};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::config::Rate;
 use crate::inbound::password::{self, BadPassword, PasswordHash};
 use crate::random::Random;
 use crate::secret::{ExposeSecret, SecretString};
-
-/// Who may wait for a turn; more are refused, so that a flood of log-ins ends here.
-const WAITING: usize = 64;
-/// Of those, who come from one address: others still get in while somebody there floods.
-const WAITING_OF_ONE: usize = 8;
 
 /// Too many passwords are being checked: 503, try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,24 +21,23 @@ pub struct Busy;
 /// Hashes and checks passwords.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// For new passwords, which operators set: no log-in stands in their way.
     own_turn: Arc<Semaphore>,
-    waiting: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
 }
 
 impl Passwords {
     /// Half of the machine's cores at most, so that calls go on meanwhile.
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Arc::new(Semaphore::new((cores / 2).max(1))), own_turn: Arc::new(Semaphore::new(1)), waiting: Arc::default() }
+        Self { turns: Turns::new((cores / 2).max(1)), own_turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Whether `password` is the one that `stored` was made of; `None` (nobody's) takes as long. A check that has begun settles its `trial`
     /// even when whoever asked has gone away: else those who hang up could keep the hashing busy without limit. `from` is who asks.
     ///
     /// # Errors
-    /// Too many wait already, in all or there; that is no failure.
+    /// Too many wait already, there or in all; that is no failure.
     pub async fn verify(
         &self,
         from: Option<IpAddr>,
@@ -60,8 +54,13 @@ impl Passwords {
             }
             is_right
         };
-        let _place = Place::take(&self.waiting, throttle::network(from)).ok_or(Busy)?;
-        run(&self.turns, check).await
+        let from = throttle::network(from);
+        let turn = self.turns.take(from).await.map_err(|_| Busy)?;
+        let is_right = run(turn, check).await?;
+        if is_right {
+            self.turns.remember(from);
+        }
+        Ok(is_right)
     }
 
     /// The hash of a new password.
@@ -69,12 +68,12 @@ impl Passwords {
     /// # Errors
     /// The daemon stops; inside, that it cannot be a password.
     pub async fn hash(&self, password: SecretString, random: Arc<dyn Random>) -> Result<Result<PasswordHash, BadPassword>, Busy> {
-        run(&self.own_turn, move || PasswordHash::of(password.expose_secret(), random.as_ref())).await
+        let turn = Arc::clone(&self.own_turn).acquire_owned().await.map_err(|_| Busy)?;
+        run(turn, move || PasswordHash::of(password.expose_secret(), random.as_ref())).await
     }
 }
 
-async fn run<T: Send + 'static>(turns: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-    let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| Busy)?;
+async fn run<T: Send + 'static>(turn: impl Send + 'static, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
     let worked = tokio::task::spawn_blocking(move || {
         // The turn ends with the work, even when whoever asked has gone away.
         let _turn = turn;
@@ -87,39 +86,6 @@ impl Default for Passwords {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// A place in the queue, given back when it is dropped.
-struct Place<'w> {
-    waiting: &'w Mutex<HashMap<Option<IpAddr>, usize>>,
-    from: Option<IpAddr>,
-}
-
-impl<'w> Place<'w> {
-    fn take(waiting: &'w Mutex<HashMap<Option<IpAddr>, usize>>, from: Option<IpAddr>) -> Option<Self> {
-        let mut counts = lock(waiting);
-        let (all, here) = (counts.values().sum::<usize>(), counts.get(&from).copied().unwrap_or(0));
-        if all >= WAITING || here >= WAITING_OF_ONE {
-            return None;
-        }
-        counts.insert(from, here + 1);
-        Some(Self { waiting, from })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut counts = lock(self.waiting);
-        match counts.get_mut(&self.from) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(counts.remove(&self.from)),
-        }
-    }
-}
-
-/// A panic elsewhere leaves the counts whole: each change is one step.
-fn lock(waiting: &Mutex<HashMap<Option<IpAddr>, usize>>) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -182,27 +148,21 @@ mod tests {
                 None => Ok(check),
             }
         };
+        let mut turns = Vec::new();
+        while let Some(turn) = passwords.turns.take(None).now_or_never() {
+            turns.push(turn.expect("it is free"));
+        }
         let mut waiting = Vec::new();
         for number in 0..20 {
             waiting.extend(check(number, "2001:db8::1").await.ok());
         }
-        assert_eq!(waiting.len(), WAITING_OF_ONE, "the rest is refused at once");
+        assert_eq!(waiting.len(), 8, "the rest is refused at once");
         assert_eq!(check(20, "2001:db8::2").await.err(), Some(Err(Busy)), "the /64 is one address");
         let other = check(21, "192.0.2.1").await.expect("there is room for others");
         let hash = passwords.hash("correct horse".into(), Arc::new(SystemRandom)).await;
         assert!(hash.is_ok_and(|hash| hash.is_ok()), "whoever sets a password waits for no log-in");
+        drop(turns);
         let (answer, _) = futures_util::future::join(other, futures_util::future::join_all(waiting)).await;
         assert_eq!(answer, Ok(false));
-        assert!(lock(&passwords.waiting).is_empty());
-    }
-
-    #[tokio::test]
-    async fn more_than_can_wait_are_refused_at_once() {
-        let passwords = Passwords::new();
-        let address = |number: usize| Some(IpAddr::from([192, 0, 2, u8::try_from(number).expect("few")]));
-        let places: Vec<_> = (0..WAITING + 10).map(|number| Place::take(&passwords.waiting, address(number))).collect();
-        assert_eq!(places.iter().filter(|place| place.is_none()).count(), 10);
-        drop(places);
-        assert!(lock(&passwords.waiting).is_empty());
     }
 }
