@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::world::World;
 use super::world::key_holder::{Holder, presents};
+use super::world::settings::request;
+use super::world::wire::Wire;
 
 async fn calls_well(world: &World) {
     let answer = world.alpha.calls(&world.beta, "/orders").await;
@@ -70,6 +72,30 @@ async fn c13_a_nonce_that_ended_costs_no_token_and_no_body() {
     let bodies: Vec<Vec<u8>> =
         world.beta.application.received().iter().map(|call| call.body.to_vec()).filter(|body| !body.is_empty()).collect();
     assert_eq!(bodies, [b"whole"], "sent twice, taken once");
+}
+
+#[tokio::test]
+async fn c13_a_websocket_is_opened_with_a_proof_and_again_with_the_newest_nonce() {
+    let mut world = World::new().await;
+    world.introduces().await;
+    world.links().await;
+    let token = stolen(&world).await;
+    for _ in 0..2 {
+        let mut wire = Wire::plain(world.alpha.settings.local).await;
+        let opening = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let host = world.alpha.settings.local.to_string();
+        let answer = wire.asks(request("GET", "/beta/socket", &host, &opening, "")).await;
+        assert_eq!(answer.status(), 101, "{} {}", answer.first_line, answer.text());
+        drop(wire);
+        // Every nonce from before is void.
+        world.beta.restarts().await;
+    }
+    assert_eq!(stolen(&world).await, token, "it was not renewed for that");
 }
 
 #[tokio::test]

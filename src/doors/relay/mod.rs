@@ -346,10 +346,18 @@ async fn switched(
     let first = match first.map_err(failed)? {
         Answer::Refused(response, asked, pass) if outgoing.is_worth_another_proof(&response, &credential, basis.as_ref()) => {
             drop(response);
-            asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await.map_err(failed)?
+            let second =
+                asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await.map_err(failed)?;
+            if let Answer::Refused(response, ..) = &second {
+                outgoing.settle_proof(response, &credential, basis.as_ref());
+            }
+            second
         }
         first => first,
     };
+    if let (Answer::Granted(head), Some(prover)) = (&first, &credential.prover) {
+        prover.keep_nonce(&head.headers);
+    }
     let answer = match first {
         Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
