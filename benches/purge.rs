@@ -21,6 +21,7 @@ use p2pid::secret::{ExposeSecret, SecretString};
 use p2pid::store::token_table::TokenTable;
 use p2pid::store::{Store, Transaction, app_token, ib_app};
 use p2pid::system::{SystemClock, SystemRandom};
+use p2pid::tasks::purge::REST;
 
 /// Who issues at the same time.
 const CLIENTS: usize = 16;
@@ -75,7 +76,9 @@ async fn run(rows: i64, base: &std::path::Path) -> Result<(), Failure> {
     }
     let (before, _) = measured(&store, &clock, nothing()).await?;
     let (purging, now) = (store.clone(), clock.now().wall);
-    let (during, gone) = measured(&store, &clock, async move { Ok(purging.purge(now).await?) }).await?;
+    let resting = Arc::clone(&clock);
+    let purge = async move { Ok(purging.purge_resting(now, || resting.sleep(REST)).await?) };
+    let (during, gone) = measured(&store, &clock, purge).await?;
     let (after, _) = measured(&store, &clock, nothing()).await?;
     say(&format!("{gone} rows deleted in {:.1} s", during.took.as_secs_f64()));
     for (when, without) in [("before", &before), ("afterwards", &after)] {

@@ -25,24 +25,39 @@ const TABLES: &[(&str, &str)] = &[
 const OF_GRANTS: &[&str] = &["access_token", "refresh_token"];
 
 impl Store {
-    /// Deletes every row whose `purge_at` is before `now`; how many there were.
+    /// Deletes every row whose `purge_at` is before `now`, without a pause; how many there were.
     pub async fn purge(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let mut total = self.purge_by(&of_grants(), now).await?;
+        self.purge_resting(now, || std::future::ready(())).await
+    }
+
+    /// The same, with a `rest` after each [`BATCH`] rows, so that whoever writes meanwhile hardly notices.
+    pub async fn purge_resting<R>(&self, now: Timestamp, rest: impl Fn() -> R + Send + Sync) -> Result<usize, StoreError>
+    where
+        R: Future<Output = ()> + Send,
+    {
+        let mut total = self.purge_by(&of_grants(), now, &rest).await?;
         for sql in others() {
-            total += self.purge_by(&[sql], now).await?;
+            total += self.purge_by(&[sql], now, &rest).await?;
         }
         Ok(total)
     }
 
     /// Repeats statements that delete [`BATCH`] rows at most, each in a write of its own, until none of them finds any.
-    async fn purge_by(&self, statements: &[String], now: Timestamp) -> Result<usize, StoreError> {
+    async fn purge_by<R>(&self, statements: &[String], now: Timestamp, rest: &(impl Fn() -> R + Send + Sync)) -> Result<usize, StoreError>
+    where
+        R: Future<Output = ()> + Send,
+    {
         let mut total = 0;
         loop {
             let before = total;
             for sql in statements {
                 let sql = sql.clone();
                 let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(&sql)?.execute([now])?);
-                total += self.write(delete).await?;
+                let deleted = self.write(delete).await?;
+                total += deleted;
+                if deleted == BATCH {
+                    rest().await;
+                }
             }
             if total == before {
                 return Ok(total);
