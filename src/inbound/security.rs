@@ -103,6 +103,9 @@ pub enum Contradiction {
     /// FAPI 2.0 §5.3.2.1.
     #[error("the profile fapi2 needs PKCE")]
     ProfilePkce,
+    /// FAPI 2.0 §5.3.2.1. What the profile does by itself cannot be taken back beside it.
+    #[error("the profile fapi2 has requests pushed, tokens bound and refresh tokens not rotated")]
+    ProfileTakenBack,
 }
 
 /// What a client has shown of itself before its record is judged: whatever is slow, signatures and keys to be fetched, is done by then.

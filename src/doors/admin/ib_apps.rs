@@ -101,7 +101,7 @@ fn change(
     tokens: &Tokens,
 ) -> Result<Changed, Fault> {
     let app = settings.applied_to(old);
-    if let Err(contradiction) = app.security.check(&app.grants, app.rotation.unwrap_or(tokens.rotation)) {
+    if let Err(contradiction) = settings.check(&app, tokens) {
         return Ok(Changed::Contradicts(contradiction));
     }
     rows::update(transaction, &app)?;
@@ -159,7 +159,7 @@ async fn create(
             }
         };
     }
-    app.security.check(&app.grants, app.rotation.unwrap_or(config.tokens.rotation)).map_err(contradicts)?;
+    settings.check(&app, &config.tokens).map_err(contradicts)?;
     let secret = app
         .security
         .method

@@ -246,6 +246,31 @@ async fn t13_what_does_not_fit_together_is_no_app() {
         assert_eq!(answer.status(), status, "{changes}: {}", answer.text());
     }
     assert!(world.beta.lists("ib-app").await.is_empty());
+    // What the profile does by itself is not taken back beside it, and nothing that was said sleeps until the profile goes.
+    let taken_back = [json!({ "dpop": false }), json!({ "require_par": false }), json!({ "rotation": "strict" })];
+    for changes in &taken_back {
+        let mut attributes = base.clone();
+        attributes["jwks"] = holder.jwks();
+        attributes["profile"] = json!("fapi2");
+        for (name, value) in changes.as_object().expect("an object") {
+            attributes[name] = value.clone();
+        }
+        let document = json!({ "data": { "type": "ib-app", "attributes": attributes } });
+        let answer = world.beta.asks("POST", "/v2/tenants/default/ib-apps", Some(&document)).await;
+        assert_eq!((answer.status(), answer.json()["errors"][0]["code"].as_str()), (422, Some("contradiction")), "{changes}");
+    }
+    let mut whole = base.clone();
+    (whole["jwks"], whole["profile"]) = (holder.jwks(), json!("fapi2"));
+    let before = world.beta.creates("ib-app", whole).await;
+    for changes in &taken_back {
+        let document = json!({ "data": { "type": "ib-app", "attributes": changes } });
+        let answer = world.beta.asks("PATCH", "/v2/tenants/default/ib-apps/odd", Some(&document)).await;
+        assert_eq!(answer.status(), 422, "{changes}: {}", answer.text());
+    }
+    assert_eq!(world.beta.shows("ib-app", "odd").await["rotation"], before["rotation"]);
+    for changes in [json!({ "rotation": "none", "dpop": true, "require_par": true }), json!({ "profile": "none", "rotation": "strict" })] {
+        world.beta.changes("ib-app", "odd", changes).await;
+    }
 }
 
 #[tokio::test]

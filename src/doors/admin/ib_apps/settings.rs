@@ -9,9 +9,9 @@ use url::Url;
 
 use super::super::ob_apps::must_be_public;
 use super::super::{AdminError, Caller};
-use crate::config::Config;
+use crate::config::{Config, Tokens};
 use crate::inbound::ib_app::{self, GrantType, IbApp};
-use crate::inbound::security::{Keys, Profile, Security};
+use crate::inbound::security::{Contradiction, Keys, Profile, Security};
 use crate::oauth::client_auth::Method;
 use crate::oauth::client_certificate::Subject;
 use crate::oauth::key::KeySet;
@@ -144,6 +144,18 @@ impl Settings {
             native: given.native,
             secret: given.client_secret.map(secret).transpose()?,
         })
+    }
+
+    /// Whether `app`, to which this was applied, can be as it is said to be; and whether what is given here has an effect beside its profile.
+    pub(super) fn check(&self, app: &IbApp, tokens: &Tokens) -> Result<(), Contradiction> {
+        app.security.check(&app.grants, app.rotation.unwrap_or(tokens.rotation))?;
+        let rotates = self.rotation.is_some_and(|rotation| rotation != Rotation::None);
+        let is_unbound = self.security.dpop == Some(false) && !app.security.mtls;
+        let is_taken_back = rotates || is_unbound || self.security.require_par == Some(false);
+        match app.security.profile {
+            Some(Profile::Fapi2) if is_taken_back => Err(Contradiction::ProfileTakenBack),
+            Some(Profile::Fapi2) | None => Ok(()),
+        }
     }
 
     /// `app` with what is given.
