@@ -14,6 +14,9 @@ use crate::secret::Digest;
 /// The longest text in a row, in characters; what is longer is cut.
 const LONGEST_TEXT: usize = 255;
 
+/// The most texts of one detail: more than there are permissions.
+const MOST_TEXTS: usize = 64;
+
 /// The most details of one row.
 const MOST_DETAILS: usize = 16;
 
@@ -448,7 +451,7 @@ pub fn cut(text: &str) -> String {
 fn bounded(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(cut(&text)),
-        Value::Array(values) => Value::Array(values.into_iter().take(MOST_DETAILS).map(bounded).collect()),
+        Value::Array(values) => Value::Array(values.into_iter().take(MOST_TEXTS).map(bounded).collect()),
         other => other,
     }
 }

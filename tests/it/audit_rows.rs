@@ -259,12 +259,13 @@ async fn an_admin_of_a_tenant_reads_the_rows_of_that_tenant_only() {
         let rows = document["data"].as_array().unwrap_or_else(|| panic!("{document}")).clone();
         rows.iter().map(|row| row["attributes"]["record_name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(names(&asks(&key, "/v2/audit").await), ["ours"]);
+    // Its records, and who rules it.
+    assert_eq!(names(&asks(&key, "/v2/audit").await), ["ours", "boss@one.example"]);
     assert_eq!(names(&asks(&key, "/v2/audit?tenant=sales&record=ours").await), ["ours"]);
     assert_eq!(names(&asks(&key, "/v2/audit?record=theirs").await), Vec::<String>::new());
     assert_eq!(asks(&key, "/v2/audit?tenant=default").await.status(), 404);
     assert_eq!(asks(&key, "/v2/audit?tenants=default").await.status(), 400);
-    assert_eq!(one.audit(&[]).await.iter().filter(|row| row["tenant"] == "sales").count(), 1);
+    assert_eq!(one.audit(&[]).await.iter().filter(|row| row["tenant"] == "sales").count(), 2);
 
     // What it may not do, and a wrong key, are told of.
     assert_eq!(asks(&key, "/v2/users").await.status(), 403);
@@ -337,6 +338,37 @@ impl Follower {
         let row: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         row["record_name"].as_str().unwrap_or_default().to_owned()
     }
+}
+
+#[tokio::test]
+async fn rights_that_are_given_and_taken_are_named_and_told_to_their_tenant() {
+    let one = Process::running("one").await;
+    one.runs(&["tenant", "create", "sales"]).await;
+    one.runs(&["--tenant", "sales", "role", "create", "reader", "--permission", "peers.get", "--permission", "grants.get"]).await;
+    one.runs(&["--tenant", "sales", "role", "update", "reader", "--add-permission", "admin"]).await;
+    let add = ["--tenant", "sales", "user", "add", "m@sales.example", "--role", "reader", "--permission", "links.approve"];
+    one.runs_with(&[&add[..], &["--password-stdin"]].concat(), "correct horse").await;
+    one.runs(&["--tenant", "sales", "user", "update", "m@sales.example", "--admin", "--no-role", "reader"]).await;
+    one.runs(&["user", "update", "m@sales.example", "--admin"]).await;
+    let rows = one.audit(&["--action", "user,role"]).await;
+    let told: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let mut details = row["details"].clone();
+            details.as_object_mut().expect("an object").remove("given");
+            json!([row["action"], row["tenant"], details])
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["role.created", "sales", { "permissions": ["grants.get", "peers.get"] }]),
+            json!(["role.updated", "sales", { "permissions": ["admin", "grants.get", "peers.get"] }]),
+            json!(["user.created", "sales", { "permissions_gained": ["links.approve"], "roles_gained": ["reader"] }]),
+            json!(["user.updated", "sales", { "permissions_gained": ["admin"], "roles_lost": ["reader"] }]),
+            json!(["user.updated", null, { "admin_of_instance": true }]),
+        ]
+    );
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn create(
         if !rows::insert(transaction, &role)? {
             return Ok(Err(AdminError::exists(KIND, &name)));
         }
-        transaction.record(&Entry::of(Action::RoleCreated).on(told(&role)))?;
+        transaction.record(&with_permissions(Entry::of(Action::RoleCreated), &role))?;
         resource(transaction, &role, tenant.as_deref()).map(Ok)
     };
     Ok(document::created(state.instance.store.write(judge).await??))
@@ -161,7 +161,7 @@ fn write(
     if !rows::update(transaction, &role)? {
         return Ok(Err(AdminError::exists(KIND, &role.name).next("choose another name")));
     }
-    transaction.record(&Entry::of(Action::RoleUpdated).on(told(&role)))?;
+    transaction.record(&with_permissions(Entry::of(Action::RoleUpdated), &role))?;
     resource(transaction, &role, tenant).map(Ok)
 }
 
@@ -223,6 +223,11 @@ fn must_be_able_to_give<'a>(
 fn check_name(name: &str) -> Result<(), AdminError> {
     let expected = "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit";
     if is_name(name) { Ok(()) } else { Err(AdminError::bad_attribute("name", format!("{name:?}"), expected)) }
+}
+
+/// With what it allows from now on.
+fn with_permissions(entry: Entry, role: &Role) -> Entry {
+    entry.on(told(role)).with("permissions", role.permissions.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// As the audit names it.

@@ -2,7 +2,7 @@
 
 mod keys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -112,9 +112,9 @@ async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: 
         }
         handover.write(transaction, user.id)?;
         let action = if known.is_some() { Action::UserUpdated } else { Action::UserCreated };
-        transaction.record(&Entry::of(action).on(told(&user)))?;
-        let user = rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &user.login));
-        Ok(user.map(|user| (user, ended)))
+        let Some(user) = rows::by_id(transaction, user.id)? else { return Ok(Err(AdminError::not_found(KIND, &user.login))) };
+        transaction.record(&with_rights(Entry::of(action), known.as_ref(), &user, &place))?;
+        Ok(Ok((user, ended)))
     };
     let (user, ended) = state.instance.store.write(judge).await??;
     end(&state, &ended);
@@ -150,7 +150,8 @@ async fn update(
         None => None,
     };
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(mut user) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
+        let Some(known) = rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
+        let mut user = known.clone();
         let handover = match changes.apply(transaction, &caller, &place, &mut user)? {
             Ok(handover) => handover,
             Err(refusal) => return Ok(Err(refusal)),
@@ -162,9 +163,9 @@ async fn update(
         }
         rows::update(transaction, &user)?;
         handover.write(transaction, user.id)?;
-        transaction.record(&Entry::of(Action::UserUpdated).on(told(&user)))?;
-        let user = rows::by_id(transaction, user.id)?.ok_or_else(|| AdminError::not_found(KIND, &login));
-        Ok(user.map(|user| (user, ended)))
+        let Some(user) = rows::by_id(transaction, user.id)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
+        transaction.record(&with_rights(Entry::of(Action::UserUpdated), Some(&known), &user, &place))?;
+        Ok(Ok((user, ended)))
     };
     let (user, ended) = state.instance.store.write(judge).await??;
     end(&state, &ended);
@@ -220,6 +221,34 @@ async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash
 
 fn bad_login(error: BadLogin) -> AdminError {
     AdminError::bad_attribute("the login", format!("{:?}", error.0), LOGIN_IN_WORDS)
+}
+
+/// With what `after` may do that `before`, the same person or nobody, might not, and the other way round. Where that is in a tenant the row is
+/// the tenant's too, whose admin shall see who rules it.
+fn with_rights(entry: Entry, before: Option<&User>, after: &User, place: &Place) -> Entry {
+    let permissions = |user: &User| user.permissions.get(&place.tenant).cloned().unwrap_or_default();
+    let roles = |user: &User| -> BTreeSet<String> {
+        user.roles.iter().filter(|held| held.tenant == place.tenant).map(|held| held.name.clone()).collect()
+    };
+    let mut entry = entry.on(told(after));
+    let mut is_of_tenant = false;
+    for (kind, had, has) in [
+        ("permissions", before.map(permissions).unwrap_or_default(), permissions(after)),
+        ("roles", before.map(roles).unwrap_or_default(), roles(after)),
+    ] {
+        for (what, change) in [("gained", has.difference(&had)), ("lost", had.difference(&has))] {
+            let names: Vec<&str> = change.map(String::as_str).collect();
+            if !names.is_empty() {
+                entry = entry.with(&format!("{kind}_{what}"), names);
+                is_of_tenant = true;
+            }
+        }
+    }
+    if is_of_tenant {
+        entry = entry.on(Record { tenant: Some(place.tenant.clone()), ..told(after) });
+    }
+    let was_admin = before.is_some_and(|before| before.is_admin);
+    if was_admin == after.is_admin { entry } else { entry.with("admin_of_instance", after.is_admin) }
 }
 
 /// As the audit names it.
