@@ -4,7 +4,7 @@ use super::{Store, StoreError, Transaction};
 use crate::clock::Timestamp;
 
 /// Rows deleted in one go.
-const BATCH: usize = 200;
+const BATCH: usize = 50;
 
 /// Every table with a `purge_at` column, and its primary key. A migration that adds such a table adds its line here.
 const TABLES: &[(&str, &str)] = &[
