@@ -11,9 +11,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
 
 use crate::clock::{Clock, Moment};
-use crate::oauth::dpop::Proof;
+use crate::oauth::dpop::{self, Proof, Request};
 use crate::random::{self, Random};
 use crate::secret::Digest;
 
@@ -26,9 +27,23 @@ const MOST: usize = 256 * 1024;
 /// Locks among which proofs are spread, so that cores do not wait for one another.
 const SHARDS: usize = 16;
 
+/// Why a proof shows no key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKey {
+    /// It is not one for this request.
+    #[error(transparent)]
+    Bad(#[from] dpop::Refusal),
+    /// It was used before.
+    #[error("the DPoP proof was used before")]
+    Replayed,
+    /// It has no nonce of ours that is still taken; the answer has to hand one out.
+    #[error("the DPoP proof needs the nonce of this answer")]
+    NeedsNonce,
+}
+
 /// What becomes of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+enum Verdict {
     /// It is new, and used now.
     Fresh,
     /// It has no nonce, or one that is not taken (any more).
@@ -76,8 +91,27 @@ impl Proofs {
         nonce != Some(self.nonces.load().current.text.as_str())
     }
 
+    /// What a request proves; nothing where there is no proof. A proof that is believed is used by that.
+    ///
+    /// # Errors
+    /// There is one that shows no key.
+    pub fn of_request(
+        &self,
+        headers: &HeaderMap,
+        asked: &Request<'_>,
+        clock: &dyn Clock,
+        random: &dyn Random,
+    ) -> Result<Option<Proof>, NoKey> {
+        let Some(proof) = dpop::presented(headers, asked, clock.now().wall)? else { return Ok(None) };
+        match self.take(&proof, clock, random) {
+            Verdict::Fresh => Ok(Some(proof)),
+            Verdict::NeedsNonce => Err(NoKey::NeedsNonce),
+            Verdict::Replayed => Err(NoKey::Replayed),
+        }
+    }
+
     /// Uses a proof.
-    pub fn take(&self, proof: &Proof, clock: &dyn Clock, random: &dyn Random) -> Verdict {
+    fn take(&self, proof: &Proof, clock: &dyn Clock, random: &dyn Random) -> Verdict {
         let nonces = self.nonces(clock.now(), random);
         let known = [Some(&nonces.current), nonces.previous.as_ref()];
         match known.into_iter().flatten().find(|nonce| Some(nonce.text.as_str()) == proof.nonce.as_deref()) {

@@ -23,7 +23,7 @@ use crate::inbound::security::{Keys, Security, Shown};
 use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
 use crate::instance::passwords::Busy;
-use crate::instance::proofs::Verdict;
+use crate::instance::proofs::NoKey;
 use crate::instance::throttle::{Attempt, Trial};
 use crate::net::client_certificate::{self, ClientCertificate};
 use crate::net::connection::Connection;
@@ -91,15 +91,9 @@ pub(super) enum ClientError {
     /// The keys to judge its assertion by cannot be had.
     #[error(transparent)]
     NoKeys(#[from] NoKeys),
-    /// Its DPoP proof is not believed.
+    /// Its DPoP proof is not believed, was used before, or needs a nonce, which the answer has.
     #[error(transparent)]
-    Proof(#[from] dpop::Refusal),
-    /// Its DPoP proof was used before.
-    #[error("the DPoP proof was used before")]
-    ProofReplayed,
-    /// Its DPoP proof has no nonce of ours that is still taken; the answer has one.
-    #[error("the DPoP proof needs the nonce of this answer")]
-    NeedsNonce,
+    Proof(#[from] NoKey),
     /// It failed too often of late from this address.
     #[error("too many failed attempts to authenticate")]
     TooManyFailures(Duration),
@@ -123,8 +117,8 @@ impl ClientError {
             Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
             Self::Refused(error) => error.clone(),
             Self::UnknownClient | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
-            Self::Proof(_) | Self::ProofReplayed => WireError::new(Code::InvalidDpopProof, self.to_string()),
-            Self::NeedsNonce => WireError::new(Code::UseDpopNonce, self.to_string()),
+            Self::Proof(NoKey::NeedsNonce) => WireError::new(Code::UseDpopNonce, self.to_string()),
+            Self::Proof(NoKey::Bad(_) | NoKey::Replayed) => WireError::new(Code::InvalidDpopProof, self.to_string()),
             Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
             Self::Store(_) | Self::NoKeys(_) | Self::Busy(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
@@ -141,8 +135,6 @@ impl ClientError {
             | Self::Certificate(_)
             | Self::NoKeys(_)
             | Self::Proof(_)
-            | Self::ProofReplayed
-            | Self::NeedsNonce
             | Self::TooManyFailures(_)
             | Self::TooManyRequests(_)
             | Self::Busy(_)
@@ -249,7 +241,7 @@ impl ClientRequest {
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
         if error.is_failed_authentication() {
             self.tell_failure(Action::ClientFailed, error).await;
-        } else if matches!(error, ClientError::ProofReplayed) {
+        } else if matches!(error, ClientError::Proof(NoKey::Replayed)) {
             self.tell_failure(Action::ProofReplayed, error).await;
         }
         if let (true, Some(trial)) = (error.is_failed_authentication(), self.trial.take()) {
@@ -263,7 +255,7 @@ impl ClientRequest {
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
         }
-        if matches!(error, ClientError::NeedsNonce) {
+        if matches!(error, ClientError::Proof(NoKey::NeedsNonce)) {
             self.hand_out_nonce(&mut response);
         }
         if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) = error {
@@ -377,12 +369,7 @@ fn proof(instance: &Instance, parts: &Parts) -> Result<Option<Proof>, ClientErro
     let config = instance.config();
     let urls = config.names_of(parts.uri.path());
     let request = dpop::Request { method: parts.method.as_str(), urls: &urls, token: None };
-    let Some(proof) = dpop::presented(&parts.headers, &request, instance.clock.now().wall)? else { return Ok(None) };
-    match instance.proofs.take(&proof, instance.clock.as_ref(), instance.random.as_ref()) {
-        Verdict::Fresh => Ok(Some(proof)),
-        Verdict::NeedsNonce => Err(ClientError::NeedsNonce),
-        Verdict::Replayed => Err(ClientError::ProofReplayed),
-    }
+    Ok(instance.proofs.of_request(&parts.headers, &request, instance.clock.as_ref(), instance.random.as_ref())?)
 }
 
 /// The certificate that a request comes with, if any, whether or not it is valid.

@@ -28,6 +28,7 @@ use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
 use crate::inbound::permit::{self, Holder, Permit, permit};
 use crate::instance::Instance;
+use crate::instance::proofs::NoKey;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
 use crate::net::client::Client;
 use crate::net::client_certificate;
@@ -150,10 +151,10 @@ impl Gateway {
                 let shown = match (live.binding, scheme) {
                     (Some(Binding::Key(_)), Scheme::Dpop) => {
                         let shown = proof::shown(&self.instance, &request, token);
-                        if matches!(shown, Err(proof::NoKey::Replayed)) {
+                        if matches!(shown, Err(NoKey::Replayed)) {
                             self.suspects(Action::ProofReplayed, &request, &live, routes, told);
                         }
-                        shown.map_err(|why| why.refusal(routes))?
+                        shown.map_err(|why| proof::bad_proof(&self.instance, &why, routes))?
                     }
                     _ => None,
                 };
