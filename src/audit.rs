@@ -369,13 +369,15 @@ pub struct Entry {
     pub record: Option<Record>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What else tells it apart where it is counted with others of its action, actor and record; not a part of the row.
+    pub apart: Option<String>,
     details: Map<String, Value>,
 }
 
 impl Entry {
     /// An action that was done.
     pub fn of(action: Action) -> Self {
-        Self { action, record: None, outcome: Outcome::Done, details: Map::new() }
+        Self { action, record: None, outcome: Outcome::Done, apart: None, details: Map::new() }
     }
 
     /// To this record.
@@ -395,6 +397,13 @@ impl Entry {
     #[must_use]
     pub fn ended(mut self, outcome: Outcome) -> Self {
         self.outcome = outcome;
+        self
+    }
+
+    /// Counted apart from others by `what`, which is one of few.
+    #[must_use]
+    pub fn apart_by(mut self, what: impl Into<String>) -> Self {
+        self.apart = Some(what.into());
         self
     }
 

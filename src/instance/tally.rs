@@ -1,8 +1,9 @@
 //! What strangers and misbehaving apps can cause as often as they like, for the audit: the first of a kind is a row at once, the rest of an
 //! hour are one row with their number. So nobody fills the disk, or hides something among a million rows.
 //!
-//! A kind is an action by an actor on a record from a network. There are [`MOST`] of them at a time; what comes beyond is counted by action
-//! alone. That bounds the rows of an hour, whatever is sent.
+//! A kind is an action by an actor on a record from a network. There are [`MOST`] of them at a time. What comes beyond is counted without its
+//! network where the actor or the record is known to us, so that no crowd of strangers hides who did something, or to what; of those kinds there are
+//! [`MOST`] too, and all else is counted by action alone. That bounds the rows of an hour, whatever is sent.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,8 +33,29 @@ pub struct Tally {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     action: Action,
-    /// Actor, record and network; nothing where there were too many to tell apart.
-    who: Option<(String, String, Option<IpAddr>)>,
+    who: Who,
+}
+
+/// By whom, to what, and from where, as far as that is told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    From { what: What, network: Option<IpAddr> },
+    FromAnywhere(What),
+    Anybody,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct What {
+    actor: String,
+    record: Option<(&'static str, String)>,
+    apart: Option<String>,
+}
+
+impl Who {
+    /// Whether both are told apart as far.
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 #[derive(Debug)]
@@ -62,15 +84,26 @@ pub struct Due {
 impl Tally {
     /// Notes that something happened. Its row is written soon.
     pub fn note(&self, now: Moment, origin: Origin, entry: Entry) {
-        let record = entry.record.as_ref().map(|record| format!("{} {}", record.kind, record.id)).unwrap_or_default();
-        let kind = Kind { action: entry.action, who: Some((origin.actor.to_string(), record, network(origin.address))) };
+        let action = entry.action;
+        let is_known = origin.actor != Actor::Unknown || entry.record.is_some();
+        let record = entry.record.as_ref().map(|record| (record.kind, record.id.clone()));
+        let what = What { actor: origin.actor.to_string(), record, apart: entry.apart.clone() };
         let mut counts = self.counts();
-        let (kind, origin, entry) = if counts.contains_key(&kind) || counts.len() < MOST {
-            (kind, origin, entry)
-        } else {
-            let crowd = Entry::of(entry.action).ended(entry.outcome).with("several", true);
-            (Kind { who: None, ..kind }, Origin::new(Actor::Unknown, None, None), crowd)
+        let has_room = |who: &Who| {
+            let is_there = counts.contains_key(&Kind { action, who: who.clone() });
+            is_there || counts.keys().filter(|kind| kind.who.is_like(who)).count() < MOST
         };
+        let full = Who::From { what: what.clone(), network: network(origin.address) };
+        let anywhere = Who::FromAnywhere(what);
+        let (who, origin, entry) = if has_room(&full) {
+            (full, origin, entry)
+        } else if is_known && has_room(&anywhere) {
+            (anywhere, Origin::new(origin.actor, None, None), entry.with("several", true))
+        } else {
+            let crowd = Entry::of(action).ended(entry.outcome).with("several", true);
+            (Who::Anybody, Origin::new(Actor::Unknown, None, None), crowd)
+        };
+        let kind = Kind { action, who };
         let first = || Count { since: now, last_at: now.wall, times: 0, told: 0, origin: Arc::new(origin), entry };
         let count = counts.entry(kind).or_insert_with(first);
         count.times += 1;
@@ -179,6 +212,44 @@ mod tests {
         let rest = written(&tally, 5_000);
         assert_eq!(rest.len(), 1, "each came once but for the crowd: {rest:?}");
         assert!(rest[0].contains(&format!("\"times\":{}", 5_000 - MOST - 1)), "{rest:?}");
+    }
+
+    #[test]
+    fn no_crowd_hides_who_or_what_is_known() {
+        let tally = Tally::default();
+        for number in 0..1_000_u32 {
+            fails(&tally, 0, None, &std::net::Ipv4Addr::from(number).to_string());
+        }
+        let rows = |tally: &Tally| {
+            let due = tally.due(&at(1), false);
+            tally.told(&due);
+            due.into_iter()
+                .map(|due| (due.origin.actor.to_string(), due.origin.address, due.entry.record.map(|record| record.id)))
+                .collect()
+        };
+        let first: Vec<_> = rows(&tally);
+        assert_eq!(first.len(), MOST + 1);
+        fails(&tally, 0, Some("a"), "203.0.113.1");
+        fails(&tally, 0, Some("a"), "203.0.113.2");
+        let known = Actor::Client { client_id: "shop".to_owned() };
+        tally.note(at(0), Origin::new(known, None, None), Entry::of(Action::RevocationOfAnotherClient));
+        let told: Vec<(String, Option<IpAddr>, Option<String>)> = rows(&tally);
+        assert_eq!(told, [("unknown".to_owned(), None, Some("a".to_owned())), ("shop".to_owned(), None, None)]);
+        // And these have a bound of their own.
+        for number in 0..1_000 {
+            fails(&tally, 0, Some(&number.to_string()), "203.0.113.1");
+        }
+        assert!(rows(&tally).len() <= MOST, "no more kinds than that");
+    }
+
+    #[test]
+    fn what_is_told_apart_is_a_row_of_its_own() {
+        let tally = Tally::default();
+        for request in ["GET roles", "POST users", "GET roles"] {
+            let actor = Actor::ApiKey { login: "a".to_owned() };
+            tally.note(at(0), Origin::new(actor, None, None), Entry::of(Action::AdminDenied).apart_by(request).with("request", request));
+        }
+        assert_eq!(written(&tally, 1), [r#"{"request":"GET roles","times":2}"#, r#"{"request":"POST users"}"#]);
     }
 
     #[test]

@@ -271,11 +271,20 @@ async fn an_admin_of_a_tenant_reads_the_rows_of_that_tenant_only() {
     assert_eq!(asks(&key, "/v2/users").await.status(), 403);
     let denied = eventually("the denial", async || one.audit(&["--action", "admin.denied"]).await.pop()).await;
     assert_eq!([&denied["actor_kind"], &denied["actor"], &denied["outcome"]], ["api_key", "boss@one.example", "refused"], "{denied}");
+    // One refusal hides no other of another kind.
+    let denials = async |count: usize| {
+        let seen = async || Some(one.audit(&["--action", "admin.denied"]).await).filter(|rows| rows.len() == count);
+        eventually(&format!("{count} denials"), seen).await.iter().map(|row| row["details"]["request"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(asks(&key, "/v2/users/nobody").await.status(), 403);
+    assert_eq!(asks(&key, "/v2/tenants/default/peers").await.status(), 404);
+    assert_eq!(denials(2).await, ["GET users", "GET tenants/default/peers"]);
     assert_eq!(asks("p2pk_wrong", "/v2/audit").await.status(), 401);
     let failed = eventually("the wrong key", async || one.audit(&["--action", "api_key.failed"]).await.pop()).await;
     assert_eq!([&failed["actor_kind"], &failed["record_name"]], ["unknown", "boss@one.example"], "{failed}");
     one.runs(&["user", "update", "boss@one.example", "--tenant", "sales", "--permission", "peers.get", "--no-admin"]).await;
     assert_eq!(asks(&key, "/v2/audit").await.status(), 403);
+    assert_eq!(denials(3).await[2], "GET audit", "which only its handler refuses");
 }
 
 #[tokio::test]

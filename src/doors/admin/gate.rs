@@ -18,6 +18,24 @@ use crate::net::problem::REQUEST_ID;
 use crate::observe::log::AUDIT;
 use crate::store::audit;
 
+/// Kinds of records, as paths name them.
+const COLLECTIONS: [&str; 14] = [
+    "audit",
+    "callers",
+    "components",
+    "grants",
+    "ib-apps",
+    "keys",
+    "oauth-clients",
+    "ob-apps",
+    "peers",
+    "realms",
+    "reload",
+    "roles",
+    "tenants",
+    "users",
+];
+
 /// Lets the request through to its handler, or refuses it.
 pub(super) async fn pass(
     State(state): State<Arc<AdminState>>,
@@ -31,9 +49,12 @@ pub(super) async fn pass(
     let request_id = Id::new(instance.clock.now().wall, instance.random.as_ref()).to_string();
     let from = browser::address_of(request.extensions(), request.headers(), &instance.config());
     let mut origin = Origin::new(caller.actor(), from, Some(request_id.clone()));
-    if let Err(refusal) = target.permit(&caller, &method) {
-        let denied = Entry::of(Action::AdminDenied).ended(Outcome::Refused);
+    let deny = |origin| {
+        let denied = Entry::of(Action::AdminDenied).ended(Outcome::Refused).apart_by(target.kind(&method));
         instance.tally.note(instance.clock.now(), origin, denied.with("request", format!("{method} {}", target.record())));
+    };
+    if let Err(refusal) = target.permit(&caller, &method) {
+        deny(origin);
         return Err(refusal);
     }
     if let Some(tenant) = target.tenant() {
@@ -44,6 +65,10 @@ pub(super) async fn pass(
         origin = origin.changing(format!("{method} {}", target.record()));
     }
     let mut response = audit::acting(origin, next.run(request)).await;
+    // Refused by the handler, which alone knows what was to be given or seen. What a peer answers is no refusal of ours.
+    if response.status() == StatusCode::FORBIDDEN && !target.is_call() {
+        deny(Origin::new(caller.actor(), from, Some(request_id.clone())));
+    }
     // What is called through the API is named by the relay.
     if !response.headers().contains_key(REQUEST_ID) {
         response.headers_mut().insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("hexadecimal digits are visible ASCII"));
@@ -121,6 +146,22 @@ impl Target {
             }
             _ => caller.must_rule_instance(),
         }
+    }
+
+    /// Whether it is a call through a link.
+    fn is_call(&self) -> bool {
+        matches!(self.segments().as_slice(), ["tenants", _, "peers", _, "call", ..])
+    }
+
+    /// What kind of records is meant, and whether to look at or to change: one of few, whatever somebody writes into a path.
+    fn kind(&self, method: &Method) -> String {
+        let segments = self.segments();
+        let named = match segments.as_slice() {
+            ["tenants", _, collection, ..] | [collection, ..] => *collection,
+            [] => "",
+        };
+        let collection = COLLECTIONS.iter().find(|collection| **collection == named).unwrap_or(&"other");
+        format!("{} {collection}", if self.is_change(method) { "change" } else { "look at" })
     }
 
     /// Whether something is another afterwards. A call through a link is for the relay's log, and a look at a peer for nobody's.
