@@ -72,7 +72,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         relay: Arc::clone(&relay),
         reloader: Arc::clone(&reloader),
         listeners: sockets.listening(&config),
-        changes: tokio::sync::Mutex::default(),
+        changes: admin::Changes::default(),
     });
     let kept = middleware::from_fn_with_state(Arc::clone(&instance), browser::keep_to_public_url);
     let pages = link::router(Arc::clone(&instance), Arc::clone(&links)).layer(kept);

@@ -160,7 +160,7 @@ struct Neighbours {
 
 impl Neighbours {
     async fn new() -> Self {
-        let mut api = Api::new().await;
+        let api = Api::new().await;
         let mut records = Vec::new();
         api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": OWN })).await;
         let url = "http://127.0.0.1:9";

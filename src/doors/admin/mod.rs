@@ -17,6 +17,7 @@ mod audit;
 pub mod call;
 pub mod caller;
 mod callers;
+mod changes;
 pub mod document;
 pub mod error;
 mod gate;
@@ -33,6 +34,7 @@ mod tenants;
 mod users;
 
 pub use caller::Caller;
+pub use changes::Changes;
 pub use document::{Document, created, done, record, shown};
 pub use error::AdminError;
 use std::sync::Arc;
@@ -66,9 +68,8 @@ pub struct AdminState {
     pub reloader: Arc<Reloader>,
     /// Where the daemon listens.
     pub listeners: Vec<Listening>,
-    /// Taken by changes of peers and OB apps, from reading the record until the new one is shown. What is asked of the network in between
-    /// takes seconds, and the later of two would write back what the earlier had replaced.
-    pub changes: tokio::sync::Mutex<()>,
+    /// Keeps changes of peers and OB apps from undoing each other.
+    pub changes: Changes,
 }
 
 /// The API as the admin socket serves it, to the processes that may.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::{Origin, Url};
 
+use super::changes::{ATTEMPTS, changed_meanwhile};
 use super::document::{self, Document};
 use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry, Record};
@@ -213,16 +214,15 @@ fn new_key(metadata: Option<&Metadata>) -> SigningKey {
     SigningKey::generate_for(metadata.map_or(&[], |metadata| &metadata.auth_algorithms))
 }
 
-/// The same, with what the server says of itself now, where that can be asked.
-async fn give_asked_key(state: &AdminState, app: &mut ObApp, is_new: bool) {
-    let metadata = match &app.server {
+/// What the server of `app` says of itself now, where its algorithms matter for a key and it can be asked.
+async fn asked_metadata(state: &AdminState, app: &ObApp) -> Option<Metadata> {
+    match &app.server {
         Server::Issuer(issuer) if app.keys.is_none() && app.needs_key() => {
             let trust = peers::PeerTrust { ca: app.ca.clone(), pin: None };
             state.links.metadata(app, &trust, issuer).await.ok().map(|(metadata, _)| metadata)
         }
         _ => None,
-    };
-    give_key(app, is_new, metadata.as_ref());
+    }
 }
 
 /// Refuses to move `app` away from under passwords that peers other than `except` hold for its server.
@@ -343,7 +343,8 @@ async fn create(
     };
     let mut app = settings.apply(&state, &caller, blank(&state, &tenant, &name, server, !caller.rules_instance())?)?;
     name_by_id(&mut app);
-    give_asked_key(&state, &mut app, true).await;
+    let metadata = asked_metadata(&state, &app).await;
+    give_key(&mut app, true, metadata.as_ref());
     let (seals, row) = (state.instance.store.seals().clone(), app.clone());
     if !state.instance.store.write(move |transaction| insert(transaction, &seals, &row)).await? {
         return Err(AdminError::exists(KIND, &name));
@@ -374,11 +375,19 @@ async fn update(
 }
 
 async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &str, settings: &Settings) -> Result<Response, AdminError> {
-    let _alone = state.changes.lock().await;
-    let mut app = settings.apply(state, caller, find(state, tenant, name).await?)?;
-    give_asked_key(state, &mut app, false).await;
-    write(state, app).await?;
-    Ok(document::shown(shape(state, tenant, name).await?))
+    for _ in 0..ATTEMPTS {
+        let before = settings.apply(state, caller, find(state, tenant, name).await?)?;
+        let metadata = asked_metadata(state, &before).await;
+        let _alone = state.changes.alone(tenant).await;
+        let mut app = settings.apply(state, caller, find(state, tenant, name).await?)?;
+        let asked = |app: &ObApp| (app.server.clone(), app.ca.clone(), app.guarded, app.keys.is_none() && app.needs_key());
+        if asked(&app) == asked(&before) {
+            give_key(&mut app, false, metadata.as_ref());
+            write(state, app).await?;
+            return Ok(document::shown(shape(state, tenant, name).await?));
+        }
+    }
+    Err(changed_meanwhile(&format!("the OB app {name:?}")))
 }
 
 #[derive(Deserialize)]
@@ -399,7 +408,7 @@ async fn rotate_key(
 ) -> Result<Response, AdminError> {
     let Rotate { overlap } = document.attributes(KIND)?;
     let overlap = overlap.map_or(OVERLAP, Duration::from_secs);
-    let _alone = state.changes.lock().await;
+    let _alone = state.changes.alone(&tenant).await;
     let mut app = find(&state, &tenant, &name).await?;
     let Some(keys) = &app.keys else {
         let error = AdminError::new(StatusCode::CONFLICT, "no_key", format!("the OB app {name:?} has no key: it does not sign"));

@@ -54,7 +54,7 @@ impl Api {
         Self { _directory: directory, router: router(Arc::clone(&state)), state, caller: Caller::Process { uid: 0 } }
     }
 
-    pub(super) async fn ask(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (StatusCode, Value) {
+    pub(super) async fn ask(&self, method: Method, path: &str, kind: &str, attributes: Value) -> (StatusCode, Value) {
         let body = if attributes.is_null() {
             Body::empty()
         } else {
@@ -63,13 +63,13 @@ impl Api {
         let mut request =
             Request::builder().method(method).uri(path).header("content-type", "application/json").body(body).expect("a request");
         request.extensions_mut().insert(self.caller.clone());
-        let response = self.router.call(request).await.expect("routers answer");
+        let response = self.router.clone().call(request).await.expect("routers answer");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    async fn refused(&mut self, method: Method, path: &str, kind: &str, attributes: Value) -> (u16, String) {
+    async fn refused(&self, method: Method, path: &str, kind: &str, attributes: Value) -> (u16, String) {
         let (status, body) = self.ask(method, path, kind, attributes).await;
         (status.as_u16(), body["errors"][0]["code"].as_str().unwrap_or_default().to_owned())
     }
@@ -81,7 +81,7 @@ fn refusal(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn tenants_come_and_go() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     let (status, body) = api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     assert_eq!((status, &body["data"]["id"], &body["data"]["attributes"]["name"]), (StatusCode::CREATED, &json!("sales"), &json!("sales")));
     assert_eq!(api.refused(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await, refusal(409, "exists"));
@@ -95,7 +95,7 @@ async fn tenants_come_and_go() {
 
 #[tokio::test]
 async fn a_tenant_that_is_used_says_by_what() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     for name in ["kiosk", "shop", "till"] {
         let (status, body) = api.ask(Method::POST, "/v2/tenants/sales/callers", "caller", json!({ "name": name })).await;
@@ -118,7 +118,7 @@ async fn a_tenant_that_is_used_says_by_what() {
 
 #[tokio::test]
 async fn a_client_id_that_another_tenant_has_is_refused_without_saying_whose() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     let ours = json!({ "name": "warehouse", "client_id": "5f0c", "peer_url": "https://one.example.com", "scopes": ["p2pi"] });
     let (status, body) = api.ask(Method::POST, "/v2/tenants/default/ib-apps", "ib-app", ours).await;
@@ -139,7 +139,7 @@ async fn a_client_id_that_another_tenant_has_is_refused_without_saying_whose() {
 
 #[tokio::test]
 async fn people_are_added_changed_and_removed() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     let add = json!({ "login": "ops@example.com", "password": "correct horse", "permissions": ["links.approve"] });
     let (status, body) = api.ask(Method::POST, "/v2/users", "user", add.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
@@ -162,7 +162,7 @@ async fn people_are_added_changed_and_removed() {
 
 #[tokio::test]
 async fn a_minimal_person_with_one_thing_changed_is_refused() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     for (name, value, status, code) in [
         ("login", json!("a b"), 400, "bad_attribute"),
         ("login", json!(""), 400, "bad_attribute"),
@@ -185,7 +185,7 @@ async fn a_minimal_person_with_one_thing_changed_is_refused() {
 
 #[tokio::test]
 async fn requests_that_are_no_documents_are_refused() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     assert_eq!(api.refused(Method::GET, "/v2/nothing", "", Value::Null).await, refusal(404, "not_found"));
     assert_eq!(api.refused(Method::GET, "/elsewhere", "", Value::Null).await, refusal(404, "not_found"));
     assert_eq!(api.refused(Method::PUT, "/v2/tenants", "", Value::Null).await, refusal(405, "method_not_allowed"));
@@ -207,7 +207,7 @@ async fn nobody_does_what_they_may_not() {
 
 #[tokio::test]
 async fn ob_apps_come_change_and_go() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     let path = "/v2/tenants/default/ob-apps";
     let given = json!({ "name": "two", "client_id": "5f0c", "client_secret": "s3cret-s3cret", "issuer": "https://two.example.com", "scopes": ["p2pi"] });
     let (status, body) = api.ask(Method::POST, path, "ob-app", given.clone()).await;
@@ -238,7 +238,7 @@ async fn ob_apps_come_change_and_go() {
 
 #[tokio::test]
 async fn a_peer_that_is_down_is_made_with_a_warning() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     let path = "/v2/tenants/default/peers";
     let given =
         json!({ "name": "two", "url": "http://127.0.0.1:9", "client_id": "5f0c", "client_secret": "s3cret-s3cret", "scopes": ["p2pi"] });
@@ -275,7 +275,7 @@ async fn a_peer_that_is_down_is_made_with_a_warning() {
 
 #[tokio::test]
 async fn anothers_peer_looks_like_none() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     let given = json!({ "name": "two", "url": "http://127.0.0.1:9" });
     let (_, body) = api.ask(Method::POST, "/v2/tenants/default/peers", "peer", given).await;
@@ -303,7 +303,7 @@ const REALMS: &str = "/v2/tenants/default/realms";
 
 #[tokio::test]
 async fn realms_come_change_and_go_with_their_roles() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     let alice = json!({ "login": "alice", "password": "alice-passw0rd" });
     assert_eq!(api.ask(Method::POST, "/v2/users", "user", alice).await.0, StatusCode::CREATED);
     let (status, body) = api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
@@ -354,7 +354,7 @@ async fn realms_come_change_and_go_with_their_roles() {
 
 #[tokio::test]
 async fn a_minimal_realm_with_one_thing_changed_is_refused() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     for (name, value, code) in [
         ("name", json!(""), "bad_attribute"),
         ("name", json!("a.b"), "bad_attribute"),
@@ -378,7 +378,7 @@ async fn a_minimal_realm_with_one_thing_changed_is_refused() {
 
 #[tokio::test]
 async fn a_realm_is_its_tenants_and_is_changed_as_a_realm_alone() {
-    let mut api = Api::new().await;
+    let api = Api::new().await;
     api.ask(Method::POST, "/v2/tenants", "tenant", json!({ "name": "sales" })).await;
     let (_, body) = api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
     let id = body["data"]["id"].as_str().expect("an id").to_owned();

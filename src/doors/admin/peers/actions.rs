@@ -197,7 +197,7 @@ async fn rename(
         let expected = "a letter or digit, then up to 62 more of those and '.', '_', '-'";
         return Err(AdminError::bad_attribute("name", format!("{new_name:?}"), expected));
     }
-    let _alone = state.changes.lock().await;
+    let _alone = state.changes.alone(&tenant).await;
     let link = find(&state, &tenant, &name)?;
     let (seals, id, wanted) = (state.instance.store.seals().clone(), link.id(), new_name.clone());
     let is_free = state
@@ -240,7 +240,7 @@ async fn maintenance(
         "off" => None,
         text => Some(Maintenance { since: now, until: time_to_come(text, now)? }),
     };
-    let _alone = state.changes.lock().await;
+    let _alone = state.changes.alone(&tenant).await;
     let link = find(&state, &tenant, &name)?;
     let (seals, id) = (state.instance.store.seals().clone(), link.id());
     state
@@ -271,7 +271,8 @@ fn time_to_come(text: &str, now: Timestamp) -> Result<Timestamp, AdminError> {
 async fn look(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
     let link = find(&state, &tenant, &name)?;
     let facts = link.facts();
-    let finding = probe::look(&state, &facts.peer, facts.ob_app.as_ref()).await?;
+    let mut finding = probe::look(&state, &facts.peer, facts.ob_app.as_ref()).await?;
+    finding.tell_redirect_uri(&state, facts.ob_app.as_ref());
     if let Some(metadata) = finding.metadata.clone().filter(|found| facts.metadata.as_ref() != Some(found)) {
         let id = link.id();
         state.instance.store.write(move |transaction| rows::set_metadata(transaction, id, Some(&metadata))).await?;

@@ -11,7 +11,9 @@ use axum::response::Response;
 use axum::{Router, routing};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
 
+use super::changes::{ATTEMPTS, changed_meanwhile};
 use super::document::{self, Document};
 use super::ob_apps;
 use super::{AdminError, AdminState, Caller, gate};
@@ -124,11 +126,10 @@ async fn create(
         }
         return change(&state, &caller, &link, &settings).await;
     }
-    // An OB app of that name that nobody uses is taken over as it is now.
-    let alone = state.changes.lock().await;
-    let mut wanted = new(&state, &caller, &tenant, &name, &settings).await?;
-    let finding = probe::look(&state, &wanted.peer, wanted.app.as_ref()).await?;
+    let decide = || new(&state, &caller, &tenant, &name, &settings);
+    let (alone, mut wanted, mut finding) = decided(&state, &tenant, &name, true, decide).await?;
     wanted.give_key(finding.metadata.as_ref());
+    finding.tell_redirect_uri(&state, wanted.app.as_ref());
     let id = wanted.peer.id;
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
     let taken = state
@@ -186,6 +187,31 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
         .await?;
     state.links.removed(id);
     Ok(document::done())
+}
+
+/// A change of the peer `name`, decided over the records as they are now, while nobody else changes them; and, where it `looks`, what was
+/// found at the peer. Looking takes as long as the peer likes, so that comes first: without the lock, for what the change would be then.
+async fn decided<F: Future<Output = Result<Wanted, AdminError>>>(
+    state: &AdminState,
+    tenant: &str,
+    name: &str,
+    looks: bool,
+    decide: impl Fn() -> F,
+) -> Result<(OwnedMutexGuard<()>, Wanted, Finding), AdminError> {
+    if !looks {
+        let alone = state.changes.alone(tenant).await;
+        return Ok((alone, decide().await?, Finding::default()));
+    }
+    for _ in 0..ATTEMPTS {
+        let before = decide().await?;
+        let finding = probe::look(state, &before.peer, before.app.as_ref()).await?;
+        let alone = state.changes.alone(tenant).await;
+        let now = decide().await?;
+        if probe::is_same((&before.peer, before.app.as_ref()), (&now.peer, now.app.as_ref())) {
+            return Ok((alone, now, finding));
+        }
+    }
+    Err(changed_meanwhile(&format!("the peer {name:?}")))
 }
 
 /// A new peer as it is asked for.
@@ -381,14 +407,16 @@ enum Changed {
 }
 
 async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings: &Settings) -> Result<Response, AdminError> {
-    let _alone = state.changes.lock().await;
-    let facts = link.facts();
-    let mut wanted = apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings).await?;
-    let mut finding = match settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some() {
-        true => probe::look(state, &wanted.peer, wanted.app.as_ref()).await?,
-        false => Finding::default(),
+    let Peer { tenant, name, .. } = &link.facts().peer;
+    let looks = settings.url.is_some() || settings.ca.is_some() || settings.pin.is_some() || settings.ob.is_some();
+    let decide = || {
+        let facts = link.facts();
+        apply(state, caller, facts.peer.clone(), facts.ob_app.clone(), settings)
     };
+    let (_alone, mut wanted, mut finding) = decided(state, tenant, name, looks, decide).await?;
+    let facts = link.facts();
     wanted.give_key(finding.metadata.as_ref().or(facts.metadata.as_ref()));
+    finding.tell_redirect_uri(state, wanted.app.as_ref());
     let id = link.id();
     let (instance, metadata) = (Arc::clone(&state.instance), finding.metadata.clone());
     let changed = state
@@ -501,3 +529,6 @@ fn linkable(facts: &Facts) -> Result<&ObApp, AdminError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,16 @@ pub(super) struct Finding {
     pub(super) metadata: Option<Metadata>,
 }
 
+impl Finding {
+    /// Says too what the server of `app` has to know of us, when there was a look at it.
+    pub(super) fn tell_redirect_uri(&mut self, state: &AdminState, app: Option<&ObApp>) {
+        let uri = app.and_then(|app| redirect_uri_to_register(state, app, self.metadata.as_ref()));
+        if let Some(uri) = uri.filter(|_| !self.found.is_empty()) {
+            self.found += &format!(" It has to know our redirect URI: {uri}.");
+        }
+    }
+}
+
 /// Looks at `peer`, and at the server of its OB app. Only a certificate that is not believed is an error: everything else may mend itself.
 pub(super) async fn look(state: &AdminState, peer: &Peer, app: Option<&ObApp>) -> Result<Finding, AdminError> {
     let mut finding = Finding::default();
@@ -62,10 +72,14 @@ pub(super) async fn look(state: &AdminState, peer: &Peer, app: Option<&ObApp>) -
         look_at_server(state, peer, app, &mut good, &mut finding).await?;
     }
     finding.found = format!("reached {host}: {}.", good.join(", "));
-    if let Some(uri) = app.and_then(|app| redirect_uri_to_register(state, app, finding.metadata.as_ref())) {
-        finding.found += &format!(" It has to know our redirect URI: {uri}.");
-    }
     Ok(finding)
+}
+
+/// Whether a look at one peer, with its OB app, is a look at the other.
+pub(super) fn is_same((peer, app): (&Peer, Option<&ObApp>), (other, other_app): (&Peer, Option<&ObApp>)) -> bool {
+    let of_peer = |peer: &Peer| (peer.url.clone(), peer.base_url.clone(), peer.trust.clone(), peer.guarded);
+    let of_app = |app: &ObApp| (app.server.clone(), app.grant, app.scope.clone(), app.ca.clone(), app.guarded);
+    of_peer(peer) == of_peer(other) && app.map(of_app) == other_app.map(of_app)
 }
 
 /// What has to be registered at a server that is no p2pid, where `ib create --peer-url` does it; nothing while that is not known.
