@@ -1,6 +1,6 @@
 //! What the audit hears of judgements at the token endpoint and around it.
 
-use crate::audit::{Action, Outcome};
+use crate::audit::{Action, Entry, Outcome, Record};
 
 /// Something that an operator may want to know of later, or at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event's name in the audit.
+    /// The event's name in the log.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::GrantMade => "grant_made",
@@ -83,6 +83,12 @@ impl Event {
             Self::GrantRevoked => return None,
             Self::RevocationOfAnotherClient => Action::RevocationOfAnotherClient,
         })
+    }
+
+    /// The audit's row; `record` is what it was done to.
+    pub fn row(&self, record: Option<Record>) -> Option<Entry> {
+        let row = Entry::of(self.action()?).on_known(record).ended(self.outcome());
+        Some(row.maybe("reason", self.reason()))
     }
 
     /// Whether it comes with a change, and its row with that. What changes nothing can be had as often as an app asks: of that the audit

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::security::Security;
+use crate::audit::Record;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::redirect_uri::RedirectUri;
@@ -85,6 +86,11 @@ impl IbApp {
     /// Whether it signs people in ([`super::realm`]).
     pub fn is_realm(&self) -> bool {
         self.may_use(GrantType::Password)
+    }
+
+    /// As the audit names it.
+    pub fn record(&self) -> Record {
+        Record::of_tenant(if self.is_realm() { "realm" } else { "ib-app" }, &self.tenant, self.id, &self.name)
     }
 }
 

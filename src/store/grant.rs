@@ -81,11 +81,16 @@ pub fn end(transaction: &Transaction<'_>, id: Id, reason: EndReason) -> Result<b
     let row = params![id, now, reason.as_str(), now.plus(SHOWN_AFTER_END)];
     let has_ended = transaction.prepare_cached(END)?.execute(row)? == 1;
     if has_ended {
-        let (tenant, app): (String, String) = transaction.prepare_cached(WHOSE)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let ended = Entry::of(Action::GrantEnded).on(Record::of_tenant("grant", &tenant, id, &app));
+        let ended = Entry::of(Action::GrantEnded).on_known(record(transaction, id)?);
         transaction.record(&ended.with("reason", reason.as_str()))?;
     }
     Ok(has_ended)
+}
+
+/// A grant as the audit names it: by its app's name, in that app's tenant.
+pub fn record(connection: &Connection, id: Id) -> Result<Option<Record>, Fault> {
+    let read = |row: &Row<'_>| Ok(Record::of_tenant("grant", &row.get::<_, String>(0)?, id, &row.get::<_, String>(1)?));
+    Ok(connection.prepare_cached(WHOSE)?.query_row([id], read).optional()?)
 }
 
 /// Keeps a grant that was renewed now for another `idle`; written once a day at most.

@@ -1,5 +1,9 @@
 //! The rows of the audit, as operators read them: who did what to which record, from where; through crashes, restarts and floods.
 
+mod kept;
+mod people;
+mod tokens;
+
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
@@ -10,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::world::message::Message;
+use crate::world::node::Node;
 use crate::world::pair::Pair;
 use crate::world::patience::{eventually, within};
 use crate::world::process::Process;
@@ -34,6 +39,21 @@ impl Process {
         let mut wire = Wire::tls(self.settings.public, &self.settings.authority()).await;
         wire.asks(request("POST", path, &self.settings.public.to_string(), &headers, &body)).await
     }
+}
+
+/// The newest row of that action, once it is there. It names its request, and holds none of the secrets.
+async fn row_of(node: &Node, action: &str, secrets: &[&str]) -> Value {
+    let row = eventually(&format!("a row of {action}"), async || node.audit(&format!("action={action}")).await.pop()).await;
+    assert!(row["request_id"].is_string(), "{row}");
+    let text = row.to_string();
+    assert!(secrets.iter().all(|secret| !secret.is_empty() && !text.contains(secret)), "{text}");
+    row
+}
+
+/// How it ended, who did it, what to, whose that is, and from where.
+fn told(row: &Value) -> Value {
+    let names = ["outcome", "actor_kind", "actor", "record_kind", "record_name", "tenant", "address"];
+    names.iter().map(|name| row[name].clone()).collect()
 }
 
 fn uid() -> String {

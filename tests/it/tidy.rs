@@ -193,6 +193,14 @@ fn every_measure_against_a_threat_names_code_and_tests_that_are_there() {
     assert!(measures > 30, "{measures}");
 }
 
+#[test]
+fn every_action_of_the_audit_is_in_a_test_of_the_whole_daemon() {
+    let tests: String = files_in("tests/it", "rs").into_iter().map(|file| file.text).collect();
+    let names = p2pid::audit::Action::ALL.iter().map(|action| action.as_str());
+    let untested: Vec<&str> = names.filter(|name| !tests.contains(&format!("\"{name}\""))).collect();
+    assert_eq!(untested, Vec::<&str>::new(), "actions without a test below tests/it");
+}
+
 /// A letter and a number.
 fn is_checklist_key(text: &str) -> bool {
     let mut characters = text.chars();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Document};
 use super::{AdminError, AdminState, Caller, gate};
-use crate::audit::{Action, Entry, Record};
+use crate::audit::{Action, Entry};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
@@ -111,7 +111,7 @@ fn change(
         let secret = rows::new_secret(seals, secret_id, app.id, secret, transaction.now().wall);
         rows::replace_secrets(transaction, app.id, &[secret])?;
     }
-    transaction.record(&Entry::of(Action::IbAppUpdated).on(told(&app)))?;
+    transaction.record(&Entry::of(Action::IbAppUpdated).on(app.record()))?;
     with_secrets(transaction, app).map(|known| Changed::Done(Box::new(known)))
 }
 
@@ -187,7 +187,7 @@ async fn create(
             let secret = rows::new_secret(&seals, secret_id, app.id, secret, app.created_at);
             rows::replace_secrets(transaction, app.id, &[secret])?;
         }
-        transaction.record(&Entry::of(Action::IbAppCreated).on(told(&app)).with("client_id", app.client_id.as_str()))?;
+        transaction.record(&Entry::of(Action::IbAppCreated).on(app.record()).with("client_id", app.client_id.as_str()))?;
         with_secrets(transaction, app.clone()).map(|known| Made::New(Box::new(known)))
     };
     match state.instance.store.write(judge).await? {
@@ -258,7 +258,7 @@ async fn rotate_secret(
         let mut secrets = ib_app::rotated(rows::secrets(transaction, app.id)?, now, Duration::from_secs(overlap));
         secrets.push(rows::new_secret(&seals, secret_id, app.id, &made, now));
         rows::replace_secrets(transaction, app.id, &secrets)?;
-        let rotated = Entry::of(Action::IbAppSecretRotated).on(told(&app)).with("overlap_s", overlap);
+        let rotated = Entry::of(Action::IbAppSecretRotated).on(app.record()).with("overlap_s", overlap);
         transaction.record(&rotated.with("secret", secret_id.to_string()))?;
         Ok(Some(Ok(with_secrets(transaction, app)?)))
     };
@@ -297,7 +297,7 @@ async fn delete(
         }
         let (grants, tokens) = (grant::of_app(transaction, app.id)?, app_token::of_app(transaction, app.id, now)?);
         rows::delete(transaction, app.id)?;
-        transaction.record(&Entry::of(Action::IbAppDeleted).on(told(&app)).with("grants", grants.len()))?;
+        transaction.record(&Entry::of(Action::IbAppDeleted).on(app.record()).with("grants", grants.len()))?;
         Ok(Deleted::Gone(grants, tokens))
     };
     let (grants, tokens) = match state.instance.store.write(judge).await? {
@@ -361,10 +361,6 @@ fn fresh(instance: &Instance, tenant: String, name: String, client_id: Option<St
 }
 
 /// As the audit names it.
-fn told(app: &IbApp) -> Record {
-    Record::of_tenant(KIND, &app.tenant, app.id, &app.name)
-}
-
 /// As `ib show` prints it; the secret only where it was just made.
 fn resource(known: &Known, config: &Config, secret: Option<&SecretString>) -> Value {
     let (app, security) = (&known.app, &known.app.security);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::document::{self, Document, Named};
 use super::ib_apps::settings::{access_ttl, redirect_uri, secret};
 use super::{AdminError, AdminState, Caller, gate};
-use crate::audit::{Action, Entry, Record};
+use crate::audit::{Action, Entry};
 use crate::id::Id;
 use crate::inbound::ib_app::IbApp;
 use crate::inbound::realm::{self, Realm};
@@ -161,7 +161,7 @@ async fn create(
                 return Ok(Made::Exists);
             }
             settings.change(transaction, &seals, old, key_id)?;
-            transaction.record(&Entry::of(Action::RealmUpdated).on(record(&app)))?;
+            transaction.record(&Entry::of(Action::RealmUpdated).on(app.record()))?;
             return find(transaction).map(Made::Updated);
         }
         if !ib_app::insert(transaction, &app)? {
@@ -170,7 +170,7 @@ async fn create(
         rows::insert(transaction, app.id, settings.description.as_deref().unwrap_or_default())?;
         let secret = ib_app::new_secret(&seals, key_id, app.id, &given, app.created_at);
         ib_app::replace_secrets(transaction, app.id, &[secret])?;
-        transaction.record(&Entry::of(Action::RealmCreated).on(record(&app)))?;
+        transaction.record(&Entry::of(Action::RealmCreated).on(app.record()))?;
         find(transaction).map(Made::New)
     };
     match state.instance.store.write(judge).await? {
@@ -195,7 +195,7 @@ async fn update(
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(old) = rows::by_name(transaction, &tenant, &wanted)? else { return Ok(None) };
-        let told = record(&old.app);
+        let told = old.app.record();
         settings.change(transaction, &seals, old, key_id)?;
         transaction.record(&Entry::of(Action::RealmUpdated).on(told))?;
         rows::by_name(transaction, &tenant, &wanted)
@@ -211,7 +211,7 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
         let Some(realm) = rows::by_name(transaction, &tenant, &wanted)? else { return Ok(None) };
         let grants = grant::of_app(transaction, realm.app.id)?;
         ib_app::delete(transaction, realm.app.id)?;
-        transaction.record(&Entry::of(Action::RealmDeleted).on(record(&realm.app)))?;
+        transaction.record(&Entry::of(Action::RealmDeleted).on(realm.app.record()))?;
         Ok(Some(grants))
     };
     let grants = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
@@ -239,7 +239,7 @@ async fn put_role(
                 rows::describe_role(transaction, realm.app.id, &role, text)?;
             }
         }
-        transaction.record(&Entry::of(Action::RealmRolePut).on(record(&realm.app)).with("role", role.as_str()))?;
+        transaction.record(&Entry::of(Action::RealmRolePut).on(realm.app.record()).with("role", role.as_str()))?;
         again(transaction, &tenant, &name)
     };
     let realm = state.instance.store.write(judge).await??;
@@ -256,7 +256,7 @@ async fn delete_role(
     let judge = move |transaction: &Transaction<'_>| {
         let Some(realm) = rows::by_name(transaction, &tenant, &name)? else { return Ok(Err(AdminError::not_found(KIND, &name))) };
         let Some(ended) = rows::delete_role(transaction, realm.app.id, &role)? else { return Ok(Err(no_role(&name, &role))) };
-        transaction.record(&Entry::of(Action::RealmRoleDeleted).on(record(&realm.app)).with("role", role.as_str()))?;
+        transaction.record(&Entry::of(Action::RealmRoleDeleted).on(realm.app.record()).with("role", role.as_str()))?;
         Ok(again(transaction, &tenant, &name)?.map(|realm| (realm, ended)))
     };
     let (realm, ended) = state.instance.store.write(judge).await??;
@@ -331,12 +331,8 @@ fn end(instance: &Instance, grants: &[Id]) {
 }
 
 /// As the audit names it.
-fn record(app: &IbApp) -> Record {
-    Record::of_tenant(KIND, &app.tenant, app.id, &app.name)
-}
-
 fn of_role(action: Action, realm: &Realm, role: &str, login: &str) -> Entry {
-    Entry::of(action).on(record(&realm.app)).with("role", role).with("login", login)
+    Entry::of(action).on(realm.app.record()).with("role", role).with("login", login)
 }
 
 /// With what the audit is to name beside the realm.

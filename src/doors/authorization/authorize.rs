@@ -11,7 +11,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::{grants, login};
-use crate::audit::{Action, Actor, Entry, Record};
+use crate::audit::{Action, Actor, Entry};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
@@ -244,9 +244,12 @@ async fn decided(
                     Decision::Allow => Action::ConsentAllowed,
                     Decision::Decline => Action::ConsentDeclined,
                 };
-                let kind = if app.is_realm() { "realm" } else { "ib-app" };
-                let told = Entry::of(action).on(Record::of_tenant(kind, &app.tenant, app.id, &app.name));
-                transaction.record(&told.with("scope", decided.request.scope.to_string()).with("client_id", app.client_id.as_str()))?;
+                transaction.record(
+                    &Entry::of(action)
+                        .on(app.record())
+                        .with("scope", decided.request.scope.to_string())
+                        .with("client_id", app.client_id.as_str()),
+                )?;
                 Ok(Ok((app, decided.request.destination)))
             }
             Err(refusal) => Ok(Err(refusal)),

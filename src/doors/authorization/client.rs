@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::field::display;
 
-use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
+use crate::audit::{Action, Actor, Entry, Origin, Outcome};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::doors::browser::address;
@@ -272,8 +272,7 @@ impl ClientRequest {
             Some(claimed) => self.instance.store.read(move |connection| ib_app::by_client_id(connection, &claimed)).await,
             None => Ok(None),
         };
-        let record = app.ok().flatten().map(|app| Record::of_tenant("ib-app", &app.tenant, app.id, &app.name));
-        let failed = Entry::of(action).ended(Outcome::Refused).on_known(record);
+        let failed = Entry::of(action).ended(Outcome::Refused).on_known(app.ok().flatten().map(|app| app.record()));
         self.note(Actor::Unknown, failed.with("reason", error.to_string()));
     }
 
@@ -283,11 +282,9 @@ impl ClientRequest {
         self.instance.tally.note(self.instance.clock.now(), origin, entry);
     }
 
-    /// Tells the log of what was judged, and the audit unless its row is written already.
-    pub(super) fn tell(&self, event: &Event, client_id: &str, grant: Option<Id>, is_recorded: bool) {
-        if let Some(action) = event.action().filter(|_| !is_recorded) {
-            let entry = Entry::of(action).ended(event.outcome()).maybe("reason", event.reason());
-            let entry = entry.maybe("grant", grant.map(|grant| grant.to_string()));
+    /// Tells the log of what was judged, and the audit where its row was not written with a change.
+    pub(super) fn tell(&self, event: &Event, client_id: &str, grant: Option<Id>, unwritten: Option<Entry>) {
+        if let Some(entry) = unwritten {
             self.note(Actor::Client { client_id: client_id.to_owned() }, entry);
         }
         let (request_id, address, grant, name, reason) =

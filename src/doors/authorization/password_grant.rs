@@ -70,10 +70,7 @@ pub(super) async fn judge(
     let (hash, clock) = (admitted.named.password().cloned(), Arc::clone(&instance.clock));
     let is_right = instance.passwords.verify(client.from, hash.clone(), request.password.clone(), trial, rate, clock).await?;
     let Some(proven) = hash.filter(|_| is_right) else {
-        return Ok(Judged {
-            event: Some(Event::SignInFailed),
-            ..refused(&admitted.app.client_id, password_grant::Refusal::Credentials.into())
-        });
+        return Ok(failed(&admitted.app, password_grant::Refusal::Credentials));
     };
 
     let (now, random) = (instance.clock.now().wall, instance.random.as_ref());
@@ -115,9 +112,7 @@ impl SigningIn {
         let scope = self.request.scope.as_ref();
         let issue = match password_grant::judge(&app, scope, &named, Some(&self.proven), materials, &policy, now) {
             Ok(issue) => issue,
-            Err(refusal) => {
-                return Ok((Judged { event: Some(Event::SignInFailed), ..refused(&app.client_id, refusal.into()) }, Vec::new()));
-            }
+            Err(refusal) => return Ok((failed(&app, refusal), Vec::new())),
         };
         let id = issue.grant.id;
         let gone = realm::make_room(transaction, &issue.grant)?;
@@ -137,7 +132,7 @@ impl SigningIn {
         let told = Record::of_tenant("grant", &app.tenant, id, &app.name);
         transaction.record(&Entry::of(Action::SignInSucceeded).on(told).with("login", reply.subject.as_deref().unwrap_or_default()))?;
         let (client, event) = (app.client_id, Some(Event::SignedIn));
-        Ok((Judged { client, grant: Some(id), event, is_recorded: true, revokes: Revokes::Nothing, answer: Ok(reply) }, gone))
+        Ok((Judged { client, grant: Some(id), event, unwritten: None, revokes: Revokes::Nothing, answer: Ok(reply) }, gone))
     }
 }
 
@@ -150,6 +145,12 @@ fn named(transaction: &Transaction<'_>, app: &IbApp, username: &str) -> Result<N
     Ok(Named { person, is_member })
 }
 
+/// Nobody was signed in.
+fn failed(app: &IbApp, refusal: password_grant::Refusal) -> Judged {
+    let event = Event::SignInFailed;
+    Judged { unwritten: event.row(Some(app.record())), event: Some(event), ..refused(&app.client_id, refusal.into()) }
+}
+
 fn refused(client: &str, refusal: Refusal) -> Judged {
-    Judged { client: client.to_owned(), grant: None, event: None, is_recorded: false, revokes: Revokes::Nothing, answer: Err(refusal) }
+    Judged { client: client.to_owned(), grant: None, event: None, unwritten: None, revokes: Revokes::Nothing, answer: Err(refusal) }
 }

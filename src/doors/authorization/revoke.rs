@@ -25,6 +25,7 @@ enum Judged {
     OtherClients {
         client: String,
         grant: Option<Id>,
+        row: Option<Entry>,
     },
     /// A token without a grant is refused from now on.
     EndedAlone {
@@ -49,7 +50,7 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         // The hint is not needed: a token tells its kind.
         let token = required(&form, "token")?;
         let kinds = [(Kind::Access, digest_if(Kind::Access, token)), (Kind::Refresh, digest_if(Kind::Refresh, token))];
-        let seals = instance.store.seals().clone();
+        let (presented, seals) = (Digest::of(token), instance.store.seals().clone());
         let judge = move |transaction: &Transaction<'_>| -> Result<Judged, Fault> {
             let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Judged::UnknownClient) };
             let owner = match kinds {
@@ -62,16 +63,20 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
                 _ => None,
             };
             let client = app.client_id.clone();
+            let of_another = |whose| Event::RevocationOfAnotherClient.row(whose).map(|row| row.token(presented));
             if let Some((digest, owner)) = alone {
                 if owner != app.id {
-                    return Ok(Judged::OtherClients { client, grant: None });
+                    let whose = ib_app::by_id(transaction, owner)?.map(|app| app.record());
+                    return Ok(Judged::OtherClients { client, grant: None, row: of_another(whose) });
                 }
                 app_token::end(transaction, digest)?;
-                return Ok(Judged::EndedAlone { client, app: Record::of_tenant("ib-app", &app.tenant, app.id, &app.name), digest });
+                return Ok(Judged::EndedAlone { client, app: app.record(), digest });
             }
             Ok(match owner {
                 None => Judged::Unknown,
-                Some((grant, owner)) if owner != app.id => Judged::OtherClients { client, grant: Some(grant) },
+                Some((grant, owner)) if owner != app.id => {
+                    Judged::OtherClients { client, grant: Some(grant), row: of_another(grant::record(transaction, grant)?) }
+                }
                 Some((grant, _)) => Judged::Ended { client, grant, now: grant::end(transaction, grant, EndReason::RevokedByClient)? },
             })
         };
@@ -85,8 +90,8 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         Err(error) => Err(error),
         Ok(Judged::UnknownClient) => Err(ClientError::UnknownClient),
         Ok(Judged::Unknown) => Ok(()),
-        Ok(Judged::OtherClients { client: name, grant }) => {
-            client.tell(&Event::RevocationOfAnotherClient, &name, grant, false);
+        Ok(Judged::OtherClients { client: name, grant, row }) => {
+            client.tell(&Event::RevocationOfAnotherClient, &name, grant, row);
             Err(WireError::new(Code::InvalidGrant, "the token was issued to another client").into())
         }
         Ok(Judged::EndedAlone { client: name, app, digest }) => {
@@ -98,7 +103,7 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         Ok(Judged::Ended { client: name, grant, now }) => {
             instance.tokens.end(grant);
             if now {
-                client.tell(&Event::GrantRevoked, &name, Some(grant), true);
+                client.tell(&Event::GrantRevoked, &name, Some(grant), None);
             }
             Ok(())
         }

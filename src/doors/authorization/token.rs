@@ -87,8 +87,8 @@ pub(super) struct Judged {
     pub(super) client: String,
     pub(super) grant: Option<Id>,
     pub(super) event: Option<Event>,
-    /// Whether the event's row was written with the change.
-    pub(super) is_recorded: bool,
+    /// The event's row, where it was not written with a change.
+    pub(super) unwritten: Option<Entry>,
     pub(super) revokes: Revokes,
     pub(super) answer: Result<TokenReply, Refusal>,
 }
@@ -155,7 +155,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         Revokes::Before(grant, generation) => instance.tokens.withdraw_before(grant, generation),
     }
     if let Some(event) = &judged.event {
-        client.tell(event, &judged.client, judged.grant, judged.is_recorded);
+        client.tell(event, &judged.client, judged.grant, judged.unwritten);
     }
     match judged.answer {
         Ok(reply) => {
@@ -173,7 +173,7 @@ fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> 
         client: client.to_owned(),
         grant: None,
         event: None,
-        is_recorded: false,
+        unwritten: None,
         revokes: Revokes::Nothing,
         answer: Err(refusal),
     };
@@ -211,7 +211,7 @@ fn judge_credentials(
         client: app.client_id.clone(),
         grant: None,
         event: None,
-        is_recorded: false,
+        unwritten: None,
         revokes: Revokes::Nothing,
         answer: Err(Refusal::Scope),
     };
@@ -247,7 +247,7 @@ fn judge_code(
     let mut judged = Judged {
         client: app.client_id.clone(),
         grant: None,
-        is_recorded: judgement.event.as_ref().is_some_and(Event::comes_with_a_change),
+        unwritten: None,
         event: judgement.event,
         revokes: Revokes::Nothing,
         answer: Err(code::Refusal::Unknown.into()),
@@ -263,7 +263,7 @@ fn judge_code(
             }
             access_token::insert(transaction, issue.grant.id, &issue.access)?;
             judged.grant = Some(issue.grant.id);
-            record(transaction, app, &judged, code)?;
+            judged.tells(transaction, grant::record(transaction, issue.grant.id)?, code, true)?;
             judged.answer = Ok(TokenReply {
                 access_token: asked.fresh.access.clone(),
                 binding,
@@ -277,14 +277,19 @@ fn judge_code(
         }
         (code::Changes::Move(stage), Some(authorization)) => {
             authorization::move_to(transaction, authorization.id, &stage)?;
-            record(transaction, app, &judged, code)?;
+            judged.tells(transaction, Some(app.record()), code, true)?;
         }
         (code::Changes::End(id, reason), _) => {
             judged.grant = Some(id);
             // However often it comes again, the grant ends once.
-            judged.is_recorded = grant::end(transaction, id, reason)?;
-            record(transaction, app, &judged, code)?;
+            let has_ended = grant::end(transaction, id, reason)?;
+            judged.tells(transaction, grant::record(transaction, id)?, code, has_ended)?;
             judged.revokes = Revokes::Grant(id);
+        }
+        // Another's code: its row is told to whose it is.
+        (code::Changes::Nothing, Some(authorization)) if judged.event.is_some() => {
+            let whose = ib_app::by_id(transaction, authorization.app)?;
+            judged.tells(transaction, whose.map(|app| app.record()), code, false)?;
         }
         (code::Changes::Nothing | code::Changes::Issue(_) | code::Changes::Move(_), _) => {}
     }
@@ -304,7 +309,7 @@ fn judge_refresh(
     let (policy, now) = (policy(&asked.tokens, app), transaction.now());
     let Some((facts, login)) = refresh_token::find(transaction, &asked.seals, &request.token)? else {
         let (client, answer) = (app.client_id.clone(), Err(Refusal::UnknownRefreshToken));
-        return Ok(Judged { client, grant: None, event: None, is_recorded: false, revokes: Revokes::Nothing, answer });
+        return Ok(Judged { client, grant: None, event: None, unwritten: None, revokes: Revokes::Nothing, answer });
     };
     let id = facts.grant.id;
     let question = refresh::Request {
@@ -337,21 +342,27 @@ fn judge_refresh(
         scope: answer.scope.intersection(&app.scope),
         subject: login,
     });
-    let is_recorded = judgement.event.as_ref().is_some_and(Event::comes_with_a_change);
-    let judged = Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, is_recorded, revokes, answer };
-    record(transaction, app, &judged, Digest::of(request.token.expose_secret()))?;
+    let mut judged = Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, unwritten: None, revokes, answer };
+    if let Some(event) = &judged.event {
+        let is_change = event.comes_with_a_change();
+        judged.tells(transaction, grant::record(transaction, id)?, Digest::of(request.token.expose_secret()), is_change)?;
+    }
     Ok(judged)
 }
 
-/// Writes the row of an event that comes with a change; `token` is what was presented.
-fn record(transaction: &Transaction<'_>, app: &IbApp, judged: &Judged, token: Digest) -> Result<(), Fault> {
-    let event = judged.event.as_ref().filter(|_| judged.is_recorded);
-    let Some((event, action)) = event.and_then(|event| Some((event, event.action()?))) else { return Ok(()) };
-    let told = match judged.grant {
-        Some(grant) => Record::of_tenant("grant", &app.tenant, grant, &app.name),
-        None => Record::of_tenant("ib-app", &app.tenant, app.id, &app.name),
-    };
-    transaction.record(&Entry::of(action).on(told).ended(event.outcome()).token(token).maybe("reason", event.reason()))
+impl Judged {
+    /// Makes the event's row: it is written here with the change that it comes with, or left to be counted where nothing was changed.
+    /// `token` is what was presented.
+    fn tells(&mut self, transaction: &Transaction<'_>, record: Option<Record>, token: Digest, is_change: bool) -> Result<(), Fault> {
+        let row = self.event.as_ref().and_then(|event| event.row(record)).map(|row| row.token(token));
+        match row {
+            Some(row) if is_change => transaction.record(&row),
+            row => {
+                self.unwritten = row;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The instance's settings with what the app overrides.

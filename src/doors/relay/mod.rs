@@ -111,7 +111,7 @@ impl Relay {
     {
         let config = self.instance.config();
         let request_id = request_id::given(request.headers()).unwrap_or_else(|| self.request_ids.next());
-        let admitted = self.admit(&request, port, &config);
+        let admitted = self.admit(&request, &request_id, port, &config);
         self.settled(request, request_id, admitted, &config).await
     }
 
@@ -170,7 +170,13 @@ impl Relay {
     }
 
     /// Which peer a request is for, when its sender may call it, and where in the path the peer's own begins.
-    fn admit<B>(&self, request: &Request<B>, port: Option<u16>, config: &Config) -> Result<(Arc<Link>, String), Refusal> {
+    fn admit<B>(
+        &self,
+        request: &Request<B>,
+        request_id: &HeaderValue,
+        port: Option<u16>,
+        config: &Config,
+    ) -> Result<(Arc<Link>, String), Refusal> {
         if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
             return Err(call::never_forwarded(call::ALLOW));
         }
@@ -181,7 +187,7 @@ impl Relay {
         }
         call::check_head(request)?;
         let caller = match bearer::presented(request.headers(), None) {
-            Ok((key, Scheme::Bearer)) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, config))?),
+            Ok((key, Scheme::Bearer)) => Some(self.instance.callers.find(key).ok_or_else(|| self.wrong_key(request, request_id, config))?),
             Err(_) if config.local.open && !request.headers().contains_key(header::AUTHORIZATION) => None,
             Ok((_, Scheme::Dpop)) => {
                 return Err(caller_unknown("found the scheme DPoP, expected Bearer and a caller key (`p2pid caller add`)"));
@@ -203,10 +209,11 @@ impl Relay {
     }
 
     /// A key that is none of ours, which is counted. A right one is never looked at here, so it takes no lock and never waits.
-    fn wrong_key<B>(&self, request: &Request<B>, config: &Config) -> Refusal {
+    fn wrong_key<B>(&self, request: &Request<B>, request_id: &HeaderValue, config: &Config) -> Refusal {
         let from = request.extensions().get::<Arc<Connection>>().and_then(|connection| connection.neighbour().ip());
+        let request_id = request_id.to_str().ok().map(str::to_owned);
         let failed = Entry::of(Action::CallerKeyFailed).ended(Outcome::Refused);
-        self.instance.tally.note(self.instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
+        self.instance.tally.note(self.instance.clock.now(), Origin::new(Actor::Unknown, from, request_id), failed);
         let attempt = Attempt::new("caller", "", from);
         match self.instance.failures.count(attempt, config.limits.auth_failures, self.instance.clock.as_ref()) {
             Ok(()) => caller_unknown("the caller key is not one of ours"),

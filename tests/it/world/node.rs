@@ -104,6 +104,14 @@ impl Node {
         self.done("POST", &format!("{}/{name}/{action}", collection(kind)), Some(&document)).await
     }
 
+    /// The rows of its audit that a query selects, the oldest first.
+    pub(crate) async fn audit(&self, query: &str) -> Vec<Value> {
+        let answer = self.asks("GET", &format!("/v2/audit?{query}"), None).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let rows = answer.json()["data"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().map(|row| row["attributes"].clone()).collect()
+    }
+
     /// A new request URL for a peer.
     pub(crate) async fn request_url(&self, peer: &str) -> String {
         let request = self.acts("peer", peer, "request", json!({})).await;
