@@ -207,7 +207,7 @@ async fn v3_revoking_a_refresh_token_ends_its_access_tokens_at_once_and_after_a_
 }
 
 #[tokio::test]
-async fn i1_i2_i3_introspection_tells_only_its_own_client_and_only_of_live_access_tokens() {
+async fn i1_i2_i3_introspection_tells_a_client_of_its_own_live_tokens_of_both_kinds_and_nobody_else() {
     let (world, client, tokens) = granted().await;
     let answer = client.introspects(&world.beta, &tokens.access).await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -215,16 +215,31 @@ async fn i1_i2_i3_introspection_tells_only_its_own_client_and_only_of_live_acces
     assert_eq!((&live["active"], &live["scope"], &live["client_id"]), (&json!(true), &json!("p2pi"), &json!(client.id)), "{live}");
     let inactive = json!({ "active": false });
     let stranger = Client::registered(&world.beta, "stranger").await;
-    assert_eq!(stranger.introspects(&world.beta, &tokens.access).await.json(), inactive);
+    let refreshable = client.introspects(&world.beta, &tokens.refresh).await;
+    assert_eq!(refreshable.header("cache-control"), Some("no-store"));
+    let refreshable = refreshable.json();
+    assert_eq!(
+        (&refreshable["active"], &refreshable["scope"], &refreshable["client_id"]),
+        (&json!(true), &json!("p2pi"), &json!(client.id)),
+        "{refreshable}"
+    );
+    assert!(refreshable["aud"].is_null() && refreshable["token_type"].is_null(), "it is for no resource: {refreshable}");
+    for token in [&tokens.access, &tokens.refresh] {
+        assert_eq!(stranger.introspects(&world.beta, token).await.json(), inactive);
+    }
     assert_eq!(client.introspects(&world.beta, "never-was-a-token").await.json(), inactive);
     let wrong = Client { secret: "wrong".to_owned(), ..client.clone() };
-    refused(&wrong.introspects(&world.beta, &tokens.access).await, 401, "invalid_client");
+    for token in [&tokens.access, &tokens.refresh] {
+        refused(&wrong.introspects(&world.beta, token).await, 401, "invalid_client");
+    }
     assert!(!is_accepted(&world, &tokens.refresh).await, "a refresh token opens nothing");
     world.clock.advance(Duration::from_secs(3601));
     assert_eq!(client.introspects(&world.beta, &tokens.access).await.json(), inactive, "expired");
     let next = Tokens::of(&client.refreshes(&world.beta, &tokens.refresh).await);
     client.revokes(&world.beta, &next.refresh).await;
-    assert_eq!(client.introspects(&world.beta, &next.access).await.json(), inactive, "revoked");
+    for token in [&next.access, &next.refresh] {
+        assert_eq!(client.introspects(&world.beta, token).await.json(), inactive, "revoked");
+    }
 }
 
 #[tokio::test]
