@@ -104,6 +104,60 @@ fn what_this_version_does_not_serve_is_refused_where_it_is_turned_on() {
 }
 
 #[test]
+fn a_listener_for_certificates_is_refused_where_it_could_ask_for_none() {
+    let written = |mtls: &str| format!("{MINIMAL}[mtls]\n{mtls}\n");
+    let url = "public_url = \"https://one.example.com:7444\"";
+    let listen = "listen = [\"127.0.0.1:7444\"]";
+    // (what is in `[mtls]`, all that is said of it)
+    let cases = [
+        (
+            listen.to_owned(),
+            "8:10 mtls.public_url: found nothing, expected the URL under which clients reach this instance with a certificate, such as \
+             \"https://instance1.example.com:7444\"",
+        ),
+        (
+            url.to_owned(),
+            "8:14 mtls.public_url: found a URL at which nobody is asked for a certificate, expected `mtls.listen`, or \
+             `mtls.client_cert_header` behind a proxy, which ask clients for certificates",
+        ),
+        (
+            format!("{listen}\npublic_url = \"http://one.example.com:7444\""),
+            "9:14 mtls.public_url: found \"http://one.example.com:7444\", expected an https URL: certificates are shown in TLS",
+        ),
+        (
+            format!("{listen}\npublic_url = \"https://one.example.com:7444/below\""),
+            "9:14 mtls.public_url: found \"https://one.example.com:7444/below\", expected the path of instance.public_url, /",
+        ),
+        (
+            format!("{url}\nclient_cert_header = true"),
+            "9:22 mtls.client_cert_header: found true, without `public.trusted_proxies`, expected the proxies that send Client-Cert",
+        ),
+        (
+            format!("{listen}\n{url}\ntls = \"off\""),
+            "8:11 mtls.listen[1]: found 127.0.0.1:7444 without TLS, expected a certificate of ours in `mtls.tls`, or in `public.tls`",
+        ),
+        (
+            format!("listen = [\"unix:/run/one.sock\"]\n{url}"),
+            "8:11 mtls.listen[1]: found a Unix socket, which has no TLS, expected an address with port",
+        ),
+    ];
+    for (mtls, said) in cases {
+        assert_eq!(refusal(&written(&mtls)), said, "{mtls}");
+    }
+    // What is taken already, and what are no authorities: the key, and what was found.
+    let cases = [
+        (format!("listen = [\"[::]:7443\"]\n{url}"), "8:11 mtls.listen[1]: found ", "[::]:7443"),
+        (format!("{listen}\n{url}\nca = [\"one.toml\"]"), "10:7 mtls.ca[1]: found ", "one.toml"),
+        (format!("{listen}\n{url}\nca = [\"none.pem\"]"), "10:7 mtls.ca[1]: found ", "none.pem"),
+    ];
+    for (mtls, place, found) in cases {
+        let said = refusal(&written(&mtls));
+        assert!(said.starts_with(place) && said.contains(found) && said.contains(", expected "), "{mtls}: {said}");
+    }
+    loaded(&[("one.toml", &written(&format!("{listen}\n{url}")))]).expect("valid");
+}
+
+#[test]
 fn each_single_value_is_checked() {
     // (what is added to the minimal file, what is said of it)
     let cases = [

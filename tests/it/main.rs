@@ -29,6 +29,7 @@ mod reload;
 mod resumed_sessions;
 mod roles_and_keys;
 mod service;
+mod signed_links;
 mod states;
 mod strangers;
 mod tidy;

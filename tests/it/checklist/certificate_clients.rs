@@ -1,7 +1,10 @@
 //! G7: clients that authenticate by their certificate (RFC 8705 §2), one that an authority signed or one that they registered.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use super::keys_at_a_url::Published;
 use super::refused;
 use crate::config_keys::says;
 use crate::world::World;
@@ -47,7 +50,7 @@ async fn g7_a_certificate_of_the_authority_with_the_registered_name_is_the_clien
 
     let mut server = named("shop");
     server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    let expired = until(named("shop"), world.clock.now().wall.minus(std::time::Duration::from_secs(60)));
+    let expired = until(named("shop"), world.clock.now().wall.minus(Duration::from_secs(60)));
     for wrong in [
         authority.signs(&named("other")),
         stranger.signs(&named("shop")),
@@ -116,6 +119,36 @@ async fn g7_a_certificate_that_was_registered_is_the_client_and_no_other_is() {
     refused(&asks(&world, &own, &id).await, 401, "invalid_client");
     access(&asks(&world, &other, &id).await);
     assert_eq!(world.beta.shows("ib-app", "shop").await["auth_method"], "self_signed_tls_client_auth");
+}
+
+#[tokio::test]
+async fn g7_k4_a_certificate_that_a_client_shows_at_its_url_is_the_client_and_its_next_one_is_found_there() {
+    let world = World::with_mtls("[limits]\nauth_failures = \"1000/min\"").await;
+    let published = Published::new().await;
+    let (old, new, stranger) =
+        (Identity::self_signed(&named("shop")), Identity::self_signed(&named("shop")), Identity::self_signed(&named("shop")));
+    published.shows(200, &old.jwks());
+    let id = app(&world, json!({ "auth_method": "self_signed_tls_client_auth", "jwks_uri": published.url })).await;
+    let shown = world.beta.shows("ib-app", "shop").await;
+    assert_eq!((&shown["auth_method"], &shown["jwks_uri"]), (&json!("self_signed_tls_client_auth"), &json!(published.url)));
+    let token = access(&asks(&world, &old, &id).await);
+    assert_eq!((old.calls(&world.beta, &token).await.status(), stranger.calls(&world.beta, &token).await.status()), (200, 401));
+    for _ in 0..5 {
+        refused(&asks(&world, &stranger, &id).await, 401, "invalid_client");
+    }
+    assert_eq!(published.looks(), 1, "unknown certificates make no looks");
+    // What is shown there besides, as keys without a certificate, makes nobody a client.
+    let mut bare = stranger.jwks();
+    bare["keys"][0].as_object_mut().expect("a key").remove("x5c");
+    let keys = json!([new.jwks()["keys"][0], bare["keys"][0]]);
+    published.shows(200, &json!({ "keys": keys }));
+    world.clock.advance(Duration::from_secs(10));
+    let token = access(&asks(&world, &new, &id).await);
+    assert_eq!(new.calls(&world.beta, &token).await.status(), 200);
+    assert_eq!(published.looks(), 2);
+    for gone in [&old, &stranger] {
+        refused(&asks(&world, gone, &id).await, 401, "invalid_client");
+    }
 }
 
 #[tokio::test]

@@ -19,14 +19,14 @@ use crate::world::patience::eventually;
 const SILENCE: u16 = 0;
 
 /// A server of one document.
-struct Published {
-    url: String,
+pub(super) struct Published {
+    pub(super) url: String,
     document: Arc<Mutex<(u16, String)>>,
     looks: Arc<AtomicUsize>,
 }
 
 impl Published {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let listener = TcpListener::bind((own_address(), 0)).await.expect("an address of our own");
         let url = format!("http://{}/jwks", listener.local_addr().expect("it has one"));
         let (document, looks) = (Arc::new(Mutex::new((200, String::new()))), Arc::new(AtomicUsize::new(0)));
@@ -49,11 +49,11 @@ impl Published {
         Self { url, document, looks }
     }
 
-    fn shows(&self, status: u16, document: &Value) {
+    pub(super) fn shows(&self, status: u16, document: &Value) {
         *self.document.lock().expect("no panic") = (status, document.to_string());
     }
 
-    fn looks(&self) -> usize {
+    pub(super) fn looks(&self) -> usize {
         self.looks.load(Ordering::SeqCst)
     }
 }

@@ -44,6 +44,10 @@ pub(super) struct Desk {
     pub(super) repeats: bool,
     pub(super) p2pid: bool,
     pub(super) iss: bool,
+    /// Its tokens are bound to the key of the proof that they are asked for with (DPoP).
+    pub(super) binds: bool,
+    /// What was not signed within a minute of its own time is refused.
+    pub(super) minds_the_time: bool,
     pub(super) life: Duration,
     pub(super) clock_off: i64,
     pub(super) access: HashSet<String>,
@@ -67,6 +71,8 @@ impl Desk {
             repeats: false,
             p2pid: false,
             iss: true,
+            binds: false,
+            minds_the_time: false,
             life: Duration::from_secs(3600),
             clock_off: 0,
             access: HashSet::new(),
@@ -83,12 +89,15 @@ impl Desk {
         self.scripts.entry(endpoint).or_default().push_back(fault);
     }
 
-    /// Records the request and decides what happens.
-    pub(super) fn take(&mut self, message: Message) -> Effect {
+    /// Records the request and decides what happens; the clock says `now`, in seconds.
+    pub(super) fn take(&mut self, message: Message, now: i64) -> Effect {
         let heard = read(message);
         let fault = self.scripts.get_mut(&heard.endpoint).and_then(VecDeque::pop_front);
         let fault = fault.or_else(|| self.habits.get(&heard.endpoint).cloned());
         self.heard.push(heard.clone());
+        if let Some(refusal) = self.minds_the_time.then(|| untimely(&heard, now)).flatten() {
+            return Effect::Send(refusal);
+        }
         match fault {
             None => Effect::Send(self.answer(&heard, None)),
             Some(Fault::DroppedBeforeCommit) => Effect::Close,
@@ -172,6 +181,9 @@ impl Desk {
         });
         if self.iss {
             metadata["authorization_response_iss_parameter_supported"] = true.into();
+        }
+        if self.binds {
+            metadata["dpop_signing_alg_values_supported"] = json!(["ES256"]);
         }
         if self.p2pid {
             metadata["p2pi_endpoint"] = format!("{base}/p2pi").into();
@@ -273,7 +285,7 @@ impl Desk {
         self.access.insert(access.clone());
         let mut answer = Map::new();
         answer.insert("access_token".to_owned(), access.into());
-        answer.insert("token_type".to_owned(), "Bearer".into());
+        answer.insert("token_type".to_owned(), if self.binds { "DPoP" } else { "Bearer" }.into());
         answer.insert("expires_in".to_owned(), self.life.as_secs().into());
         answer.insert("scope".to_owned(), "p2pi".into());
         if !keep && grant != Some("client_credentials") {
@@ -304,6 +316,23 @@ impl Answer {
     }
 }
 
+/// Refuses what was signed by another clock.
+fn untimely(heard: &Heard, now: i64) -> Option<Answer> {
+    let is_off =
+        |signed: Option<(Value, Value)>| signed.is_some_and(|(_, claims)| claims["iat"].as_i64().is_none_or(|at| at.abs_diff(now) > 60));
+    let is_expired = |(_, claims): (Value, Value)| claims["exp"].as_i64().is_none_or(|end| end <= now);
+    if is_off(heard.assertion()) || heard.assertion().is_some_and(is_expired) {
+        return Some(error(401, "invalid_client"));
+    }
+    if !is_off(heard.proof()) {
+        return None;
+    }
+    Some(match heard.endpoint {
+        Endpoint::Resource => text(401, "text/plain", "").with("www-authenticate", r#"DPoP error="invalid_dpop_proof""#),
+        _ => error(400, "invalid_dpop_proof"),
+    })
+}
+
 fn read(message: Message) -> Heard {
     let mut line = message.first_line.split(' ');
     let (method, target) = (line.next().unwrap_or_default().to_owned(), line.next().unwrap_or_default().to_owned());
@@ -324,7 +353,7 @@ fn read(message: Message) -> Heard {
     let basic = authorization.strip_prefix("Basic ").and_then(basic_pair);
     let posted = |name| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let client = basic.or_else(|| Some((posted("client_id")?, posted("client_secret")?)));
-    let bearer = authorization.strip_prefix("Bearer ").map(str::to_owned);
+    let bearer = authorization.strip_prefix("Bearer ").or_else(|| authorization.strip_prefix("DPoP ")).map(str::to_owned);
     Heard { endpoint, method, target, parameters, client, bearer, message }
 }
 

@@ -20,8 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p2pid::clock::Clock;
 use rustls::HandshakeKind;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -51,7 +54,7 @@ pub(crate) struct Heard {
     pub(crate) parameters: Vec<(String, String)>,
     /// Client id and secret from HTTP Basic, or from the form.
     pub(crate) client: Option<(String, String)>,
-    /// The token after `Authorization: Bearer`.
+    /// The token after `Authorization: Bearer` or `Authorization: DPoP`.
     pub(crate) bearer: Option<String>,
     pub(crate) message: Message,
 }
@@ -64,6 +67,23 @@ impl Heard {
         assert!(values.next().is_none(), "{name} was sent more than once in {}", self.target);
         Some(value)
     }
+
+    /// Header and claims of the DPoP proof that came with it.
+    pub(crate) fn proof(&self) -> Option<(Value, Value)> {
+        self.message.header("dpop").map(signed)
+    }
+
+    /// Header and claims of the assertion that says who the client is.
+    pub(crate) fn assertion(&self) -> Option<(Value, Value)> {
+        self.parameter("client_assertion").map(signed)
+    }
+}
+
+/// Header and claims of what was signed; whether it is well signed is not looked at.
+fn signed(jws: &str) -> (Value, Value) {
+    let mut parts = jws.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64url"));
+    let mut next = || serde_json::from_slice(&parts.next().expect("three parts")).expect("JSON");
+    (next(), next())
 }
 
 /// What the handle and the connections share.
@@ -154,6 +174,11 @@ impl Hostile {
         self.shared.desk().iss = false;
     }
 
+    /// Its metadata offer DPoP, and its tokens are of that type. The proofs themselves are for the test to look at.
+    pub(crate) fn binds_tokens(&self) {
+        self.shared.desk().binds = true;
+    }
+
     /// From now on access tokens live so long.
     pub(crate) fn tokens_live(&self, life: Duration) {
         self.shared.desk().life = life;
@@ -162,6 +187,11 @@ impl Hostile {
     /// Its `Date` is off by so many seconds.
     pub(crate) fn clock_is_off_by(&self, seconds: i64) {
         self.shared.desk().clock_off = seconds;
+    }
+
+    /// It refuses assertions and proofs that were not signed within a minute of its own time.
+    pub(crate) fn minds_the_time(&self) {
+        self.shared.desk().minds_the_time = true;
     }
 
     /// Every access token that it gave out so far is refused from now on.

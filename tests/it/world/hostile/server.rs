@@ -45,7 +45,11 @@ async fn converse(mut stream: TlsStream<TcpStream>, shared: &Shared) -> std::io:
     let mut buffer = Buffer::default();
     while let Some(request) = message::read(&mut stream, &mut buffer, false).await? {
         let mut releases = shared.releases.subscribe();
-        let effect = shared.desk().take(request);
+        let effect = {
+            let mut desk = shared.desk();
+            let now = shared.clock.now().wall.seconds() + desk.clock_off;
+            desk.take(request, now)
+        };
         match effect {
             Effect::Send(answer) => send(&mut stream, &written(&answer, shared)).await?,
             Effect::Hold(answer) => {
