@@ -12,8 +12,8 @@ use crate::secret::SecretString;
 /// `expires_in`: time enough to find the password and log in, and less than the 600 seconds that FAPI 2.0 §5.3.2.2 allows.
 pub const LIFE: Duration = Duration::from_secs(9 * 60);
 
-/// How many requests an app that does not authenticate may push from one address within [`LIFE`]: anybody can claim to be it, and the app's
-/// oldest requests go when there are too many.
+/// How many requests an app that does not authenticate may push from one address within [`LIFE`]: anybody can claim to be it, and of
+/// the network with most requests the oldest go when there are too many.
 pub const MOST_OF_AN_ADDRESS: u32 = 100;
 
 /// What a reference begins with (RFC 9126 §2.2).

@@ -86,7 +86,7 @@ fn short(text: &str) -> u64 {
 }
 
 /// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
-pub(super) fn network(from: Option<IpAddr>) -> Option<IpAddr> {
+pub fn network(from: Option<IpAddr>) -> Option<IpAddr> {
     from.map(|address| match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address => address,

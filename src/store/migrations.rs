@@ -21,6 +21,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/10-outbound-dpop.sql")),
     M::up(include_str!("migrations/11-realms.sql")),
     M::up(include_str!("migrations/12-epoch.sql")),
+    M::up(include_str!("migrations/13-pushed-from.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

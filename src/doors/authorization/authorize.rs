@@ -186,6 +186,7 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
     let seals = instance.store.seals().clone();
     let written = instance.store.write(move |transaction| {
         authorization::insert(transaction, &seals, &authorization, until)?;
+        authorization.pushed.map_or(Ok(()), |pushed| pushed_request::open(transaction, pushed))?;
         realms::authorities(transaction, authorization.app, authorization.user)
     });
     let Ok(authorities) = written.await else { return unavailable(&config) };

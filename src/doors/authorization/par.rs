@@ -14,7 +14,7 @@ use crate::inbound::ib_app::IbApp;
 use crate::inbound::pushed::{self, Pushed};
 use crate::inbound::security::Shown;
 use crate::instance::Instance;
-use crate::instance::throttle::Attempt;
+use crate::instance::throttle::{self, Attempt};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, mint};
@@ -56,6 +56,7 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
     let reference = mint(Kind::PushedRequest, instance.random.as_ref());
     let digest = Digest::of(reference.expose_secret());
     let (seals, audience, key) = (instance.store.seals().clone(), instance.config().audience(), client.key());
+    let from = throttle::network(client.from);
     let judge = move |transaction: &Transaction<'_>| -> Result<Result<(), ClientError>, Fault> {
         let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Err(ClientError::UnknownClient)) };
         let question = match question(&app, &form, &audience) {
@@ -70,8 +71,8 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
         let expires_at = transaction.now().wall.plus(pushed::LIFE);
         let parameters = pushed::request_of(&form, &app.client_id);
         let pushed = Pushed { app: app.id, parameters, dpop_key: key, is_decided: false, expires_at };
-        pushed_request::insert(transaction, &seals, digest, &pushed)?;
-        Ok(Ok(()))
+        let is_kept = pushed_request::insert(transaction, &seals, digest, &pushed, from)?;
+        Ok(if is_kept { Ok(()) } else { Err(ClientError::TooManyRequests(pushed::LIFE)) })
     };
     let judged = instance.store.write(judge).await?;
     if !matches!(judged, Err(ClientError::UnknownClient)) {
