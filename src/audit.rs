@@ -109,6 +109,8 @@ actions! {
     ObAppCreated = "ob_app.created",
     /// An OB app was changed.
     ObAppUpdated = "ob_app.updated",
+    /// An OB app got a new signing key.
+    ObAppKeyRotated = "ob_app.key_rotated",
     /// An OB app was deleted.
     ObAppDeleted = "ob_app.deleted",
     /// A peer was entered.

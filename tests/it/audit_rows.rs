@@ -84,6 +84,8 @@ async fn every_change_by_an_operator_is_a_row() {
             "three",
         ),
         (&["ob", "update", "three", "--scope", "other"], "", "ob_app.updated", "three"),
+        (&["ob", "update", "three", "--auth-method", "private_key_jwt"], "", "ob_app.updated", "three"),
+        (&["ob", "rotate-key", "three", "--overlap", "1h"], "", "ob_app.key_rotated", "three"),
         (&["peer", "create", "four", "--url", nowhere, "--username", "us", "--password-stdin"], secret, "peer.created", "four"),
         (&["peer", "update", "four", "--base-url", "https://127.0.0.1:1/api"], "", "peer.updated", "four"),
         (&["peer", "maintenance", "four", "--until", "2100-01-01T00:00:00Z"], "", "peer.maintenance", "four"),
@@ -124,6 +126,9 @@ async fn every_change_by_an_operator_is_a_row() {
     }
     let made = &one.audit(&["--action", "user.created"]).await[0];
     assert!(made["details"]["given"].to_string().contains("\"password\""), "what was given is named: {made}");
+    let rotated = &one.audit(&["--action", "ob_app.key_rotated"]).await[0]["details"];
+    let (key, from) = (rotated["key"].as_str().unwrap_or_default(), rotated["signs_from"].as_str().unwrap_or_default());
+    assert!(rotated["overlap_s"] == 3600 && key.len() == 43 && from.ends_with('Z'), "{rotated}");
     assert_eq!(one.audit(&["--action", "admin.changed"]).await, Vec::<Value>::new(), "each has an action of its own");
     // What is refused, or only looks, is no row.
     let known = one.audit(&[]).await.len();

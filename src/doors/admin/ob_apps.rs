@@ -383,7 +383,8 @@ async fn change(state: &Arc<AdminState>, caller: &Caller, tenant: &str, name: &s
         let asked = |app: &ObApp| (app.server.clone(), app.ca.clone(), app.guarded, app.keys.is_none() && app.needs_key());
         if asked(&app) == asked(&before) {
             give_key(&mut app, false, metadata.as_ref());
-            write(state, app).await?;
+            let updated = Entry::of(Action::ObAppUpdated).on(told(&app));
+            write(state, app, updated).await?;
             return Ok(document::shown(shape(state, tenant, name).await?));
         }
     }
@@ -417,16 +418,23 @@ async fn rotate_key(
     let (seals, row) = (state.instance.store.seals().clone(), app.clone());
     let metadata = state.instance.store.read(move |connection| metadata(connection, &seals, &row)).await?;
     let now = state.instance.clock.now().wall;
-    app.keys = Some(keys.rotated(new_key(metadata.as_ref()), now.plus(overlap), now));
-    write(&state, app).await?;
+    let (key, from) = (new_key(metadata.as_ref()), now.plus(overlap));
+    let rotated = Entry::of(Action::ObAppKeyRotated).on(told(&app)).with("overlap_s", overlap.as_secs());
+    let rotated = rotated.with("key", key.public().thumbprint().to_string()).at("signs_from", from);
+    app.keys = Some(keys.rotated(key, from, now));
+    write(&state, app, rotated).await?;
     Ok(document::shown(shape(&state, &tenant, &name).await?))
 }
 
-/// Writes a changed app, and has those who use it know.
-async fn write(state: &Arc<AdminState>, app: ObApp) -> Result<(), AdminError> {
+/// Writes a changed app, with what the audit is to say of it, and has those who use it know.
+async fn write(state: &Arc<AdminState>, app: ObApp, entry: Entry) -> Result<(), AdminError> {
     must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);
-    let users = state.instance.store.write(move |transaction| replace(transaction, &instance, &app)).await?;
+    let judge = move |transaction: &Transaction<'_>| {
+        transaction.record(&entry)?;
+        put(transaction, &instance, &app)
+    };
+    let users = state.instance.store.write(judge).await?;
     for peer in users {
         state.links.changed(peer).await;
     }
@@ -443,8 +451,14 @@ pub(super) fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) 
     Ok(is_new)
 }
 
+/// Writes an app that was changed with a peer of it.
+pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<(), Fault> {
+    transaction.record(&Entry::of(Action::ObAppUpdated).on(told(app)))?;
+    put(transaction, instance, app).map(drop)
+}
+
 /// Writes an app, and ends the links that rest on it when it names another server or client; returns the peers that use it.
-pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<Vec<Id>, Fault> {
+fn put(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<Vec<Id>, Fault> {
     let seals = instance.store.seals();
     let old = rows::by_id(transaction, seals, app.id)?;
     let is_elsewhere = old.as_ref().is_some_and(|old| old.server != app.server);
@@ -458,7 +472,6 @@ pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &
         }
     }
     rows::update(transaction, seals, app)?;
-    transaction.record(&Entry::of(Action::ObAppUpdated).on(told(app)))?;
     Ok(users.into_iter().map(|peer| peer.id).collect())
 }
 

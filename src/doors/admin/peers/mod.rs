@@ -139,7 +139,7 @@ async fn create(
             let seals = instance.store.seals();
             match (&wanted.app, wanted.writes_app) {
                 (Some(app), Some(Write::Insert)) if !ob_apps::insert(transaction, seals, app)? => return Ok(Some(ob_apps::KIND)),
-                (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
+                (Some(app), Some(Write::Replace)) => ob_apps::replace(transaction, &instance, app)?,
                 _ => {}
             }
             if !rows::insert(transaction, seals, &wanted.peer)? {
@@ -440,7 +440,7 @@ async fn change(state: &Arc<AdminState>, caller: &Caller, link: &Link, settings:
             }
             match (&wanted.app, wanted.writes_app) {
                 (Some(app), Some(Write::Insert)) if !ob_apps::insert(transaction, seals, app)? => return Ok(Changed::NameTaken),
-                (Some(app), Some(Write::Replace)) => drop(ob_apps::replace(transaction, &instance, app)?),
+                (Some(app), Some(Write::Replace)) => ob_apps::replace(transaction, &instance, app)?,
                 _ => {}
             }
             rows::update(transaction, seals, &wanted.peer)?;
