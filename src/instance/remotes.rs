@@ -29,8 +29,19 @@ pub struct Remotes {
 pub struct Remote {
     /// How far its clock is ahead of ours, in milliseconds.
     ahead: AtomicI64,
-    /// What it last handed out for the next proof (RFC 9449 §8).
-    nonce: ArcSwapOption<String>,
+    /// What the authorization server there last handed out for the next proof (RFC 9449 §8).
+    server_nonce: ArcSwapOption<String>,
+    /// What the resource there last handed out (RFC 9449 §9).
+    resource_nonce: ArcSwapOption<String>,
+}
+
+/// Who looks at a proof. An authorization server and a resource may stand at one origin and know nothing of each other's nonces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verifier {
+    /// The endpoints of an authorization server.
+    Server,
+    /// What the tokens are for.
+    Resource,
 }
 
 impl Remotes {
@@ -60,17 +71,25 @@ impl Remote {
         self.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// The nonce for the next proof.
-    pub fn nonce(&self) -> Option<Arc<String>> {
-        self.nonce.load_full()
+    /// The nonce for the next proof to `verifier`. Where that has handed out none, the other's may be good for both, as it is at a p2pid.
+    pub fn nonce(&self, verifier: Verifier) -> Option<Arc<String>> {
+        let (own, other) = match verifier {
+            Verifier::Server => (&self.server_nonce, &self.resource_nonce),
+            Verifier::Resource => (&self.resource_nonce, &self.server_nonce),
+        };
+        own.load_full().or_else(|| other.load_full())
     }
 
-    /// Takes the nonce that an answer hands out, if it does; one that no proof can carry is none.
-    pub fn keep_nonce(&self, headers: &HeaderMap) {
+    /// Takes the nonce that an answer of `verifier` hands out, if it does; one that no proof can carry is none.
+    pub fn keep_nonce(&self, verifier: Verifier, headers: &HeaderMap) {
         let nonce =
             headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok()).filter(|nonce| (1..=LONGEST_NONCE).contains(&nonce.len()));
         if let Some(nonce) = nonce {
-            self.nonce.store(Some(Arc::new(nonce.to_owned())));
+            let kept = match verifier {
+                Verifier::Server => &self.server_nonce,
+                Verifier::Resource => &self.resource_nonce,
+            };
+            kept.store(Some(Arc::new(nonce.to_owned())));
         }
     }
 
@@ -95,6 +114,26 @@ mod tests {
         at("https://two.example.com/oauth/token").set_time(there, now);
         assert_eq!(at("https://two.example.com:443/p2pi").time(now), there);
         assert_eq!(at("https://two.example.com:444/").time(now), now);
+    }
+
+    #[test]
+    fn c13_who_looks_at_proofs_is_shown_its_own_nonce_and_another_only_for_want_of_it() {
+        let remote = Remote::default();
+        let hands_out = |verifier, nonce: &str| {
+            let value = nonce.parse().expect("a header's value");
+            remote.keep_nonce(verifier, &HeaderMap::from_iter([(NONCE_HEADER, value)]));
+        };
+        let shown = || [Verifier::Server, Verifier::Resource].map(|verifier| remote.nonce(verifier).map(|nonce| nonce.to_string()));
+        assert_eq!(shown(), [None, None]);
+        hands_out(Verifier::Server, "s1");
+        assert_eq!(shown(), [Some("s1".to_owned()), Some("s1".to_owned())]);
+        hands_out(Verifier::Resource, "r1");
+        hands_out(Verifier::Server, "s2");
+        assert_eq!(shown(), [Some("s2".to_owned()), Some("r1".to_owned())]);
+        for none in ["", &"n".repeat(LONGEST_NONCE + 1)] {
+            hands_out(Verifier::Resource, none);
+        }
+        assert_eq!(shown(), [Some("s2".to_owned()), Some("r1".to_owned())]);
     }
 
     #[test]

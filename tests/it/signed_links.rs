@@ -173,3 +173,30 @@ async fn c13_a_proof_that_another_clock_refuses_is_made_again_at_once_by_that_cl
         assert_eq!(scene.presented()[before], scene.presented()[before + 1]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_a_server_and_a_resource_at_one_origin_have_nonces_of_their_own() {
+    let mut scene = bound().await;
+    scene.two.wants_nonces();
+    let called = async |scene: &Scene| {
+        let before = scene.two.heard(Endpoint::Resource).len();
+        assert_eq!(scene.calls().await.status(), 200);
+        scene.two.heard(Endpoint::Resource).len() - before
+    };
+    assert_eq!(called(&scene).await, 2, "the nonce is asked for");
+    assert_eq!(called(&scene).await, 1, "and kept");
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    assert_eq!((scene.refreshes().len(), called(&scene).await), (2, 1), "what the server asks for is for the server");
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    assert_eq!((scene.refreshes().len(), called(&scene).await), (3, 1), "each is kept");
+
+    // The refusal of a token brings no nonce, so the first proof with the new token lacks one.
+    scene.alpha.restarts().await;
+    scene.clock.advance(Duration::from_secs(60));
+    scene.two.forgets_access_tokens();
+    assert_eq!(called(&scene).await, 3, "the token is refused, then the proof, then nothing");
+    assert_eq!(scene.refreshes().len(), 5, "one refresh, which was asked for its nonce");
+    scene.two.forgets_access_tokens();
+    scene.clock.advance(Duration::from_secs(60));
+    assert_eq!(called(&scene).await, 2);
+}

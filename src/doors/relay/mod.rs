@@ -304,15 +304,7 @@ async fn relayed<B>(
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let basis = credential.prover.as_ref().map(|prover| prover.basis());
-    let mut first = attempt(outgoing, upload.as_ref(), &credential).await?;
-    if outgoing.is_worth_another_proof(&first, &credential, basis.as_ref()) {
-        if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) {
-            return Err(retry_call());
-        }
-        first = Box::pin(attempt(outgoing, upload.as_ref(), &credential)).await?;
-        outgoing.settle_proof(&first, &credential, basis.as_ref());
-    }
+    let first = proved(outgoing, upload.as_ref(), &credential).await?;
     let response = match refusal_of(&first, &outgoing.method, outgoing.target) {
         None => first,
         Some(refused) if upload.as_ref().is_some_and(|upload| !upload.tape.is_remembered()) => {
@@ -324,7 +316,7 @@ where
             Ok(renewed) if renewed.generation != credential.generation => {
                 drop(first);
                 outgoing.check_place(&renewed)?;
-                Box::pin(attempt(outgoing, upload.as_ref(), &renewed)).await?
+                Box::pin(proved(outgoing, upload.as_ref(), &renewed)).await?
             }
             // Nothing else can be presented; who knows no tokens of ours may have meant something else anyway.
             Ok(_) => first,
@@ -347,24 +339,7 @@ async fn switched(
     pass: Pass,
     config: &Config,
 ) -> Result<Response<Body>, Refusal> {
-    let client = &outgoing.target.client;
-    let basis = credential.prover.as_ref().map(|prover| prover.basis());
-    let first = asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await;
-    let first = match first.map_err(failed)? {
-        Answer::Refused(response, asked, pass) if outgoing.is_worth_another_proof(&response, &credential, basis.as_ref()) => {
-            drop(response);
-            let second =
-                asked.send(client, outgoing.request(RequestBody::Empty, &credential), &outgoing.terms, pass).await.map_err(failed)?;
-            if let Answer::Refused(response, ..) = &second {
-                outgoing.settle_proof(response, &credential, basis.as_ref());
-            }
-            second
-        }
-        first => first,
-    };
-    if let (Answer::Granted(head), Some(prover)) = (&first, &credential.prover) {
-        prover.keep_nonce(&head.headers);
-    }
+    let first = asked_with_proof(outgoing, asked, &credential, pass).await?;
     let answer = match first {
         Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
@@ -373,7 +348,7 @@ async fn switched(
             }
             drop(response);
             outgoing.check_place(&renewed)?;
-            asked.send(client, outgoing.request(RequestBody::Empty, &renewed), &outgoing.terms, pass).await.map_err(failed)?
+            asked_with_proof(outgoing, asked, &renewed, pass).await?
         }
         answer => answer,
     };
@@ -385,6 +360,49 @@ async fn switched(
             Ok(Response::from_parts(head, Body::empty()))
         }
     }
+}
+
+/// Asks for a WebSocket, and once more where the proof alone was refused.
+async fn asked_with_proof(outgoing: &Outgoing<'_>, asked: Asked, credential: &Credential, pass: Pass) -> Result<Answer<Pass>, Refusal> {
+    let client = &outgoing.target.client;
+    let basis = credential.prover.as_ref().map(|prover| prover.basis());
+    let first = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, pass).await;
+    let answer = match first.map_err(failed)? {
+        Answer::Refused(response, asked, pass) if outgoing.is_worth_another_proof(&response, credential, basis.as_ref()) => {
+            drop(response);
+            let second = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, pass).await;
+            let second = second.map_err(failed)?;
+            if let Answer::Refused(response, ..) = &second {
+                outgoing.settle_proof(response, credential, basis.as_ref());
+            }
+            second
+        }
+        first => first,
+    };
+    if let (Answer::Granted(head), Some(prover)) = (&answer, &credential.prover) {
+        prover.keep_nonce(&head.headers);
+    }
+    Ok(answer)
+}
+
+/// An attempt, and another one where the proof alone was refused. A token that was just renewed may need that too: who refused the one
+/// before it may have looked at no proof yet.
+async fn proved<B>(outgoing: &Outgoing<'_>, upload: Option<&Upload<B>>, credential: &Credential) -> Result<Response<ResponseBody>, Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let basis = credential.prover.as_ref().map(|prover| prover.basis());
+    let first = attempt(outgoing, upload, credential).await?;
+    if !outgoing.is_worth_another_proof(&first, credential, basis.as_ref()) {
+        return Ok(first);
+    }
+    if upload.is_some_and(|upload| !upload.tape.is_remembered()) {
+        return Err(retry_call());
+    }
+    drop(first);
+    let second = Box::pin(attempt(outgoing, upload, credential)).await?;
+    outgoing.settle_proof(&second, credential, basis.as_ref());
+    Ok(second)
 }
 
 /// One attempt, to the head of its answer.

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::clock::Timestamp;
 use crate::instance::Instance;
-use crate::instance::remotes::Remote;
+use crate::instance::remotes::{Remote, Verifier};
 use crate::oauth::dpop;
 use crate::oauth::signing_key::SigningKey;
 use crate::outbound::client;
@@ -50,7 +50,8 @@ impl Prover {
 
     /// A proof for one request, by what is known of the server now.
     pub fn proof(&self, instance: &Instance, method: &Method, url: &str) -> HeaderValue {
-        let (nonce, identifier) = (self.remote.nonce(), URL_SAFE_NO_PAD.encode(random::bytes::<16>(instance.random.as_ref())));
+        let (nonce, identifier) =
+            (self.remote.nonce(Verifier::Resource), URL_SAFE_NO_PAD.encode(random::bytes::<16>(instance.random.as_ref())));
         let claims = dpop::Claims {
             method: method.as_str(),
             url,
@@ -65,12 +66,12 @@ impl Prover {
 
     /// What the next proof will be made from.
     pub fn basis(&self) -> Basis {
-        Basis { nonce: self.remote.nonce(), ahead: self.remote.ahead() }
+        Basis { nonce: self.remote.nonce(Verifier::Resource), ahead: self.remote.ahead() }
     }
 
     /// Takes the nonce that an answer hands out, if it does.
     pub fn keep_nonce(&self, headers: &HeaderMap) {
-        self.remote.keep_nonce(headers);
+        self.remote.keep_nonce(Verifier::Resource, headers);
     }
 
     /// Takes the clock of a server that refused a proof, where it is another than was thought.

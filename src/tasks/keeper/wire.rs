@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::clock::Timestamp;
 use crate::instance::Instance;
-use crate::instance::remotes::Remote;
+use crate::instance::remotes::{Remote, Verifier};
 use crate::net::body::RequestBody;
 use crate::net::client::{Client, FetchError};
 use crate::net::trust::Untrusted;
@@ -68,11 +68,11 @@ impl Transport for ServerCalls<'_> {
     }
 
     fn nonce(&self) -> Option<String> {
-        self.remote.nonce().map(|nonce| nonce.as_str().to_owned())
+        self.remote.nonce(Verifier::Server).map(|nonce| nonce.as_str().to_owned())
     }
 
     fn keep_nonce(&self, headers: &HeaderMap) {
-        self.remote.keep_nonce(headers);
+        self.remote.keep_nonce(Verifier::Server, headers);
     }
 
     fn set_time_there(&self, time: Timestamp) {

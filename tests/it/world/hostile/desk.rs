@@ -48,6 +48,8 @@ pub(super) struct Desk {
     pub(super) binds: bool,
     /// What was not signed within a minute of its own time is refused.
     pub(super) minds_the_time: bool,
+    /// Proofs carry a nonce: one of the authorization server's, and another of the resource's.
+    pub(super) wants_nonces: bool,
     pub(super) life: Duration,
     pub(super) clock_off: i64,
     pub(super) access: HashSet<String>,
@@ -73,6 +75,7 @@ impl Desk {
             iss: true,
             binds: false,
             minds_the_time: false,
+            wants_nonces: false,
             life: Duration::from_secs(3600),
             clock_off: 0,
             access: HashSet::new(),
@@ -96,6 +99,9 @@ impl Desk {
         let fault = fault.or_else(|| self.habits.get(&heard.endpoint).cloned());
         self.heard.push(heard.clone());
         if let Some(refusal) = self.minds_the_time.then(|| untimely(&heard, now)).flatten() {
+            return Effect::Send(refusal);
+        }
+        if let Some(refusal) = self.wants_nonces.then(|| self.without_nonce(&heard)).flatten() {
             return Effect::Send(refusal);
         }
         match fault {
@@ -157,6 +163,23 @@ impl Desk {
                 }
                 _ => self.invalid_token(),
             },
+        }
+    }
+
+    /// Asks for a nonce; whoever shows a token that is not good is not told any.
+    fn without_nonce(&self, heard: &Heard) -> Option<Answer> {
+        let wanted = if heard.endpoint == Endpoint::Resource { "nonce-of-the-resource" } else { "nonce-of-the-server" };
+        let (_, claims) = heard.proof()?;
+        if claims["nonce"] == wanted {
+            return None;
+        }
+        match heard.endpoint {
+            Endpoint::Resource if !heard.bearer.as_ref().is_some_and(|token| self.access.contains(token)) => None,
+            Endpoint::Resource => {
+                let answer = text(401, "text/plain", "").with("www-authenticate", r#"DPoP error="use_dpop_nonce""#);
+                Some(answer.with("dpop-nonce", wanted))
+            }
+            _ => Some(error(400, "use_dpop_nonce").with("dpop-nonce", wanted)),
         }
     }
 

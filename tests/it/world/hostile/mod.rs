@@ -194,6 +194,11 @@ impl Hostile {
         self.shared.desk().minds_the_time = true;
     }
 
+    /// It takes proofs only with a nonce; that of its authorization server is another than that of its resource.
+    pub(crate) fn wants_nonces(&self) {
+        self.shared.desk().wants_nonces = true;
+    }
+
     /// Every access token that it gave out so far is refused from now on.
     pub(crate) fn forgets_access_tokens(&self) {
         self.shared.desk().access.clear();
