@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import application, ports
+from lib import application, certificates, ports
 from lib.instance import Instance
 from lib.world import World
 
@@ -24,6 +24,7 @@ SUITES = {
     "openid-client": ["node", "clients/openid-client/main.mjs"],
     "authlib": [sys.executable, "-m", "clients.with_authlib"],
     "oidc-provider": [sys.executable, "-m", "servers.play_oidc_provider"],
+    "strict-oidc-provider": [sys.executable, "-m", "servers.play_strict_oidc_provider"],
     "django-oauth-toolkit": [sys.executable, "-m", "servers.play_django_oauth_toolkit"],
 }
 LONGEST_SUITE = 200
@@ -34,12 +35,13 @@ SECRET = re.compile(r"(?=[a-z_-]*[A-Z0-9])[A-Za-z0-9_-]{33,}")
 
 def stage(binary: str, libraries: Path, folder: Path) -> World:
     """Two configured instances, which do not run yet."""
-    held = ports.free(6)
+    held = ports.free(8)
+    authority = certificates.made(folder)
     made = {}
-    for name, own in (("one", held[:3]), ("two", held[3:])):
+    for name, own in (("one", held[:4]), ("two", held[4:])):
         port = application.started().server_address[1]
         upstream = f"http://127.0.0.1:{port}"
-        made[name] = Instance.made(binary, name, folder, own, upstream, SETTINGS.format(upstream=upstream))
+        made[name] = Instance.made(binary, name, folder, own, upstream, SETTINGS.format(upstream=upstream), authority)
     people = {"login": "ops@two.example", "password": "a password for these tests"}
     return World(**made, folder=folder, libraries=libraries, trusted=str(folder / "trusted.pem"), **people)
 

@@ -20,6 +20,8 @@ export async function library(name) {
 /** Runs a command of instance two, with `line` on its standard input; gives the document that it prints. */
 export async function two(argument, line) {
   const running = run(world.two.binary, ['-c', world.two.config, '--json', ...argument]);
+  // A command that reads nothing may have ended by then.
+  running.child.stdin.on('error', () => {});
   running.child.stdin.end(line === undefined ? '' : `${line}\n`);
   return JSON.parse((await running).stdout);
 }

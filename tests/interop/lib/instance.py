@@ -29,26 +29,31 @@ class Instance:
     name: str
     config: str
     public_url: str
+    # Where clients are asked for their certificates.
+    mtls_url: str
     local: str
     certificate: str
     log: str
 
     @classmethod
-    def made(cls, binary: str, name: str, folder: Path, ports: list[int], upstream: str, settings: str) -> "Instance":
-        """Writes the configuration, with `p2pid init` and a file beside its own for what `init` does not ask."""
-        public, local, console = ports
+    def made(cls, binary: str, name: str, folder: Path, ports: list[int], upstream: str, settings: str, authority: Path) -> "Instance":
+        """Writes the configuration, with `p2pid init` and a file beside its own for what `init` does not ask. Certificates of clients come
+        from `authority`."""
+        public, local, console, mtls = ports
         public_url = f"https://127.0.0.1:{public}"
         init = [binary, "init", name, "--public-url", public_url, "--upstream", upstream, "--dir", str(folder), "--tls", "self-signed"]
         subprocess.run(init, check=True, capture_output=True, text=True)
         own = folder / f"{name}.d"
         own.mkdir()
         listeners = f'[local]\nlisten = ["127.0.0.1:{local}"]\n[console]\nlisten = ["127.0.0.1:{console}"]\n'
+        listeners += f'[mtls]\nlisten = ["127.0.0.1:{mtls}"]\npublic_url = "https://127.0.0.1:{mtls}"\nca = ["{authority}"]\n'
         (own / "interop.toml").write_text(listeners + settings)
         return cls(
             binary=binary,
             name=name,
             config=str(folder / f"{name}.toml"),
             public_url=public_url,
+            mtls_url=f"https://127.0.0.1:{mtls}",
             local=f"http://127.0.0.1:{local}",
             certificate=str(folder / name / "tls" / "cert.pem"),
             log=str(folder / f"{name}.log"),

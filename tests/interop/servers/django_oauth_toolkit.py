@@ -51,7 +51,7 @@ class DjangoOAuthToolkit(ForeignServer):
     def database(self) -> Path:
         return self.folder / "database"
 
-    def register(self, redirect_uri: str | None) -> Credentials:
+    def register(self, redirect_uri: str | None, jwks_uri: str | None) -> Credentials:
         """On its page for new applications, which proposes an id and a secret."""
         page = self.browser().open(f"{self.origin}/o/applications/register/")
         page = self.logs_in(page)

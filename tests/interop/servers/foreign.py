@@ -23,7 +23,8 @@ class Credentials:
     """What the foreign server knows us by."""
 
     client_id: str
-    secret: str
+    # None where signatures take its place.
+    secret: str | None
 
 
 class ForeignServer(ABC):
@@ -33,6 +34,8 @@ class ForeignServer(ABC):
     issuer_path = ""
     # Whether its authorization answers say who gives them (RFC 9207).
     says_iss: bool
+    # Whether clients sign who they are and prove the keys of their tokens; else they have a secret.
+    wants_signatures = False
 
     def __init__(self, world: World):
         self.world = world
@@ -92,8 +95,9 @@ class ForeignServer(ABC):
         """What starts it, and its environment."""
 
     @abstractmethod
-    def register(self, redirect_uri: str | None) -> Credentials:
-        """Registers a client: for the code grant, or without a redirect URI for client credentials."""
+    def register(self, redirect_uri: str | None, jwks_uri: str | None) -> Credentials:
+        """Registers a client: for the code grant, or without a redirect URI for client credentials. Where clients sign, their keys are at
+        `jwks_uri`."""
 
     @abstractmethod
     def logs_in(self, page: Page) -> Page:

@@ -30,12 +30,15 @@ class Link:
         where = cls._endpoints(server) if endpoints else ["--issuer", server.issuer]
         scopes = [flag for word in scope.split() for flag in ("--scope", word)]
         kept = ["--grant", grant, *scopes, "--ca", server.certificate]
+        known_by = ["--auth-method", "private_key_jwt", "--dpop", "require"] if server.wants_signatures else ["--client-secret-stdin"]
         # The foreign server gives the client id when it knows the redirect URI, and that is known when the peer is.
-        one.runs("ob", "create", name, "--client-id", "not-known-yet", "--client-secret-stdin", *where, *kept, line="not known yet")
+        secret = None if server.wants_signatures else "not known yet"
+        one.runs("ob", "create", name, "--client-id", "not-known-yet", *known_by, *where, *kept, line=secret)
         created = one.runs("peer", "create", name, "--url", server.url, "--ob", name, "--ca", server.certificate)
-        redirect_uri = one.runs("ob", "show", name)["redirect_uri"]
-        credentials = server.register(redirect_uri if grant == "authorization_code" else None)
-        one.runs("ob", "update", name, "--client-id", credentials.client_id, "--client-secret-stdin", line=credentials.secret)
+        shown = one.runs("ob", "show", name)
+        credentials = server.register(shown["redirect_uri"] if grant == "authorization_code" else None, shown.get("jwks_uri"))
+        new_secret = [] if credentials.secret is None else ["--client-secret-stdin"]
+        one.runs("ob", "update", name, "--client-id", credentials.client_id, *new_secret, line=credentials.secret)
         link = cls(server, name, credentials, created)
         MADE.append(link)
         return link

@@ -1,8 +1,8 @@
 // oidc-provider behind TLS, with a resource at /api/ that looks its tokens up in the provider's own store (or, with the other settings,
-// checks their signature), and an office at /office/ where the tests read the ledger and revoke as an operator does:
+// checks their signature; with the strict ones also a proof), and an office at /office/ where the tests read the ledger and revoke as an operator does:
 // `oidc-provider.mjs SETTINGS`.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { createRequire } from 'node:module';
@@ -13,7 +13,7 @@ const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const resolve = createRequire(join(settings.libraries, 'package.json')).resolve;
 const library = (name) => import(pathToFileURL(resolve(name)).href);
 const { default: Provider } = await library('oidc-provider');
-const { jwtVerify } = await library('jose');
+const { calculateJwkThumbprint, EmbeddedJWK, jwtVerify } = await library('jose');
 
 const life = settings.life;
 const signing = generateKeyPairSync('ec', { namedCurve: 'P-256' });
@@ -33,6 +33,13 @@ const other = {
     }),
   },
 };
+// Requests that are pushed (PAR) and tokens that are bound to a key (DPoP), whose every proof carries a nonce of the server's.
+const strict = {
+  ...usual,
+  pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: true },
+  dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
+};
+const features = { usual, other, strict }[settings.kind];
 const provider = new Provider(settings.issuer, {
   scopes: ['openid', 'offline_access', settings.scope],
   cookies: { keys: ['only for tests'] },
@@ -40,7 +47,9 @@ const provider = new Provider(settings.issuer, {
   jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' }] },
   clientAuthMethods: [settings.authentication],
   clientDefaults: { id_token_signed_response_alg: 'ES256' },
-  rotateRefreshToken: !settings.other,
+  rotateRefreshToken: settings.kind !== 'other',
+  // Keys at a URL on this host, which it would not look at by itself.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
   expiresWithSession: () => false,
   findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
@@ -49,7 +58,7 @@ const provider = new Provider(settings.issuer, {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: true },
     registration: { enabled: true, initialAccessToken: settings.registrationKey },
-    ...(settings.other ? other : usual),
+    ...features,
   },
 });
 
@@ -94,19 +103,45 @@ async function revoke(client) {
 
 // ── what is not the provider's ──
 async function found(bearer) {
-  if (!settings.other) return (await provider.AccessToken.find(bearer)) ?? provider.ClientCredentials.find(bearer);
+  if (settings.kind !== 'other') return (await provider.AccessToken.find(bearer)) ?? provider.ClientCredentials.find(bearer);
   const wanted = { issuer: settings.issuer, audience: settings.resource, typ: 'at+jwt', algorithms: ['ES256'] };
   const verified = await jwtVerify(bearer, signing.publicKey, wanted).catch(() => undefined);
   return verified && { scopes: new Set(verified.payload.scope.split(' ')), accountId: verified.payload.sub, clientId: verified.payload.client_id };
 }
 
+/** Two nonces of the resource's own are good at a time, and the next one takes the place of the older. */
+const nonces = [randomBytes(16).toString('base64url'), randomBytes(16).toString('base64url')];
+if (settings.kind === 'strict') {
+  setInterval(() => {
+    nonces.unshift(randomBytes(16).toString('base64url'));
+    nonces.pop();
+  }, (life * 1000) / 2);
+}
+const proofs = new Set();
+
+/** What is wrong with the proof of a call (RFC 9449 §4.3, §7.1), for a token with that thumbprint; nothing where the proof is good. */
+async function unproved(ctx, bearer, thumbprint) {
+  const wanted = { typ: 'dpop+jwt', algorithms: ['ES256', 'Ed25519', 'EdDSA', 'PS256'], maxTokenAge: 60, requiredClaims: ['jti'] };
+  const proof = await jwtVerify(ctx.get('DPoP'), EmbeddedJWK, wanted).catch(() => undefined);
+  if (!proof) return 'invalid_dpop_proof';
+  const { htm, htu, ath, jti, nonce } = proof.payload;
+  if (!nonces.includes(nonce)) return 'use_dpop_nonce';
+  const hash = createHash('sha256').update(bearer).digest('base64url');
+  if (htm !== ctx.method || htu !== settings.issuer + ctx.path || ath !== hash || proofs.has(jti)) return 'invalid_dpop_proof';
+  proofs.add(jti);
+  return (await calculateJwkThumbprint(proof.protectedHeader.jwk)) === thumbprint ? undefined : 'invalid_token';
+}
+
 async function resource(ctx) {
-  const bearer = /^Bearer (\S+)$/i.exec(ctx.get('Authorization'))?.[1];
-  const token = bearer && (await found(bearer));
-  if (!token) {
+  const scheme = settings.kind === 'strict' ? 'DPoP' : 'Bearer';
+  const [given, bearer] = ctx.get('Authorization').split(' ');
+  const token = bearer && given.toLowerCase() === scheme.toLowerCase() && (await found(bearer));
+  const error = bearer && (token ? scheme === 'DPoP' && (await unproved(ctx, bearer, token.jkt)) : 'invalid_token');
+  if (error === 'use_dpop_nonce') ctx.set('DPoP-Nonce', nonces[0]);
+  if (!token || error) {
     ctx.status = 401;
-    ctx.set('WWW-Authenticate', bearer ? 'Bearer error="invalid_token"' : 'Bearer');
-    ctx.body = { error: 'no good token' };
+    ctx.set('WWW-Authenticate', error ? `${scheme} error="${error}"` : scheme);
+    ctx.body = { error: error || 'no token' };
   } else if (!token.scopes.has(settings.scope)) {
     ctx.status = 403;
     ctx.body = { error: 'insufficient_scope', has: [...token.scopes] };

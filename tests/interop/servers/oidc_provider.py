@@ -15,7 +15,8 @@ class OidcProvider(ForeignServer):
     name = "oidc-provider"
     says_iss = True
     authentication = "client_secret_basic"
-    other = False
+    # Which of its settings: usual, other or strict.
+    kind = "usual"
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         settings = {
@@ -29,13 +30,13 @@ class OidcProvider(ForeignServer):
             "resource": self.url,
             "registrationKey": REGISTRATION_KEY,
             "authentication": self.authentication,
-            "other": self.other,
+            "kind": self.kind,
         }
         file = self.folder / "settings.json"
         file.write_text(json.dumps(settings))
         return ["node", str(Path(__file__).with_name("oidc-provider.mjs")), str(file)], {}
 
-    def register(self, redirect_uri: str | None) -> Credentials:
+    def register(self, redirect_uri: str | None, jwks_uri: str | None) -> Credentials:
         """Over its registration endpoint (RFC 7591)."""
         wanted = {
             "client_name": "instance one",
@@ -44,11 +45,18 @@ class OidcProvider(ForeignServer):
             "grant_types": ["authorization_code", "refresh_token"] if redirect_uri else ["client_credentials"],
             "token_endpoint_auth_method": self.authentication,
             "scope": f"openid {SCOPE}" if redirect_uri else SCOPE,
+            **(self.demands(jwks_uri) if self.wants_signatures else {}),
         }
         key = {"Authorization": f"Bearer {REGISTRATION_KEY}"}
         answer = requests.post(f"{self.origin}/reg", json=wanted, headers=key, verify=self.certificate, timeout=20)
         assert answer.status_code == 201, answer.text
-        return Credentials(answer.json()["client_id"], answer.json()["client_secret"])
+        return Credentials(answer.json()["client_id"], answer.json().get("client_secret"))
+
+    @staticmethod
+    def demands(jwks_uri: str | None) -> dict:
+        """What a client is registered with that has no secret."""
+        assert jwks_uri, "a client that signs has its keys at a URL"
+        return {"jwks_uri": jwks_uri, "dpop_bound_access_tokens": True, "require_pushed_authorization_requests": True}
 
     def logs_in(self, page: Page) -> Page:
         return page.submit(page.form("login"), login="someone", password="anything")
@@ -85,4 +93,14 @@ class OtherOidcProvider(OidcProvider):
 
     name = "other-oidc-provider"
     authentication = "client_secret_post"
-    other = True
+    kind = "other"
+
+
+class StrictOidcProvider(OidcProvider):
+    """As the FAPI 2.0 Security Profile has it: clients sign (private_key_jwt), authorization requests are pushed (PAR), and tokens are bound to
+    a key (DPoP), with proofs that carry a nonce: one of the server's, and another of the resource's. Refresh tokens rotate."""
+
+    name = "strict-oidc-provider"
+    authentication = "private_key_jwt"
+    kind = "strict"
+    wants_signatures = True

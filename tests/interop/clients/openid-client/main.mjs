@@ -2,8 +2,9 @@
 
 import { play } from '../world.mjs';
 import { bound } from './bound.mjs';
+import { certificates } from './certificates.mjs';
 import { codeFlow } from './code-flow.mjs';
 import { credentials } from './credentials.mjs';
 import { tokens } from './tokens.mjs';
 
-await play('openid-client', [...codeFlow, ...tokens, ...credentials, ...bound]);
+await play('openid-client', [...codeFlow, ...tokens, ...credentials, ...bound, ...certificates]);
