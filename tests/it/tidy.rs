@@ -201,6 +201,28 @@ fn every_action_of_the_audit_is_in_a_test_of_the_whole_daemon() {
     assert_eq!(untested, Vec::<&str>::new(), "actions without a test below tests/it");
 }
 
+#[test]
+fn every_check_that_a_build_leaves_out_stands_once_where_it_is_said_to_and_its_tests_are_there() {
+    let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
+    let entries = files_in("tests/without_checks", "toml");
+    assert!(entries.len() > 30, "{}", entries.len());
+    for entry in entries {
+        let name = entry.path.file_stem().unwrap_or_default().display();
+        let fields: toml::Table = entry.text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let field = |field: &str| fields.get(field).and_then(toml::Value::as_str).unwrap_or_else(|| panic!("{name} has no {field}"));
+        let (check, without) = (field("check"), field("without"));
+        assert!(!field("why").contains('\n') && without.contains("WITHOUT") && without != check, "{name}");
+        let text = fs::read_to_string(root().join(field("file"))).unwrap_or_else(|error| panic!("{name}: {}: {error}", field("file")));
+        assert_eq!(text.matches(check).count(), 1, "{name}: how often {} has {check}", field("file"));
+        let fails = fields.get("fails").and_then(toml::Value::as_table).filter(|fails| !fails.is_empty());
+        for (test, words) in fails.unwrap_or_else(|| panic!("{name} names no test that fails")) {
+            let named: usize = files.iter().map(|file| file.text.matches(&format!("fn {test}()")).count()).sum();
+            assert_eq!(named, 1, "{name}: how many tests are called {test}");
+            assert!(words.as_str().is_some_and(|words| !words.is_empty()), "{name}: what {test} says when it fails");
+        }
+    }
+}
+
 /// A letter and a number.
 fn is_checklist_key(text: &str) -> bool {
     let mut characters = text.chars();

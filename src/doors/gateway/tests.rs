@@ -195,9 +195,11 @@ async fn g2_challenges_say_what_was_wrong_and_where_the_metadata_is() {
 
 #[tokio::test]
 async fn g3_life_method_tenant_and_scope_are_judged_before_anything_is_forwarded() {
-    let more = "[[route]]\npath = \"/get\"\nupstream = \"http://UPSTREAM\"\nscopes = [\"a\"]\nmethods = [\"GET\", \"HEAD\"]";
+    let more = "[[route]]\npath = \"/get\"\nupstream = \"http://UPSTREAM\"\nscopes = [\"a\"]\nmethods = [\"GET\", \"HEAD\"]\n\
+                [[route]]\npath = \"/sales\"\nupstream = \"http://UPSTREAM\"\nscopes = []\ntenant = \"sales\"\n";
     let (world, application) = World::before_application(more).await;
     assert_eq!(world.gets("/get", "").await.status(), 200);
+    assert_eq!(world.gets("/sales", "").await.error(), (404, Some("no_route")), "as if there were none");
     let authorization = format!("authorization: Bearer {}\r\n", world.token);
     let refused = world.asks("DELETE", "/get", &authorization).await;
     assert_eq!((refused.error(), refused.header("allow")), ((405, Some("method_not_allowed")), Some("GET, HEAD")));
