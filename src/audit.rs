@@ -2,6 +2,8 @@
 //!
 //! A new kind of action is a line in [`Action`]; a judge then says `transaction.record(Entry::of(Action::…).on(record))`.
 
+pub mod wall_clock;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -56,6 +58,8 @@ actions! {
     EpochBegun = "epoch.begun",
     /// Rows of the audit that had been kept for their time were deleted.
     AuditPruned = "audit.pruned",
+    /// The wall clock is far from where it was expected: nothing is deleted for its age until it is back, or has stayed there.
+    ClockDoubted = "clock.doubted",
     /// Something was changed over the admin API that has no action of its own.
     AdminChanged = "admin.changed",
     /// Somebody may not do what they asked for over the admin API.

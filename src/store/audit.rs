@@ -13,7 +13,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::rows::{moment, moment_columns};
 use super::{Fault, Store, StoreError, Transaction};
+use crate::audit::wall_clock::{self, Doubt, Judgement, Watch};
 use crate::audit::{Action, Actor, Entry, Origin, cut};
 use crate::clock::Timestamp;
 
@@ -25,6 +27,10 @@ const COLUMNS: &str =
 const OLDEST: &str = "SELECT min(at) FROM audit";
 const OLDER: &str = "SELECT count(*) FROM audit WHERE at < ?1";
 const MOVE_HORIZON: &str = "UPDATE audit_horizon SET at = max(at, ?1)";
+const WATCH: &str = "SELECT believed_wall, believed_boot, believed_boot_id, doubted_wall, doubted_boot, doubted_boot_id, doubt_left
+    FROM audit_horizon";
+const SET_WATCH: &str = "UPDATE audit_horizon SET believed_wall = ?1, believed_boot = ?2, believed_boot_id = ?3,
+    doubted_wall = ?4, doubted_boot = ?5, doubted_boot_id = ?6, doubt_left = ?7";
 const DELETE: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)";
 
 /// Rows deleted in one go.
@@ -265,29 +271,77 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Told> {
     })
 }
 
+/// What came of a look for rows that were kept for their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pruned {
+    /// So many rows were deleted.
+    Rows(usize),
+    /// None is deleted while the wall clock is doubted; whether that is news.
+    Doubted(bool),
+}
+
+/// Looks at the wall clock, and writes down what is to be known of it at the next look.
+fn look_at_clock(transaction: &Transaction<'_>) -> Result<Judgement, Fault> {
+    let watch = transaction.prepare_cached(WATCH)?.query_row([], |row| {
+        let Some(_) = row.get::<_, Option<i64>>(0)? else { return Ok(None) };
+        let left: Option<i64> = row.get(6)?;
+        let doubt = match left {
+            Some(left) => Some(Doubt { seen: moment(row, 3)?, left: milliseconds(left) }),
+            None => None,
+        };
+        Ok(Some(Watch { believed: moment(row, 0)?, doubt }))
+    })?;
+    let judgement = wall_clock::judge(watch.as_ref(), transaction.now());
+    if let Some(Watch { believed, doubt }) = &judgement.write {
+        let [wall, boot, boot_id] = moment_columns(believed);
+        let [seen_wall, seen_boot, seen_boot_id] = doubt.map_or([None; 3], |doubt| moment_columns(&doubt.seen).map(Some));
+        let left = doubt.map(|doubt| i64::try_from(doubt.left.as_millis()).unwrap_or(i64::MAX));
+        let row = params![wall, boot, boot_id, seen_wall, seen_boot, seen_boot_id, left];
+        transaction.prepare_cached(SET_WATCH)?.execute(row)?;
+    }
+    if let (true, Some(Watch { believed, .. })) = (judgement.is_news, watch) {
+        let is_of_this_boot = believed.boot_id == transaction.now().boot_id;
+        let doubted = Entry::of(Action::ClockDoubted).at("last_believed", believed.wall).with("in_this_boot", is_of_this_boot);
+        transaction.record(&doubted)?;
+    }
+    Ok(judgement)
+}
+
+fn milliseconds(count: i64) -> Duration {
+    Duration::from_millis(u64::try_from(count).unwrap_or(0))
+}
+
 impl Store {
-    /// Deletes rows that are older than `keep`, and says so in the audit; how many there were.
-    pub async fn prune_audit(&self, keep: Duration) -> Result<usize, StoreError> {
-        let begin = move |transaction: &Transaction<'_>| -> Result<Option<Timestamp>, Fault> {
+    /// Deletes rows that are older than `keep`, and says so in the audit, unless the wall clock is doubted ([`wall_clock`]).
+    pub async fn prune_audit(&self, keep: Duration) -> Result<Pruned, StoreError> {
+        let begin = move |transaction: &Transaction<'_>| -> Result<Result<Option<Timestamp>, Pruned>, Fault> {
+            let Judgement { is_believed, is_news, .. } = look_at_clock(transaction)?;
+            if !is_believed {
+                return Ok(Err(Pruned::Doubted(is_news)));
+            }
             let now = transaction.now().wall;
             let oldest: Option<Timestamp> = transaction.prepare_cached(OLDEST)?.query_row([], |row| row.get(0)).optional()?.flatten();
             if oldest.is_none_or(|oldest| oldest >= now.minus(keep).minus(SLACK)) {
-                return Ok(None);
+                return Ok(Ok(None));
             }
             let before = now.minus(keep);
             let older: i64 = transaction.prepare_cached(OLDER)?.query_row([before], |row| row.get(0))?;
             transaction.prepare_cached(MOVE_HORIZON)?.execute([before])?;
             transaction.record(&Entry::of(Action::AuditPruned).at("before", before).with("rows", older))?;
-            Ok(Some(before))
+            Ok(Ok(Some(before)))
         };
-        let Some(before) = self.write(begin).await? else { return Ok(0) };
+        let before = match self.write(begin).await? {
+            Ok(Some(before)) => before,
+            Ok(None) => return Ok(Pruned::Rows(0)),
+            Err(doubted) => return Ok(doubted),
+        };
         let mut total = 0;
         loop {
             let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(DELETE)?.execute(params![before, BATCH])?);
             let deleted = self.write(delete).await?;
             total += deleted;
             if deleted < usize::try_from(BATCH).unwrap_or(usize::MAX) {
-                return Ok(total);
+                return Ok(Pruned::Rows(total));
             }
         }
     }

@@ -22,6 +22,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/11-realms.sql")),
     M::up(include_str!("migrations/12-epoch.sql")),
     M::up(include_str!("migrations/13-pushed-from.sql")),
+    M::up(include_str!("migrations/14-audit-clock.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::Action;
 use crate::instance::Instance;
-use crate::store::{StoreError, audit};
+use crate::observe::log::AUDIT;
+use crate::store::StoreError;
+use crate::store::audit::{self, Pruned};
 
 /// How often it is looked whether an hour is over.
 const EVERY: Duration = Duration::from_secs(60);
@@ -16,8 +19,14 @@ pub async fn run(instance: Arc<Instance>) {
             tracing::warn!(%error, "what was refused is not in the audit yet; again in a minute");
         }
         match instance.store.prune_audit(instance.config().audit.keep).await {
-            Ok(0) => {}
-            Ok(rows) => tracing::info!(rows, "rows of the audit that had been kept for their time were deleted"),
+            Ok(Pruned::Rows(0) | Pruned::Doubted(false)) => {}
+            Ok(Pruned::Doubted(true)) => tracing::warn!(
+                target: AUDIT,
+                event = Action::ClockDoubted.as_str(),
+                "the wall clock is more than two days from where it was expected; until it is back, or has stayed there for a day, no row \
+                 of the audit is deleted for its age"
+            ),
+            Ok(Pruned::Rows(rows)) => tracing::info!(rows, "rows of the audit that had been kept for their time were deleted"),
             Err(error) => tracing::warn!(%error, "the oldest rows of the audit could not be deleted; again in a minute"),
         }
         tokio::select! {

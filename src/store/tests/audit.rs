@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::audit::{Action, Actor, Entry, Origin, Record};
-use crate::clock::Timestamp;
-use crate::store::audit::{Told, Wanted, acting, rows};
+use crate::clock::{BootId, Moment, Timestamp};
+use crate::store::audit::{Pruned, Told, Wanted, acting, rows};
 use crate::store::sample::StandingClock;
 use crate::store::{Fault, Store, StoreError, Transaction, temporary, tenant};
 
@@ -49,7 +49,7 @@ async fn rows_are_neither_changed_nor_replaced_nor_deleted() {
         "UPDATE audit_horizon SET at = -1",
         "UPDATE audit_horizon SET one = 1, at = -1",
         "DELETE FROM audit_horizon",
-        "INSERT OR REPLACE INTO audit_horizon VALUES (1, 9999999999999)",
+        "INSERT OR REPLACE INTO audit_horizon (one, at) VALUES (1, 9999999999999)",
     ] {
         let refusal = says(&store, sql).await.expect_err(sql);
         assert!(refusal.contains("audit"), "{sql}: {refusal}");
@@ -68,9 +68,9 @@ async fn rows_go_when_they_were_kept_for_their_time_and_no_id_is_given_twice() {
     }
     clock.pass(9 * DAY);
     records(&store, "young").await;
-    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), 0, "nothing is old enough");
+    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), Pruned::Rows(0), "nothing is old enough");
     clock.pass(3 * DAY);
-    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), 450, "in small steps");
+    assert_eq!(store.prune_audit(10 * DAY).await.expect("pruned"), Pruned::Rows(450), "in small steps");
     let left = told(&store).await;
     assert_eq!(left.iter().map(|row| row.action.as_str()).collect::<Vec<_>>(), ["tenant.created", "audit.pruned"]);
     assert_eq!((left[1].id, &left[1].details["rows"]), (452, &serde_json::json!(450)), "{left:?}");
@@ -80,6 +80,48 @@ async fn rows_go_when_they_were_kept_for_their_time_and_no_id_is_given_twice() {
     records(&store, "next").await;
     let left = told(&store).await;
     assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [453, 454], "{left:?}");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_far_ahead_deletes_nothing_across_restarts_and_one_that_stays_there_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = StandingClock::new();
+    let opens = || Store::open(directory.path(), None, Arc::clone(&clock) as Arc<dyn crate::clock::Clock>).expect("a store");
+    let prunes = async |store: &Store| store.prune_audit(10 * DAY).await.expect("looked");
+    let mut store = opens();
+    assert_eq!(prunes(&store).await, Pruned::Rows(0));
+    records(&store, "one").await;
+    clock.pass(DAY);
+    clock.change(|now| now.wall = now.wall.plus(10_000 * DAY));
+    assert_eq!((prunes(&store).await, prunes(&store).await), (Pruned::Doubted(true), Pruned::Doubted(false)));
+    let rows = told(&store).await;
+    let actions: Vec<&str> = rows.iter().map(|row| row.action.as_str()).collect();
+    assert_eq!((actions, rows[1].actor.as_str()), (vec!["tenant.created", "clock.doubted"], "p2pid"));
+    let first = rows[0].at.to_string();
+    assert_eq!(rows[1].details, serde_json::json!({ "last_believed": first, "in_this_boot": true }));
+    for hour in 0..23 {
+        clock.pass(DAY / 24);
+        if hour == 12 {
+            store.close().await;
+            store = opens();
+        }
+        assert_eq!(prunes(&store).await, Pruned::Doubted(false), "{hour}");
+    }
+    // It is set right in time, and wrong again in another boot.
+    clock.change(|now| now.wall = now.wall.minus(10_000 * DAY));
+    assert_eq!(prunes(&store).await, Pruned::Rows(0));
+    clock.change(|now| *now = Moment { wall: now.wall.plus(10_000 * DAY), boot: Duration::ZERO, boot_id: BootId(8) });
+    assert_eq!(prunes(&store).await, Pruned::Doubted(true));
+    assert_eq!(told(&store).await[2].details["in_this_boot"], false);
+    clock.pass(DAY);
+    assert_eq!(prunes(&store).await, Pruned::Rows(1), "it was the one of before that was wrong");
+    // Back again, for good: rows of now go in their time, those of then when they say.
+    clock.change(|now| now.wall = now.wall.minus(10_000 * DAY));
+    assert_eq!(prunes(&store).await, Pruned::Doubted(true));
+    records(&store, "two").await;
+    clock.pass(12 * DAY);
+    assert_eq!(prunes(&store).await, Pruned::Rows(2), "two, and that it was doubted");
+    store.close().await;
 }
 
 #[tokio::test]

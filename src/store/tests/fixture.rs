@@ -50,6 +50,8 @@ const ROWS: &str = "
         253402300799999, '192.0.2.1', 0);
     INSERT INTO audit VALUES (NULL, 1000, 'user.created', 'done', 'process', 'uid 0', 'user', '01010101010101010101010101010101',
         'ops@two.example.com', NULL, NULL, '5f0c', '{\"given\":[\"login\",\"password\"]}');
+    UPDATE audit_horizon SET believed_wall = 1000, believed_boot = 1000, believed_boot_id = 1, doubted_wall = 253402300799999,
+        doubted_boot = 1000, doubted_boot_id = 1, doubt_left = 86400000;
     INSERT INTO realm VALUES (:id, 'Who may see the orders');
     INSERT INTO realm_role VALUES (:id, :id, 'ROLE_TEST', 'Sees them');
     INSERT INTO realm_member VALUES (:id, :id);
