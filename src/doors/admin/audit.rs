@@ -31,9 +31,7 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
 
 /// The rows that fit what the query says, the oldest first: with `after` the first ones behind that row, else the newest.
 async fn list(State(state): State<Arc<AdminState>>, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
-    let query = Parameters::read(query.unwrap_or_default().as_bytes());
-    let query = query.map_err(|error| AdminError::bad_attribute("the query", "another text", error.to_string()))?;
-    let mut wanted = read(&query)?;
+    let mut wanted = wanted(query.unwrap_or_default().as_bytes())?;
     wanted.tenants = tenants(&caller, wanted.tenants)?;
     let told = state.instance.store.read(move |connection| rows::rows(connection, &wanted)).await?;
     Ok(document::shown(told.iter().map(|row| document::record(KIND, row.id, row)).collect::<Vec<_>>()))
@@ -52,7 +50,13 @@ fn tenants(caller: &Caller, asked: Option<Vec<String>>) -> Result<Option<Vec<Str
     }
 }
 
-fn read(query: &Parameters) -> Result<Wanted, AdminError> {
+/// The rows that a query asks for, whosesoever they are.
+///
+/// # Errors
+/// `bad_attribute` for what is no query, a name that nobody knows or that comes twice, and a value that is none.
+pub fn wanted(query: &[u8]) -> Result<Wanted, AdminError> {
+    let query = Parameters::read(query);
+    let query = query.map_err(|error| AdminError::bad_attribute("the query", "another text", error.to_string()))?;
     query.each_once(&NAMES).map_err(|doubled| AdminError::bad_attribute("the query", "a name twice", doubled.to_string()))?;
     if let Some(unknown) = query.pairs().map(|(name, _)| name).find(|name| !NAMES.contains(name)) {
         return Err(AdminError::bad_attribute("the query", unknown, format!("one of {}", NAMES.join(", "))));
@@ -75,15 +79,19 @@ fn read(query: &Parameters) -> Result<Wanted, AdminError> {
     })
 }
 
-/// `peer.unlinked`, or `peer` for all that begin so; several with commas.
+/// `peer.unlinked`, or `peer` for all that begin so; several with commas. Each is there once, however often it is named.
 fn actions(text: &str) -> Result<Vec<Action>, AdminError> {
     let mut found = Vec::new();
     for word in text.split(',') {
-        let before = found.len();
-        found.extend(Action::ALL.iter().filter(|action| action.is_meant_by(word)));
-        if found.len() == before {
+        let mut meant = Action::ALL.iter().copied().filter(|action| action.is_meant_by(word)).peekable();
+        if meant.peek().is_none() {
             let all: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
             return Err(AdminError::bad_attribute("action", word, format!("one of {}, or what stands before a dot", all.join(", "))));
+        }
+        for action in meant {
+            if !found.contains(&action) {
+                found.push(action);
+            }
         }
     }
     Ok(found)
@@ -108,7 +116,7 @@ mod tests {
     use crate::inbound::permission::Rights;
 
     fn asked(query: &str) -> Result<Wanted, AdminError> {
-        read(&Parameters::read(query.as_bytes()).expect("a query"))
+        wanted(query.as_bytes())
     }
 
     #[test]
@@ -116,6 +124,8 @@ mod tests {
         let wanted = asked("since=2026-11-28T11:00:00Z&action=peer.unlinked,login&after=7&limit=5").expect("a good query");
         assert_eq!((wanted.after, wanted.limit), (Some(7), 5));
         assert_eq!(wanted.actions, Some(vec![Action::PeerUnlinked, Action::LogInSucceeded, Action::LogInFailed]));
+        let peers = asked("action=peer").expect("a good query").actions;
+        assert_eq!(asked(&format!("action={}peer", "peer,".repeat(1_600))).expect("a good query").actions, peers, "each is asked for once");
         assert_eq!(asked("").map(|wanted| wanted.limit), Ok(LIMIT));
         for wrong in ["limit=0", "limit=1001", "limit=x", "after=-1", "since=yesterday", "action=pear", "sinse=x", "after=1&after=2"] {
             assert!(asked(wrong).is_err(), "{wrong}");

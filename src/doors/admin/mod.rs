@@ -13,7 +13,7 @@
 //! the audit, in its own transaction (`gate.rs`).
 
 pub mod access;
-mod audit;
+pub mod audit;
 pub mod call;
 pub mod caller;
 mod callers;
