@@ -68,7 +68,11 @@ pub fn check_page(headers: &HeaderMap, host: Option<&str>, origins: &[String]) -
 fn is_ours(host: &str, port: u16, hosts: &[String]) -> bool {
     let (name, given_port) = match host.rsplit_once(':') {
         // A colon inside brackets belongs to an IPv6 address.
-        Some((name, digits)) if !digits.contains(']') => (name, digits.parse().ok()),
+        // What stands behind the colon of a host without brackets is a port, or it is no host.
+        Some((name, digits)) if !digits.contains(']') => match digits.parse() {
+            Ok(port) if digits.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+            _ => return false,
+        },
         _ => (host, None),
     };
     if hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name)) {
@@ -110,6 +114,8 @@ mod tests {
             &[("host", "evil.example.com:7490")][..],
             &[("host", "localhost")],
             &[("host", "localhost:80")],
+            &[("host", "localhost:+7490")],
+            &[("host", "console.example.com:443@evil.example.com")],
             &[("host", "127.0.0.1:7490.evil.example.com:7490")],
             &[("host", "localhost:7490"), ("host", "evil.example.com")],
             &[("host", "localhost:7490"), ("origin", "null")],
