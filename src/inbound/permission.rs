@@ -14,8 +14,9 @@ pub const CALL_PEERS: &str = "peers.call";
 /// Permissions without a record.
 const SINGLE: [&str; 3] = [ADMIN, APPROVE_LINKS, CALL_PEERS];
 
-/// What may be done with most records. `read_secret` is needed, besides `edit`, for what answers with a new secret of a record that was
-/// there before, and to see a secret that can be shown again.
+/// What may be done with most records. `read_secret` is needed, besides `edit`, to give a record that was there before another secret or key to
+/// log in with here, or have one made, since whoever does so can log in with it; and to see a secret that can be shown again. What an OB app
+/// shows at another server is given with `edit` alone: it is known already to who gives it, and opens nothing here.
 const ALL: &[&str] = &["get", "create", "edit", "delete", "read_secret"];
 
 /// Of records that hold no secret.

@@ -116,8 +116,10 @@ async fn create(
 async fn rotate(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    who: super::Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
+    gate::must_be_able_to_know_secret(&who, &tenant, "callers")?;
     let Nothing {} = document.attributes(KIND)?;
     let key = token::mint(Kind::CallerKey, state.instance.random.as_ref());
     let digest = Digest::of(key.expose_secret());

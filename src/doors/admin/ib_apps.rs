@@ -32,6 +32,7 @@ use crate::store::{Fault, Seals, Transaction, app_token, ib_app as rows};
 use settings::{Create, Settings};
 
 const KIND: &str = "ib-app";
+const COLLECTION: &str = "ib-apps";
 
 /// The longest that a replaced secret may stay good: a year.
 const LONGEST_OVERLAP: u64 = 366 * 24 * 60 * 60;
@@ -131,7 +132,7 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let asked: Create = document.attributes(KIND)?;
     let (name, client_id, or_update) = (asked.name.clone(), asked.client_id.clone(), asked.or_update);
-    gate::must_be_able_to_update(&caller, &tenant, "ib-apps", or_update)?;
+    gate::must_be_able_to_update(&caller, &tenant, COLLECTION, or_update)?;
     let config = state.instance.config();
     if !is_name(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"));
@@ -140,6 +141,9 @@ async fn create(
         return Err(AdminError::bad_attribute("client_id", client_id, "1 to 255 printable ASCII characters without spaces and colons"));
     }
     let settings = Settings::checked(asked.into_given(), &caller, &config, &tenant)?;
+    if or_update && settings.give_login() {
+        gate::must_be_able_to_know_secret(&caller, &tenant, COLLECTION)?;
+    }
 
     let mut app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
@@ -208,6 +212,9 @@ async fn update(
 ) -> Result<Response, AdminError> {
     let config = state.instance.config();
     let settings = Settings::checked(document.attributes(KIND)?, &caller, &config, &tenant)?;
+    if settings.give_login() {
+        gate::must_be_able_to_know_secret(&caller, &tenant, COLLECTION)?;
+    }
     let secret_id = Id::new(state.instance.clock.now().wall, state.instance.random.as_ref());
     let (seals, tokens) = (state.instance.store.seals().clone(), config.tokens.clone());
     let wanted = name.clone();
@@ -238,8 +245,10 @@ fn contradicts(contradiction: Contradiction) -> AdminError {
 async fn rotate_secret(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
+    gate::must_be_able_to_know_secret(&caller, &tenant, COLLECTION)?;
     let RotateSecret { overlap } = document.attributes(KIND)?;
     let overlap = overlap.unwrap_or(24 * 60 * 60);
     if overlap > LONGEST_OVERLAP {

@@ -141,4 +141,6 @@ pub fn router(state: Arc<AdminState>) -> Router {
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod tests;

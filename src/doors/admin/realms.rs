@@ -142,6 +142,9 @@ async fn create(
 ) -> Result<Response, AdminError> {
     let Create { name, or_update, key, token_validity, description, redirect_uris } = document.attributes(KIND)?;
     gate::must_be_able_to_update(&caller, &tenant, "realms", or_update)?;
+    if or_update && key.is_some() {
+        gate::must_be_able_to_know_secret(&caller, &tenant, "realms")?;
+    }
     if !realm::is_identification(&name) {
         return Err(AdminError::bad_attribute("name", name, "1 to 50 letters, digits, '_' and '-'"));
     }
@@ -187,9 +190,13 @@ async fn create(
 async fn update(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let settings = Settings::checked(document.attributes(KIND)?)?;
+    if settings.key.is_some() {
+        gate::must_be_able_to_know_secret(&caller, &tenant, "realms")?;
+    }
     let key_id = new_id(&state.instance);
     let seals = state.instance.store.seals().clone();
     let wanted = name.clone();

@@ -447,16 +447,3 @@ async fn each_verb_of_a_realm_needs_its_permission() {
         assert_ne!(allowed, StatusCode::FORBIDDEN, "realms.{held}: {method} {path}");
     }
 }
-
-#[tokio::test]
-async fn who_may_only_make_realms_changes_none_by_making_it_again() {
-    let mut api = Api::new().await;
-    api.ask(Method::POST, REALMS, "realm", json!({ "name": "TestRealm" })).await;
-    let again = json!({ "name": "TestRealm", "or_update": true, "key": "a key of somebody else" });
-    for (held, expected) in [(&["realms.create"][..], StatusCode::FORBIDDEN), (&["realms.create", "realms.edit"], StatusCode::OK)] {
-        let held = held.iter().map(|permission| (*permission).to_owned()).collect();
-        let rights = Rights { by_tenant: [("default".to_owned(), held)].into(), ..Rights::default() };
-        api.caller = Caller::Person { login: "a@example.com".into(), rights };
-        assert_eq!(api.ask(Method::POST, REALMS, "realm", again.clone()).await.0, expected);
-    }
-}

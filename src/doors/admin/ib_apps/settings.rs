@@ -158,6 +158,11 @@ impl Settings {
         }
     }
 
+    /// Whether they say how the app logs in, or with what: whoever gives that can log in as the app.
+    pub(super) const fn give_login(&self) -> bool {
+        self.secret.is_some() || self.security.method.is_some() || self.security.keys.is_some() || self.security.subject.is_some()
+    }
+
     /// `app` with what is given.
     pub(super) fn applied_to(&self, mut app: IbApp) -> IbApp {
         if let Some(redirect_uris) = &self.redirect_uris {
