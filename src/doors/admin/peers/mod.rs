@@ -12,6 +12,7 @@ use axum::{Router, routing};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
+use url::Origin;
 
 use super::changes::{ATTEMPTS, changed_meanwhile};
 use super::document::{self, Document};
@@ -244,6 +245,7 @@ async fn new(state: &AdminState, caller: &Caller, tenant: &str, name: &str, sett
 /// `peer` with what is given, and the OB app that it uses then.
 async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<ObApp>, settings: &Settings) -> Result<Wanted, AdminError> {
     let password_was_for = peer.password_is_for(app.as_ref());
+    let tokens_went_to = app.as_ref().map(|app| (app.id, peer.origin()));
     if let Some(url) = &settings.url {
         peer.url = checked_url("url", url)?;
     }
@@ -287,6 +289,7 @@ async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<
         }
     }
     wanted.peer.auth = auth(&wanted, settings)?;
+    must_lead_no_tokens_away(caller, &wanted, tokens_went_to.as_ref())?;
     let password_is_for = wanted.peer.password_is_for(wanted.app.as_ref());
     if password_is_for.is_some() && settings.password.is_none() && password_is_for != password_was_for {
         let message = format!("the password of the peer {:?} was given for another address and is not sent to this one", wanted.peer.name);
@@ -294,6 +297,20 @@ async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<
         return Err(error.expected("password").next("give it again: --username NAME --password-stdin"));
     }
     Ok(wanted)
+}
+
+/// Refuses to have the tokens of an OB app's server sent to another place than that server, and than they `went_to` before, to whoever may
+/// not change the app: with an address of their own for the peer they would have the tokens. An app that is made with the peer is theirs.
+fn must_lead_no_tokens_away(caller: &Caller, wanted: &Wanted, went_to: Option<&(Id, Origin)>) -> Result<(), AdminError> {
+    let Some(app) = wanted.app.as_ref().filter(|app| ob_app_of(&wanted.peer) == Some(app.id)) else { return Ok(()) };
+    let go_to = wanted.peer.origin();
+    if app.server.origin() == go_to || went_to == Some(&(app.id, go_to)) || wanted.writes_app == Some(Write::Insert) {
+        return Ok(());
+    }
+    gate::must_hold(caller, &wanted.peer.tenant, "ob-apps", "edit").map_err(|refusal| {
+        let server = app.server.origin().ascii_serialization();
+        refusal.found(format!("tokens of {server}, which would go to {}", wanted.peer.origin().ascii_serialization()))
+    })
 }
 
 /// An OB app of the peer's name that no peer uses: what is left of an earlier peer, or was made for this one. One in use is refused.

@@ -4,7 +4,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::doors::admin::Caller;
 use crate::doors::admin::tests::Api;
+use crate::inbound::permission::Rights;
 
 /// A server that takes connections and says nothing; and its URL.
 async fn silent() -> (TcpListener, String) {
@@ -63,4 +65,62 @@ async fn what_changes_during_a_look_is_not_undone_by_it() {
     let (status, body) = api.ask(Method::GET, path, "peer", Value::Null).await;
     let shown = &body["data"]["attributes"];
     assert_eq!((status, &shown["url"], &shown["base_url"]), (StatusCode::OK, &json!(url), &json!("http://127.0.0.1:9/base")));
+}
+
+/// Who may change peers but no OB app, and with it a token for one would have it by an address of their own.
+#[tokio::test]
+async fn who_may_change_peers_alone_has_no_tokens_sent_to_an_address_of_their_own() {
+    const WORKS: &str = "https://works.example.com";
+    const OWN: &str = "https://own.example.com";
+    let mut api = Api::new().await;
+    let (server, peers) = ("http://127.0.0.1:9", "/v2/tenants/default/peers");
+    for (name, place) in [
+        ("elsewhere", json!({ "token_url": format!("{server}/token"), "grant": "client_credentials" })),
+        ("issuer", json!({ "issuer": server })),
+    ] {
+        let mut app = json!({ "name": name, "client_id": name, "client_secret": "a secret of theirs" });
+        app.as_object_mut().expect("an object").extend(place.as_object().expect("an object").clone());
+        done(&api, Method::POST, "/v2/tenants/default/ob-apps", "ob-app", app).await;
+        // As an admin set it up: another host takes the calls.
+        let peer = json!({ "name": format!("works-{name}"), "url": WORKS, "ob": name });
+        done(&api, Method::POST, peers, "peer", peer).await;
+    }
+    let own = json!({ "name": "own", "url": OWN, "client_id": "own", "auth_method": "none" });
+    done(&api, Method::POST, peers, "peer", own).await;
+    let by = |permissions: &[&str]| {
+        let held = permissions.iter().map(|permission| (*permission).to_owned()).collect();
+        let rights = Rights { by_tenant: [("default".to_owned(), held)].into(), ..Rights::default() };
+        Caller::Person { login: "a@example.com".into(), rights }
+    };
+    let evil = "https://evil.example.com";
+    let only_peers = by(&["peers.create", "peers.edit"]);
+    for app_right in ["tenants.oauth_clients.edit", "ob_apps.edit"] {
+        for name in ["elsewhere", "issuer"] {
+            let path = format!("{peers}/works-{name}");
+            for (method, path, given) in [
+                (Method::POST, peers, json!({ "name": format!("{name}-{}", app_right.len()), "url": evil, "ob": name })),
+                (Method::PATCH, &path, json!({ "url": evil })),
+                (Method::PATCH, &path, json!({ "base_url": format!("{evil}/{}", app_right.len()) })),
+                (Method::PATCH, &format!("{peers}/own"), json!({ "base_url": evil, "ob": name })),
+            ] {
+                api.caller = only_peers.clone();
+                let (status, body) = api.ask(method.clone(), path, "peer", given.clone()).await;
+                assert_eq!((status, &body["errors"][0]["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{method} {path} {given}");
+                api.caller = by(&["peers.create", "peers.edit", app_right]);
+                let (status, body) = api.ask(method.clone(), path, "peer", given.clone()).await;
+                assert!(status.is_success(), "{method} {path} {given} with {app_right}: {status} {body}");
+                // As it was.
+                api.caller = Caller::Process { uid: 0 };
+                if method == Method::PATCH {
+                    let own = path.ends_with("/own");
+                    let before =
+                        if own { json!({ "url": OWN, "base_url": "", "ob": "own" }) } else { json!({ "url": WORKS, "base_url": "" }) };
+                    done(&api, Method::PATCH, path, "peer", before).await;
+                }
+            }
+        }
+    }
+    // What leads nowhere else is for who may change peers.
+    api.caller = only_peers;
+    done(&api, Method::PATCH, &format!("{peers}/works-issuer"), "peer", json!({ "pin": "" })).await;
 }
