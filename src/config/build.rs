@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
 use super::section::{Findings, Placed, Refusal, Section};
 use super::tree::{Node, Table, Value};
 use super::values;
 use super::{
-    Admin, Audit, Compat, Config, Console, Instance, Limits, Listen, Local, Mtls, OfferedScope, Paths, Public, Rate, Rotation, Route, Tls,
-    Tokens, Trust,
+    Admin, Audit, Compat, Config, Console, ForwardedHeader, Instance, Limits, Listen, Local, Mtls, OfferedScope, Paths, Public, Rate,
+    Rotation, Route, Tls, Tokens, Trust, TrustedProxies,
 };
 use super::{checks, files};
 
@@ -185,12 +186,18 @@ fn public(
     let public = Public {
         listen: listen.iter().map(|placed| placed.value.clone()).collect(),
         tls: tls.value.clone(),
-        trusted_proxies: list(section.list("trusted_proxies", "a list of networks, such as [\"10.0.0.0/8\"]", values::network)),
+        trusted_proxies: proxies(list(section.list("trusted_proxies", "a list of networks, such as [\"10.0.0.0/8\"]", values::proxy))),
+        forwarded_header: section.or("forwarded_header", ForwardedHeader::default(), values::forwarded_header),
         hsts: section.or("hsts", false, values::switch),
         admin_api: section.or("admin_api", false, values::switch),
     };
     section.end();
     (public, listen, tls)
+}
+
+/// `None` among them stands for the Unix sockets.
+fn proxies(written: Vec<Option<IpNet>>) -> TrustedProxies {
+    TrustedProxies { unix: written.contains(&None), networks: written.into_iter().flatten().collect() }
 }
 
 fn mtls(

@@ -148,8 +148,11 @@ listen = @PUBLIC_LISTEN@
 # "self-signed": a development certificate for public_url's host, kept in state_dir/tls/cert.pem; peers trust it with --ca.
 # "off": on loopback addresses and Unix sockets only, behind a TLS proxy.
 tls = @TLS@
-# Proxies whose Forwarded and X-Forwarded-For are believed: ["127.0.0.1", "10.0.0.0/8"].
+# Proxies that are believed when they say for whom they ask: ["127.0.0.1", "10.0.0.0/8"]; "unix" is whoever connects to our Unix sockets.
 trusted_proxies = []
+# The header in which they say it, "x-forwarded-for" or "forwarded" (RFC 7239). It must be the one that they write themselves: they hand
+# on what clients put into the other, which counts for nothing.
+forwarded_header = "x-forwarded-for"
 # Send Strict-Transport-Security. It holds for the host with all of its ports.
 hsts = false
 # Serve the admin API here too, at /v2, to programs that send HTTP Basic LOGIN:APIKEY (p2pid user key LOGIN).

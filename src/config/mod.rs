@@ -21,7 +21,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,8 +100,8 @@ impl Config {
     }
 
     /// Proxies that say which certificate a client showed them.
-    pub fn certificate_proxies(&self) -> &[IpNet] {
-        if self.mtls.client_cert_header { &self.public.trusted_proxies } else { &[] }
+    pub fn certificate_proxies(&self) -> Option<&TrustedProxies> {
+        self.mtls.client_cert_header.then_some(&self.public.trusted_proxies)
     }
 
     /// The scopes that IB apps of `tenant` can be given.
@@ -167,12 +167,48 @@ pub struct Public {
     pub listen: Vec<Listen>,
     /// Whose certificate is shown.
     pub tls: Tls,
-    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Proxies that are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// In which header they say whom they speak for.
+    pub forwarded_header: ForwardedHeader,
     /// Send `Strict-Transport-Security`.
     pub hsts: bool,
     /// Serve the admin APIs here too.
     pub admin_api: bool,
+}
+
+/// Who is believed when it says for whom it asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// These addresses.
+    pub networks: Vec<IpNet>,
+    /// Whoever connects to a Unix socket: only processes of this host can.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    /// Whether it is one who connects from there; from no address where it is a Unix socket.
+    pub fn include(&self, neighbour: Option<IpAddr>) -> bool {
+        match neighbour.map(|address| address.to_canonical()) {
+            Some(address) => self.networks.iter().any(|network| network.contains(&address)),
+            None => self.unix,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+}
+
+/// The one header in which trusted proxies name the client. They hand on what they do not write themselves, so the others are the client's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, which almost every proxy writes.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// `[mtls]`

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::section::Refusal;
 use super::tree::{Node, Value, quoted};
-use super::{Listen, Paths, PublicUrl, Rate, Rotation};
+use super::{ForwardedHeader, Listen, Paths, PublicUrl, Rate, Rotation};
 
 /// The longest life that anything can be given.
 const TEN_YEARS: Duration = Duration::from_secs(3653 * 86_400);
@@ -256,10 +256,20 @@ fn path_of(folder: &Path, text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| folder.join(text))
 }
 
-/// The network of a proxy: `10.0.0.0/8`, or one address.
-pub(super) fn network(node: &Node) -> Result<IpNet, Refusal> {
-    let network = text(node).and_then(|text| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)));
-    network.ok_or(Refusal::expected("a network or an address, such as \"10.0.0.0/8\" or \"127.0.0.1\""))
+/// Where a proxy is: `10.0.0.0/8`, or one address; `None` is `unix`, our Unix sockets.
+pub(super) fn proxy(node: &Node) -> Result<Option<IpNet>, Refusal> {
+    let network = |text: &str| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let proxy = text(node).and_then(|text| if text == "unix" { Some(None) } else { network(text).map(Some) });
+    proxy.ok_or(Refusal::expected("a network or an address, such as \"10.0.0.0/8\" or \"127.0.0.1\", or \"unix\""))
+}
+
+/// In which header proxies name the client.
+pub(super) fn forwarded_header(node: &Node) -> Result<ForwardedHeader, Refusal> {
+    match text(node) {
+        Some("x-forwarded-for") => Ok(ForwardedHeader::XForwardedFor),
+        Some("forwarded") => Ok(ForwardedHeader::Forwarded),
+        _ => Err(Refusal::expected("\"x-forwarded-for\" or \"forwarded\"")),
+    }
 }
 
 /// A host name that a browser may use for us.

@@ -272,8 +272,7 @@ pub fn address(parts: &Parts, config: &Config) -> Option<IpAddr> {
 
 /// As [`address`], of a request that is not taken apart.
 pub fn address_of(extensions: &Extensions, headers: &HeaderMap, config: &Config) -> Option<IpAddr> {
-    let neighbour = extensions.get::<Arc<Connection>>()?.neighbour().ip()?;
-    Some(client_address(headers, neighbour, &config.public.trusted_proxies))
+    client_address(headers, extensions.get::<Arc<Connection>>()?.neighbour().ip(), &config.public)
 }
 
 /// Layer of everything that browsers and clients ask: what changes while such a request is served is told of where it came from.
@@ -288,10 +287,9 @@ pub async fn tell_from_where(State(instance): State<Arc<Instance>>, request: Req
 pub async fn keep_to_public_url(State(instance): State<Arc<Instance>>, request: Request, next: Next) -> Response {
     let config = instance.config();
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let neighbour = request.extensions().get::<Arc<Connection>>().and_then(|connection| connection.neighbour().ip());
+    let connection = request.extensions().get::<Arc<Connection>>();
     // A trusted proxy may ask under a name of its own.
-    let is_trusted = |address: IpAddr| config.public.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
-    let is_proxied = neighbour.is_some_and(is_trusted);
+    let is_proxied = connection.is_some_and(|connection| config.public.trusted_proxies.include(connection.neighbour().ip()));
     if is_safe && !is_proxied && !is_public_host(request.uri(), request.headers(), &config.instance.public_url) {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         return see_other(&format!("{}{path}", config.instance.public_url.origin()));

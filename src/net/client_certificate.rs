@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -21,6 +20,7 @@ use super::certificate::Certificate;
 use super::connection::Connection;
 use super::trust::{provider, reason};
 use crate::clock::Timestamp;
+use crate::config::TrustedProxies;
 use crate::oauth::key::Thumbprint;
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -85,16 +85,12 @@ impl ClientCertificate {
 }
 
 /// The certificate that a request comes with: over a listener that asks for one what its connection showed, and nothing else; elsewhere what a
-/// neighbour among `proxies` says.
-pub fn presented(connection: &Connection, headers: &HeaderMap, proxies: &[IpNet]) -> Option<Arc<ClientCertificate>> {
+/// neighbour among `proxies` says, if those say it.
+pub fn presented(connection: &Connection, headers: &HeaderMap, proxies: Option<&TrustedProxies>) -> Option<Arc<ClientCertificate>> {
     if connection.asks_for_certificate() {
         return connection.certificate().cloned();
     }
-    let neighbour = connection.neighbour().ip()?.to_canonical();
-    if !proxies.iter().any(|network| network.contains(&neighbour)) {
-        return None;
-    }
-    of_headers(headers).map(Arc::new)
+    proxies.filter(|proxies| proxies.include(connection.neighbour().ip())).and_then(|_| of_headers(headers)).map(Arc::new)
 }
 
 /// What a proxy says in `Client-Cert` and `Client-Cert-Chain`; nothing where it could be read in two ways.

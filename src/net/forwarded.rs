@@ -3,42 +3,35 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
-use ipnet::IpNet;
+
+use crate::config::{ForwardedHeader, Public, TrustedProxies};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client's address, of a request that came from `neighbour`.
+/// The client's address, of a request that came from `neighbour`; neither is there for who connects to a Unix socket.
 ///
 /// Each proxy appends the address that it saw, so the list is read from its end: the first address that is not a trusted proxy's is the
-/// client's, and everything before it is hearsay. `Forwarded` (RFC 7239) and `X-Forwarded-For` are both read; where they disagree one of
-/// them was sent by the client itself through a proxy that writes the other, and neither is believed.
-pub fn client_address(headers: &HeaderMap, neighbour: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let neighbour = neighbour.to_canonical();
-    if !is_trusted(neighbour, trusted) {
+/// client's, and everything before it is hearsay. One header is read, the one that the proxies write: any other was sent by the client itself,
+/// through a proxy that does not know it.
+pub fn client_address(headers: &HeaderMap, neighbour: Option<IpAddr>, public: &Public) -> Option<IpAddr> {
+    let neighbour = neighbour.map(|address| address.to_canonical());
+    if !public.trusted_proxies.include(neighbour) {
         return neighbour;
     }
-    let forwarded = hops(headers, &header::FORWARDED, forwarded_hops);
-    let x_forwarded_for = hops(headers, &X_FORWARDED_FOR, x_forwarded_hops);
-    let forwarded = (!forwarded.is_empty()).then(|| nearest_untrusted(&forwarded, neighbour, trusted));
-    let x_forwarded_for = (!x_forwarded_for.is_empty()).then(|| nearest_untrusted(&x_forwarded_for, neighbour, trusted));
-    match (forwarded, x_forwarded_for) {
-        (Some(one), Some(other)) if one != other => neighbour,
-        (Some(client), _) | (None, Some(client)) => client,
-        (None, None) => neighbour,
-    }
-}
-
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
-    trusted.iter().any(|network| network.contains(&address))
+    let hops = match public.forwarded_header {
+        ForwardedHeader::Forwarded => hops(headers, &header::FORWARDED, forwarded_hops),
+        ForwardedHeader::XForwardedFor => hops(headers, &X_FORWARDED_FOR, x_forwarded_hops),
+    };
+    nearest_untrusted(&hops, neighbour, &public.trusted_proxies)
 }
 
 /// A hop that does not say its address ends the search: who reported it is the last one known.
-fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: IpAddr, trusted: &[IpNet]) -> IpAddr {
+fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: Option<IpAddr>, trusted: &TrustedProxies) -> Option<IpAddr> {
     let mut known = neighbour;
     for hop in hops.iter().rev() {
-        match hop {
-            Some(address) if is_trusted(*address, trusted) => known = *address,
-            Some(address) => return *address,
+        match *hop {
+            Some(address) if trusted.include(Some(address)) => known = Some(address),
+            Some(address) => return Some(address),
             None => return known,
         }
     }
@@ -93,11 +86,32 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Listen, Tls};
 
-    fn client(neighbour: &str, headers: &[(&'static str, &'static str)]) -> String {
-        let trusted = ["10.0.0.0/8".parse().expect("a network"), "2001:db8:1::/48".parse().expect("a network")];
+    const X: &str = "x-forwarded-for";
+    const FORWARDED: &str = "forwarded";
+
+    /// Behind proxies that write `header`.
+    fn seen(header: ForwardedHeader, neighbour: Option<&str>, headers: &[(&'static str, &'static str)]) -> Option<String> {
+        let networks = vec!["10.0.0.0/8".parse().expect("a network"), "2001:db8:1::/48".parse().expect("a network")];
+        let public = Public {
+            listen: vec![Listen::Tcp("127.0.0.1:7443".parse().expect("an address"))],
+            tls: Tls::Off,
+            trusted_proxies: TrustedProxies { networks, unix: true },
+            forwarded_header: header,
+            hsts: false,
+            admin_api: false,
+        };
         let map = headers.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
-        client_address(&map.collect(), neighbour.parse().expect("an address"), &trusted).to_string()
+        let neighbour = neighbour.map(|address| address.parse().expect("an address"));
+        client_address(&map.collect(), neighbour, &public).map(|address| address.to_string())
+    }
+
+    /// Behind proxies that write the header which comes first.
+    fn client(neighbour: &str, headers: &[(&'static str, &'static str)]) -> String {
+        let is_forwarded = headers.first().is_some_and(|(name, _)| *name == FORWARDED);
+        let header = if is_forwarded { ForwardedHeader::Forwarded } else { ForwardedHeader::XForwardedFor };
+        seen(header, Some(neighbour), headers).expect("who has an address keeps one")
     }
 
     #[test]
@@ -135,9 +149,21 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6\", 198.51.100.1")]), "198.51.100.1");
     }
 
+    /// A proxy that appends to one header passes the other on as the client wrote it.
     #[test]
-    fn two_headers_that_disagree_are_not_believed() {
-        assert_eq!(client("10.0.0.1", &[("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "198.51.100.1")]), "10.0.0.1");
-        assert_eq!(client("10.0.0.1", &[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
+    fn k6_only_the_header_that_the_proxies_write_is_believed() {
+        let both = [(FORWARDED, "for=10.0.0.9"), (X, "198.51.100.1")];
+        assert_eq!(seen(ForwardedHeader::XForwardedFor, Some("10.0.0.1"), &both).as_deref(), Some("198.51.100.1"));
+        assert_eq!(seen(ForwardedHeader::Forwarded, Some("10.0.0.1"), &both).as_deref(), Some("10.0.0.9"));
+        assert_eq!(seen(ForwardedHeader::XForwardedFor, Some("10.0.0.1"), &both[..1]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(seen(ForwardedHeader::Forwarded, Some("10.0.0.1"), &both[1..]).as_deref(), Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_proxy_at_a_unix_socket_says_for_whom_it_asks() {
+        assert_eq!(seen(ForwardedHeader::XForwardedFor, None, &[(X, "198.51.100.1, 10.0.0.2")]).as_deref(), Some("198.51.100.1"));
+        assert_eq!(seen(ForwardedHeader::XForwardedFor, None, &[]), None);
+        assert_eq!(seen(ForwardedHeader::XForwardedFor, None, &[(X, "unknown")]), None);
+        assert!(!TrustedProxies::default().include(None));
     }
 }

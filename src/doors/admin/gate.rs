@@ -47,7 +47,11 @@ pub(super) async fn pass(
     let target = Target::of(request.uri().path())?;
     let instance = &state.instance;
     let request_id = Id::new(instance.clock.now().wall, instance.random.as_ref()).to_string();
-    let from = browser::address_of(request.extensions(), request.headers(), &instance.config());
+    let from = match &caller {
+        // It is named by its user, and is no proxy.
+        Caller::Process { .. } => None,
+        Caller::Person { .. } => browser::address_of(request.extensions(), request.headers(), &instance.config()),
+    };
     let mut origin = Origin::new(caller.actor(), from, Some(request_id.clone()));
     let deny = |origin| {
         let denied = Entry::of(Action::AdminDenied).ended(Outcome::Refused).apart_by(target.kind(&method));

@@ -293,20 +293,16 @@ fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue
     let public = config.instance.public_url.url();
     let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return headers::forwarded(None, public) };
     let neighbour = connection.neighbour().ip();
-    let is_proxy = |address: IpAddr| config.public.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
-    match neighbour {
-        Some(address) if is_proxy(address) => {
-            let client = forwarded::client_address(request.headers(), address, &config.public.trusted_proxies);
-            headers::forwarded(Some(client), public)
-        }
-        _ => connection.forwarded(|| headers::forwarded(neighbour, public)),
+    if config.public.trusted_proxies.include(neighbour) {
+        return headers::forwarded(forwarded::client_address(request.headers(), neighbour, &config.public), public);
     }
+    connection.forwarded(|| headers::forwarded(neighbour, public))
 }
 
 /// Where a call comes from, behind trusted proxies by what they report.
 fn forwarded_for(request: &Request<IncomingBody>, config: &Config) -> Option<IpAddr> {
-    let neighbour = request.extensions().get::<Arc<Connection>>()?.neighbour().ip()?;
-    Some(forwarded::client_address(request.headers(), neighbour, &config.public.trusted_proxies))
+    let neighbour = request.extensions().get::<Arc<Connection>>()?.neighbour().ip();
+    forwarded::client_address(request.headers(), neighbour, &config.public)
 }
 
 /// The application's answer as the peer gets it.

@@ -80,6 +80,25 @@ async fn public_listen_and_tls_say_where_peers_come_and_with_what_certificate() 
 }
 
 #[tokio::test]
+async fn public_trusted_proxies_may_be_at_a_unix_socket() {
+    let mut node = node().await;
+    let address = free_port(own_address());
+    let place = format!("[public]\nlisten = [\"{address}\", \"unix:public.sock\"]\ntls = \"off\"\n");
+    let limits = "[limits]\nauth_failures = \"1/min\"\n";
+    reloads(&node, &format!("{place}{limits}")).await;
+    node.restarts().await;
+    let form = "grant_type=client_credentials&client_id=nobody&client_secret=wrong";
+    let socket = node.settings.folder().join("public.sock");
+    let guesses = async |from: &str| {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("X-Forwarded-For", from)];
+        Wire::unix(&socket).await.asks(request("POST", "/oauth/token", "localhost", &headers, form)).await.status()
+    };
+    assert_eq!((guesses("192.0.2.1").await, guesses("192.0.2.2").await), (401, 429), "all are one");
+    says(&node, &format!("{place}trusted_proxies = [\"unix\"]\n{limits}")).await;
+    assert_eq!((guesses("192.0.2.1").await, guesses("192.0.2.2").await, guesses("192.0.2.1").await), (401, 401, 429));
+}
+
+#[tokio::test]
 async fn public_admin_api_says_whether_people_with_a_key_administer_from_outside() {
     let node = node().await;
     node.creates("user", json!({ "login": "ops@example.com", "password": "correct horse battery", "admin": true })).await;
