@@ -3,6 +3,7 @@
 //! - [`audit`]: what is a row of the audit, what a metric and what a line of the log; how it is kept
 //! - [`checklist`]: each rule of OAuth that is kept, its source, and the key that its tests are named by
 //! - [`defaults`]: every default of the configuration, with its reason
+//! - [`headers`]: which headers of a call never reach an application
 //! - [`operations`]: what the daemon does at start, reload, stop, crash and restore, and what to watch
 //! - [`refresh`]: the refresh rules on both sides of a link, and why no cheaper rule will do
 //! - [`threats`]: the measures of RFC 9700, where each is enforced, and the test that shows it
@@ -15,6 +16,9 @@ pub mod checklist {}
 
 #[doc = include_str!("defaults.md")]
 pub mod defaults {}
+
+#[doc = include_str!("headers.md")]
+pub mod headers {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
+use super::claims;
 use super::problem::{ERROR, ERROR_FROM};
 use crate::inbound::permit::Bearer;
 
@@ -88,7 +89,7 @@ pub fn strip_request(headers: &mut HeaderMap) {
     drop_named_by_connection(headers);
     headers.remove(header::AUTHORIZATION);
     headers.remove(header::HOST);
-    drop_where(headers, |name| is_hop_by_hop(name) || is_ours_to_say(name));
+    drop_where(headers, |name| is_hop_by_hop(name) || claims::are_made_by(name));
     drop_own_cookies(headers);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -115,7 +116,7 @@ pub fn strip_peer_answer(headers: &mut HeaderMap, us: &str) {
 
 /// Takes out of a request's trailers what a header section would lose, and what frames or routes a message (RFC 9110 §6.5.1).
 pub fn strip_request_trailers(trailers: &mut HeaderMap) {
-    drop_where(trailers, |name| is_ours_to_say(name) || is_no_trailer(name));
+    drop_where(trailers, |name| claims::are_made_by(name) || is_no_trailer(name));
 }
 
 /// The same for an application's answer.
@@ -144,26 +145,6 @@ pub fn names_websocket(headers: &HeaderMap) -> bool {
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" | "expect" | "http2-settings")
         || name.starts_with("proxy-")
-}
-
-/// Headers by which an application could take a client's word for ours: who calls, from where, by which way, to which path.
-fn is_ours_to_say(name: &str) -> bool {
-    name.starts_with("p2pi-")
-        || name.starts_with("x-forwarded-")
-        || matches!(
-            name,
-            "authorization"
-                | "dpop"
-                | "client-cert"
-                | "client-cert-chain"
-                | "forwarded"
-                | "x-forwarded"
-                | "x-real-ip"
-                | "x-original-url"
-                | "x-rewrite-url"
-                | "x-original-host"
-                | "proxy"
-        )
 }
 
 /// Fields that frame, route, authenticate or describe a message before its body is read (RFC 9110 §6.5.1).
@@ -323,6 +304,15 @@ mod tests {
             "x-real-ip: 10.0.0.1",
             "x-original-url: /admin",
             "x_rewrite_url: /admin",
+            "Remote-User: admin",
+            "REMOTE_USER: admin",
+            "X_Remote_Group: system:masters",
+            "X-SSL-Client-Verify: SUCCESS",
+            "SSL_CLIENT_S_DN: CN=admin",
+            "X-Client-Cert: x",
+            "X_WebAuth_User: admin",
+            "OIDC_CLAIM_sub: admin",
+            "True-Client-IP: 10.0.0.1",
             "proxy: http://elsewhere",
             "proxy-authorization: Basic x",
             "keep-alive: timeout=5",

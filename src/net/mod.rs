@@ -3,6 +3,7 @@
 pub mod body;
 pub mod causes;
 pub mod certificate;
+mod claims;
 pub mod client;
 pub mod client_certificate;
 mod connect;
