@@ -149,6 +149,11 @@ struct Security {
 }
 
 impl Security {
+    /// Whether tokens are bound from now on that may not have been before.
+    fn binds_tokens(&self) -> bool {
+        self.dpop == Some(true) || self.mtls == Some(true) || self.profile.as_deref() == Some("fapi2")
+    }
+
     fn add_to(&self, given: Given) -> Result<Given, Failure> {
         let (mut jwks, mut jwks_uri) = (None, None);
         match &self.jwks {
@@ -213,6 +218,9 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::Update { name, settings } => {
             let app = APPS.update(context, &name, settings.given(context.report)?.into_value()).await?;
             context.report.data(&app, || APPS.sheet(&app));
+            if settings.security.binds_tokens() {
+                context.report.note(&bearer_tokens_are_out(&app));
+            }
         }
         Ib::RotateSecret { name, overlap } => {
             let app = APPS.act(context, &name, "rotate-secret", json!({ "overlap": overlap.as_secs() })).await?;
@@ -237,6 +245,16 @@ fn created(app: &Value) -> String {
     let secret = text(&app["client_secret"]);
     let secret = if secret.is_empty() { String::new() } else { format!("   client_secret {secret} (shown once)") };
     format!("client_id {}{secret}", text(&app["client_id"]))
+}
+
+/// What binding tokens does not do.
+fn bearer_tokens_are_out(app: &Value) -> String {
+    let name = text(&app["name"]);
+    format!(
+        "tokens that are issued from now on are bound; those that are out go on as bearer tokens until they expire. To end them now: p2pid \
+         grant list --app {name}, and p2pid grant revoke ID for each, then link again. Those of client_credentials have no grant; they end by \
+         themselves"
+    )
 }
 
 /// The command that makes the other half of the link.
@@ -264,6 +282,15 @@ mod tests {
         let expected =
             json!({ "peer_url": "https://one.example.com", "scopes": ["p2pi"], "access_ttl": 3600, "rotation": "strict", "native": false });
         assert_eq!(settings.given(&Report::new(true)).expect("no secret asked").into_value(), expected);
+    }
+
+    #[test]
+    fn who_binds_tokens_is_told_of_those_that_are_out() {
+        let given = |security: Security| security.binds_tokens();
+        assert!(given(Security { dpop: Some(true), ..Security::default() }) && given(Security { mtls: Some(true), ..Security::default() }));
+        assert!(given(Security { profile: Some("fapi2".into()), ..Security::default() }));
+        assert!(!given(Security { dpop: Some(false), profile: Some("none".into()), ..Security::default() }));
+        assert!(bearer_tokens_are_out(&json!({ "name": "shop" })).contains("p2pid grant list --app shop, and p2pid grant revoke ID"));
     }
 
     #[test]
