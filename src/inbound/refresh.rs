@@ -12,7 +12,11 @@
 //!
 //! `strict` refuses every second use (within two seconds as the loser of a race, later as theft); `none` keeps the token as it is.
 
+mod worth;
+
 use std::time::Duration;
+
+pub use worth::{Worth, Worthless};
 
 use super::event::Event;
 use super::grant::{EndReason, Fresh, Grant, NewAccess, Policy, is_in_its_time};
@@ -22,9 +26,6 @@ use crate::oauth::binding::Binding;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
 use crate::secret::SecretString;
-
-/// How long after a strict rotation a second use is only the loser of a race.
-const RACE: Duration = Duration::from_secs(2);
 
 /// Where a refresh token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -226,45 +227,15 @@ pub fn judge(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment)
     if facts.grant.binding.is_some() && facts.grant.binding != request.binding {
         return refused(Changes::Nothing, Refusal::OtherHolder, Some(Event::RefreshTokenWithoutItsKey));
     }
-    if let Err(refusal) = check_life(facts, policy, now) {
-        return refused(Changes::Nothing, refusal, None);
-    }
-    let presented = &facts.presented;
-    let window_is_open = |since: &Moment| now.age_of(since) < policy.retry_window;
-    match (presented.state, policy.rotation) {
-        (State::Current, Rotation::None) => keep(facts, request, policy, now),
-        (State::Current, Rotation::RetrySafe) => mint(facts, request, policy, now, State::Previous),
-        (State::Current, Rotation::Strict) => mint(facts, request, policy, now, State::Retired),
-        (State::Previous | State::Retired | State::Withdrawn, Rotation::Strict) if now.age_of(&presented.since) <= RACE => {
-            refused(Changes::Nothing, Refusal::Replaced, Some(Event::LatePresentation))
-        }
-        (State::Previous | State::Retired | State::Withdrawn, Rotation::Strict) => replayed(),
-        (State::Previous, Rotation::RetrySafe | Rotation::None) => match &facts.repeat {
-            Some(repeat) if window_is_open(&facts.current.since) => answer_again(facts, request, repeat, policy, now),
-            _ if !facts.current.is_used => mint(facts, request, policy, now, State::Previous),
-            _ => replayed(),
-        },
-        (State::Retired | State::Withdrawn, Rotation::RetrySafe | Rotation::None) => {
-            if window_is_open(&presented.since) {
-                refused(Changes::Nothing, Refusal::Replaced, Some(Event::LatePresentation))
-            } else {
-                replayed()
-            }
+    match facts.worth(policy, now) {
+        Ok(Worth::Successor { presented_becomes }) => mint(facts, request, policy, now, presented_becomes),
+        Ok(Worth::FirstAnswer(repeat)) => answer_again(facts, request, repeat, policy, now),
+        Ok(Worth::Access) => keep(facts, request, policy, now),
+        Err(worthless) => {
+            let changes = worthless.ends_the_grant().map_or(Changes::Nothing, Changes::End);
+            refused(changes, worthless.refusal(), worthless.event())
         }
     }
-}
-
-/// Whether the grant is active, which is checked before the rules, changes nothing and counts as no use. What is asked is not: a thief
-/// is not spared for asking too much.
-fn check_life(facts: &Facts, policy: &Policy, now: Moment) -> Result<(), Refusal> {
-    if !facts.grant.is_active(now.wall) {
-        return Err(Refusal::GrantEnded);
-    }
-    // Idle life is an age, as a window is: a wall clock that jumps ahead must not end every link.
-    if now.age_of(&facts.current.since) >= policy.refresh_ttl {
-        return Err(Refusal::Idle);
-    }
-    Ok(())
 }
 
 /// What a new access token is to allow: what is asked, or the whole (RFC 6749 §6); nothing when that is more than was allowed.
@@ -353,11 +324,6 @@ fn keep(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment) -> J
 
 fn new_access(facts: &Facts, request: &Request<'_>, policy: &Policy, now: Moment, generation: u32, scope: Scope) -> NewAccess {
     NewAccess::of(request.fresh, facts.grant.expires_at, generation, scope, policy.access_ttl, now.wall).bound_to(request.binding)
-}
-
-/// Rule 5.
-fn replayed() -> Judgement {
-    refused(Changes::End(EndReason::RefreshTokenReplayed), Refusal::Replayed, Some(Event::RefreshTokenReplayed))
 }
 
 fn refused(changes: Changes, refusal: Refusal, event: Option<Event>) -> Judgement {

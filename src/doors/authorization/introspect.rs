@@ -11,7 +11,6 @@ use super::client::{ClientError, ClientRequest, LONGEST};
 use super::token::policy;
 use crate::clock::Timestamp;
 use crate::config::Tokens;
-use crate::inbound::grant::Fresh;
 use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::permit::Bearer;
 use crate::inbound::refresh;
@@ -159,7 +158,7 @@ fn shown_to(app: &IbApp, bearer: &Bearer) -> Option<Scope> {
     (bearer.tenant == app.tenant && !seen.is_empty()).then_some(seen)
 }
 
-/// A refresh token is active when presenting it now would get tokens.
+/// A refresh token is active when presenting it now, with the key that it is bound to, would get its client tokens.
 fn look_at_refresh_token(
     transaction: &Transaction<'_>,
     seals: &Seals,
@@ -170,20 +169,13 @@ fn look_at_refresh_token(
 ) -> Result<Option<Active>, Fault> {
     let Some((facts, login)) = refresh_token::find(transaction, seals, token)? else { return Ok(None) };
     let (policy, now) = (policy(tokens, app), transaction.now());
-    let nothing = || SecretString::from(String::new());
-    let fresh = Fresh { access: nothing(), refresh: nothing() };
-    // Asked for the scope that the first answer had, as its repetition would be.
-    let scope = facts.repeat.as_ref().map(|repeat| &repeat.scope);
-    // And by the key that it needs: whether that is there is not asked here.
-    let binding = facts.repeat.as_ref().map_or(facts.grant.binding, |repeat| repeat.binding);
-    let question = refresh::Request { client: app.id, token, scope, from: None, fresh: &fresh, binding };
-    if refresh::judge(&facts, &question, &policy, now).answer.is_err() {
+    if facts.grant.app != app.id || facts.worth(&policy, now).is_err() {
         return Ok(None);
     }
     if facts.presented.state == refresh::State::Current {
         refresh_token::arrived(transaction, facts.grant.id, facts.presented.generation)?;
     }
-    let idle_end = now.wall.plus(policy.refresh_ttl.saturating_sub(now.age_of(&facts.current.since)));
+    let idle_end = now.wall.plus(facts.current.remaining(&policy, now));
     let end = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
     Ok(Some(Active::until(end, &facts.grant.scope, app.client_id.clone(), login, issuer)))
 }
