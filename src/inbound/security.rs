@@ -110,7 +110,7 @@ pub enum Contradiction {
 
 /// What a client has shown of itself before its record is judged: whatever is slow, signatures and keys to be fetched, is done by then.
 #[derive(Debug)]
-pub enum Shown {
+pub enum Evidence {
     /// A secret.
     Secret {
         /// What it may have meant, most likely first.

@@ -10,7 +10,7 @@ use crate::audit::Actor;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::ib_app::{ClientSecret, IbApp};
-use crate::inbound::security::Shown;
+use crate::inbound::security::Evidence;
 use crate::oauth::assertion;
 use crate::oauth::client_auth::{Credentials, Method};
 use crate::oauth::redirect_uri::RedirectUri;
@@ -137,7 +137,7 @@ pub fn replace_secrets(transaction: &Transaction<'_>, app: Id, secrets: &[Client
 }
 
 /// The app that what was shown authenticates, if it does; notes that the secret, or the assertion, was used.
-pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) -> Result<Option<IbApp>, Fault> {
+pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Option<IbApp>, Fault> {
     let app = authenticated(transaction, seals, shown)?;
     if let Some(app) = &app {
         transaction.acts_as(Actor::Client { client_id: app.client_id.clone() });
@@ -145,9 +145,9 @@ pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown)
     Ok(app)
 }
 
-fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) -> Result<Option<IbApp>, Fault> {
+fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Option<IbApp>, Fault> {
     match shown {
-        Shown::Secret { readings, way } => {
+        Evidence::Secret { readings, way } => {
             for credentials in readings {
                 let Some(app) = by_client_id(transaction, &credentials.client_id)? else { continue };
                 if app.security.method.takes_secret(*way) && is_secret_of(transaction, seals, &app, credentials)? {
@@ -156,7 +156,7 @@ fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) ->
             }
             Ok(None)
         }
-        Shown::Assertion { client_id, keys, asserted } => {
+        Evidence::Assertion { client_id, keys, asserted } => {
             let app = by_client_id(transaction, client_id)?;
             // The keys may have been replaced while the signature was checked.
             let app = app.filter(|app| app.security.method == Method::PrivateKeyJwt && app.security.keys.as_ref() == Some(keys));
@@ -169,7 +169,7 @@ fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) ->
             let until = asserted.expires_at.plus(assertion::LONGEST);
             Ok(used_once::take(transaction, asserted.once, until)?.then_some(app))
         }
-        Shown::Certificate { client_id, method, keys, subject } => {
+        Evidence::Certificate { client_id, method, keys, subject } => {
             // What it was judged by may have been replaced meanwhile.
             let is_same = |app: &IbApp| {
                 let security = &app.security;
@@ -177,7 +177,7 @@ fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Shown) ->
             };
             Ok(by_client_id(transaction, client_id)?.filter(is_same))
         }
-        Shown::Name(client_id) => Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential())),
+        Evidence::Name(client_id) => Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential())),
     }
 }
 

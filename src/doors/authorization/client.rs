@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::field::display;
 
+use super::evidence;
 use crate::audit::{Action, Actor, Entry, Origin, Outcome};
 use crate::clock::Moment;
 use crate::config::Config;
@@ -19,7 +20,8 @@ use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
-use crate::inbound::security::{Keys, Security, Shown};
+use crate::inbound::ib_app::IbApp;
+use crate::inbound::security::Evidence;
 use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
 use crate::instance::passwords::Busy;
@@ -30,15 +32,13 @@ use crate::net::connection::Connection;
 use crate::net::problem;
 use crate::oauth::assertion;
 use crate::oauth::binding::Possession;
-use crate::oauth::client_auth::{self, Method, Presented};
+use crate::oauth::client_auth;
 use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
-use crate::oauth::jws::Unverified;
-use crate::oauth::key::{KeySet, Thumbprint};
+use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
-use crate::secret::ExposeSecret;
-use crate::store::{StoreError, audit, ib_app};
+use crate::store::{Fault, Seals, StoreError, Transaction, audit, ib_app};
 
 /// The longest that a request which opens and moves no window may take to arrive.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
@@ -65,6 +65,33 @@ pub(super) struct ClientRequest {
     certificate: Option<Arc<ClientCertificate>>,
     /// The client that it names.
     named: Option<String>,
+}
+
+/// Whom a request claims to come from, with the evidence. It is good for one thing, [`ClientRequest::judged`], so that no endpoint can
+/// authenticate a client and forget to count its request.
+#[derive(Debug)]
+pub(super) struct Claim(Evidence);
+
+impl Claim {
+    /// The client, where nothing but its name is shown, which anybody can.
+    pub(super) fn bare_name(&self) -> Option<&str> {
+        match &self.0 {
+            Evidence::Name(client_id) => Some(client_id),
+            Evidence::Secret { .. } | Evidence::Assertion { .. } | Evidence::Certificate { .. } => None,
+        }
+    }
+
+    /// `judge`, once the claim is found to be right.
+    fn before<T, F>(self, seals: &Seals, mut judge: F) -> impl FnMut(&Transaction<'_>) -> Result<Result<T, ClientError>, Fault> + use<T, F>
+    where
+        F: FnMut(&Transaction<'_>, &IbApp) -> Result<Result<T, ClientError>, Fault>,
+    {
+        let seals = seals.clone();
+        move |transaction| match ib_app::authenticate(transaction, &seals, &self.0)? {
+            Some(app) => judge(transaction, &app),
+            None => Ok(Err(ClientError::UnknownClient)),
+        }
+    }
 }
 
 /// Why a client gets an error.
@@ -155,7 +182,7 @@ impl ClientRequest {
         instance: &Arc<Instance>,
         request: Request,
         longest: Duration,
-    ) -> (Self, Result<(Parameters, Shown), ClientError>) {
+    ) -> (Self, Result<(Parameters, Claim), ClientError>) {
         let (now, under_way) = (instance.clock.now(), since_first_byte(&request));
         let arrived = now.minus(under_way);
         // Its rows in the audit are named by the same.
@@ -182,7 +209,7 @@ impl ClientRequest {
             this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
             // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
             this.proof = proof(instance, &parts)?;
-            Ok((form, shown(instance, presented, this.certificate.as_deref()).await?))
+            Ok((form, Claim(evidence::of(instance, presented, this.certificate.as_deref()).await?)))
         };
         let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
@@ -195,8 +222,47 @@ impl ClientRequest {
         waits.max().map_or(Ok(()), |wait| Err(ClientError::TooManyRequests(wait)))
     }
 
-    /// Its credentials were right, whatever becomes of it: it counts as a request of its client.
-    pub(super) fn counts(&self) {
+    /// Judges what the client asks that `claim` authenticates. Whatever the judgement is, it counts as a request of that client.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::UnknownClient`] when the claim is wrong; the error that `judge` comes to; the store's.
+    pub(super) async fn judged<T, F>(&mut self, claim: Claim, judge: F) -> Result<T, ClientError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>, &IbApp) -> Result<Result<T, ClientError>, Fault> + Send + 'static,
+    {
+        let judge = claim.before(self.instance.store.seals(), judge);
+        let judged = self.instance.store.write(judge).await?;
+        self.settle(judged)
+    }
+
+    /// As [`Self::judged`], but what is not judged within `longest` of the request's first byte never is.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`StoreError::Expired`].
+    pub(super) async fn judged_within<T, F>(&mut self, longest: Duration, claim: Claim, judge: F) -> Result<T, ClientError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>, &IbApp) -> Result<Result<T, ClientError>, Fault> + Send + 'static,
+    {
+        let judge = claim.before(self.instance.store.seals(), judge);
+        let judged = self.instance.store.write_within(self.arrived, longest, judge).await?;
+        self.settle(judged)
+    }
+
+    /// Unless it turned out not to be the client that it claims to be, what fails from now on is not its attempt at that.
+    fn settle<T>(&mut self, judged: Result<T, ClientError>) -> Result<T, ClientError> {
+        if !judged.as_ref().is_err_and(ClientError::is_failed_authentication) {
+            self.trial = None;
+            self.counts();
+        }
+        judged
+    }
+
+    /// It is one more request of its client.
+    fn counts(&self) {
         let Some(rate) = self.instance.config().limits.client_requests else { return };
         for client in &self.claimed {
             // Full, when others were under way at the same time: then the next one waits.
@@ -212,11 +278,6 @@ impl ClientRequest {
     /// What it shows besides what it says.
     pub(super) fn possession(&self) -> Possession {
         Possession { key: self.key(), certificate: self.certificate.as_ref().map(|certificate| certificate.thumbprint()) }
-    }
-
-    /// The client has shown who it is, and what fails from now on is not its attempt at that.
-    pub(super) fn has_authenticated(&mut self) {
-        self.trial = None;
     }
 
     /// A 200 with a document that nobody keeps.
@@ -309,56 +370,6 @@ impl ClientRequest {
         headers.insert(REQUEST_ID, HeaderValue::try_from(self.id.to_string()).expect("hexadecimal digits are visible ASCII"));
         response
     }
-}
-
-/// What a client has shown of itself: an assertion is judged by its keys here, before any transaction.
-async fn shown(instance: &Instance, presented: Presented, certificate: Option<&ClientCertificate>) -> Result<Shown, ClientError> {
-    let (client_id, text) = match presented {
-        Presented::Secret { readings, way } => return Ok(Shown::Secret { readings, way }),
-        Presented::Name(client_id) => {
-            return match certificate {
-                Some(certificate) => by_certificate(instance, client_id, certificate).await,
-                None => Ok(Shown::Name(client_id)),
-            };
-        }
-        Presented::Assertion { client_id, text } => (client_id, text),
-    };
-    let wanted = client_id.clone();
-    let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
-    let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::UnknownClient)?;
-    let signed = Unverified::read(text.expose_secret()).map_err(assertion::Refusal::from)?;
-    // Not every client names its keys: only the signature says whether a new one was used.
-    let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();
-    let set = instance.key_sets.of(instance, &keys, has_it).await?;
-    let config = instance.config();
-    let issuer = config.instance.public_url.as_str();
-    let asserted = assertion::judge(text.expose_secret(), &client_id, &set, issuer, instance.clock.now().wall)?;
-    Ok(Shown::Assertion { client_id, keys, asserted })
-}
-
-/// What a `client_id` and a certificate show: the client, where it is registered by that certificate (RFC 8705 §2); else a name.
-async fn by_certificate(instance: &Instance, client_id: String, certificate: &ClientCertificate) -> Result<Shown, ClientError> {
-    let wanted = client_id.clone();
-    let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
-    let Some(Security { method, keys, subject, .. }) = app.map(|app| app.security) else { return Ok(Shown::Name(client_id)) };
-    let refused = |why: &str| ClientError::Certificate(why.to_owned());
-    match (method, &keys, &subject) {
-        (Method::TlsClientAuth, _, Some(subject)) => {
-            let config = instance.config();
-            certificate.check_authority(&config.mtls.authorities, instance.clock.now().wall).map_err(ClientError::Certificate)?;
-            if !subject.is_of(certificate.der()) {
-                return Err(refused("it has not the name that the client is registered by"));
-            }
-        }
-        (Method::SelfSignedTlsClientAuth, Some(keys), _) => {
-            let has_it = |set: &KeySet| set.has_certificate(Some(certificate.thumbprint()));
-            if !has_it(&*instance.key_sets.of(instance, keys, has_it).await?) {
-                return Err(refused("it is not among those that the client has registered"));
-            }
-        }
-        _ => return Ok(Shown::Name(client_id)),
-    }
-    Ok(Shown::Certificate { client_id, method, keys, subject })
 }
 
 /// The DPoP proof that a request carries, if any, which is used by that.

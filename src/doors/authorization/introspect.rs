@@ -73,24 +73,21 @@ impl Active {
 
 /// POST /oauth/introspect
 pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let looked = async {
-        let (form, shown) = read?;
+        let (form, claim) = read?;
         form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;
         let token = SecretString::from(required(&form, "token")?);
         let config = instance.config();
         let (seals, issuer, tokens) = (instance.store.seals().clone(), config.instance.public_url.clone(), config.tokens.clone());
-        let judge = move |transaction: &Transaction<'_>| -> Result<Option<Option<Active>>, Fault> {
-            let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(None) };
+        let judge = move |transaction: &Transaction<'_>, app: &IbApp| {
             // A name alone shows nothing (RFC 7662 §2.1).
             if !app.security.is_confidential() {
-                return Ok(None);
+                return Ok(Err(ClientError::UnknownClient));
             }
-            Ok(Some(look(transaction, &seals, &app, &token, issuer.as_str(), &tokens)?))
+            look(transaction, &seals, app, &token, issuer.as_str(), &tokens).map(Ok)
         };
-        let looked = instance.store.write(judge).await?.ok_or(ClientError::UnknownClient)?;
-        client.counts();
-        Ok(looked)
+        client.judged(claim, judge).await
     };
     match looked.await {
         Ok(Some(active)) => client.answer(serde_json::to_string(&active).expect("texts and numbers serialize")),

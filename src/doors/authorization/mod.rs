@@ -3,6 +3,7 @@
 
 mod authorize;
 mod client;
+mod evidence;
 mod grants;
 mod introspect;
 mod login;

@@ -7,29 +7,28 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 
-use super::client::{ClientError, ClientRequest, LONGEST};
+use super::client::{Claim, ClientError, ClientRequest, LONGEST};
 use crate::config::Rate;
 use crate::inbound::authorize;
 use crate::inbound::ib_app::IbApp;
 use crate::inbound::pushed::{self, Pushed};
-use crate::inbound::security::Shown;
 use crate::instance::Instance;
 use crate::instance::throttle::{self, Attempt};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
 use crate::oauth::token::{Kind, mint};
 use crate::secret::{Digest, ExposeSecret, SecretString};
-use crate::store::{Fault, Transaction, ib_app, pushed_request};
+use crate::store::{Transaction, pushed_request};
 
 /// POST /oauth/par
 pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let (client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, LONGEST).await;
     let pushed = async {
-        let (form, shown) = read?;
+        let (form, claim) = read?;
         if form.has("request_uri") {
             return Err(WireError::new(Code::InvalidRequest, "what is pushed is the request, not a reference to one (request_uri)").into());
         }
-        take(&instance, &client, form, shown).await
+        take(&instance, &mut client, form, claim).await
     };
     match pushed.await {
         Ok(reference) => {
@@ -44,12 +43,9 @@ pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request
 }
 
 /// Judges a request as it would be judged in a browser, and keeps it. Gives the reference.
-async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, shown: Shown) -> Result<SecretString, ClientError> {
+async fn take(instance: &Instance, client: &mut ClientRequest, form: Parameters, claim: Claim) -> Result<SecretString, ClientError> {
     let rate = Rate { count: pushed::MOST_OF_AN_ADDRESS, per: pushed::LIFE };
-    let anybody = match &shown {
-        Shown::Name(client_id) => Some(Attempt::of_client(&format!("pushed\n{client_id}"), client.from)),
-        Shown::Secret { .. } | Shown::Assertion { .. } | Shown::Certificate { .. } => None,
-    };
+    let anybody = claim.bare_name().map(|client_id| Attempt::of_client(&format!("pushed\n{client_id}"), client.from));
     if let Some(wait) = anybody.and_then(|anybody| instance.requests.wait(anybody, rate, instance.clock.as_ref())) {
         return Err(ClientError::TooManyRequests(wait));
     }
@@ -57,9 +53,8 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
     let digest = Digest::of(reference.expose_secret());
     let (seals, audience, key) = (instance.store.seals().clone(), instance.config().audience(), client.key());
     let from = throttle::network(client.from);
-    let judge = move |transaction: &Transaction<'_>| -> Result<Result<(), ClientError>, Fault> {
-        let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Err(ClientError::UnknownClient)) };
-        let question = match question(&app, &form, &audience) {
+    let judge = move |transaction: &Transaction<'_>, app: &IbApp| {
+        let question = match question(app, &form, &audience) {
             Ok(question) => question,
             Err(error) => return Ok(Err(error.into())),
         };
@@ -74,15 +69,12 @@ async fn take(instance: &Instance, client: &ClientRequest, form: Parameters, sho
         let is_kept = pushed_request::insert(transaction, &seals, digest, &pushed, from)?;
         Ok(if is_kept { Ok(()) } else { Err(ClientError::TooManyRequests(pushed::LIFE)) })
     };
-    let judged = instance.store.write(judge).await?;
-    if !matches!(judged, Err(ClientError::UnknownClient)) {
-        client.counts();
-    }
-    if let (Ok(()), Some(anybody)) = (&judged, anybody) {
+    client.judged(claim, judge).await?;
+    if let Some(anybody) = anybody {
         // Full, when others were under way at the same time: then the next one waits.
         let _ = instance.requests.count(anybody, rate, instance.clock.as_ref());
     }
-    judged.map(|()| reference)
+    Ok(reference)
 }
 
 fn question(app: &IbApp, form: &Parameters, audience: &crate::oauth::resource::Audience) -> Result<authorize::Request, WireError> {

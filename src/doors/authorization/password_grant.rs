@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::client::{ClientError, ClientRequest, LONGEST};
-use super::token::{Judged, Refusal, Revokes, policy};
+use super::client::{Claim, ClientError, ClientRequest, LONGEST};
+use super::token::{Judged, policy};
 use crate::audit::{Action, Actor, Entry, Record};
 use crate::config::Tokens;
 use crate::id::Id;
@@ -16,10 +16,9 @@ use crate::inbound::grant::Fresh;
 use crate::inbound::ib_app::IbApp;
 use crate::inbound::password::PasswordHash;
 use crate::inbound::password_grant::{self, Named};
-use crate::inbound::security::Shown;
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
-use crate::oauth::binding::Binding;
+use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
 use crate::oauth::token_request::PasswordRequest;
@@ -37,29 +36,16 @@ struct Admitted {
 pub(super) async fn judge(
     instance: &Arc<Instance>,
     client: &mut ClientRequest,
-    shown: Shown,
+    claim: Claim,
     request: PasswordRequest,
 ) -> Result<Judged, ClientError> {
     let config = instance.config();
-    let (seals, possession) = (instance.store.seals().clone(), client.possession());
-    let asked = request.clone();
-    let admit = move |transaction: &Transaction<'_>| {
-        let Some(app) = ib_app::authenticate(transaction, &seals, &shown)? else { return Ok(Err(refused("", Refusal::UnknownClient))) };
-        if let Err(refusal) = password_grant::admit(&app, asked.scope.as_ref()) {
-            return Ok(Err(refused(&app.client_id, refusal.into())));
-        }
-        let binding = match app.security.binding(possession) {
-            Ok(binding) => binding,
-            Err(unbound) => return Ok(Err(refused(&app.client_id, unbound.into()))),
-        };
-        let named = named(transaction, &app, &asked.username)?;
-        Ok(Ok(Admitted { app, binding, named }))
-    };
-    let admitted = match instance.store.write_within(client.arrived, LONGEST, admit).await? {
+    let (possession, asked) = (client.possession(), request.clone());
+    let admit = move |transaction: &Transaction<'_>, app: &IbApp| admit(transaction, app, &asked, possession).map(Ok);
+    let admitted = match client.judged_within(LONGEST, claim, admit).await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(refused),
     };
-    client.has_authenticated();
 
     let rate = config.limits.auth_failures;
     let of_user = Attempt::new("user", &request.username, client.from);
@@ -83,11 +69,29 @@ pub(super) async fn judge(
         fresh: Fresh { access: mint(Kind::Access, random), refresh: mint(Kind::Refresh, random) },
         tokens: config.tokens.clone(),
     };
-    let (judged, gone) = instance.store.write(move |transaction| signing_in.judge(transaction)).await?;
+    let signed_in = instance.store.write(move |transaction| signing_in.judge(transaction)).await?;
+    let (judged, gone) = signed_in.ok_or(ClientError::UnknownClient)?;
     for grant in gone {
         instance.tokens.end(grant);
     }
     Ok(judged)
+}
+
+/// What the client may ask, or why it may not, before anybody's password is looked at.
+fn admit(
+    transaction: &Transaction<'_>,
+    app: &IbApp,
+    asked: &PasswordRequest,
+    possession: Possession,
+) -> Result<Result<Admitted, Judged>, Fault> {
+    if let Err(refusal) = password_grant::admit(app, asked.scope.as_ref()) {
+        return Ok(Err(Judged::refused(app, refusal)));
+    }
+    let binding = match app.security.binding(possession) {
+        Ok(binding) => binding,
+        Err(unbound) => return Ok(Err(Judged::refused(app, unbound))),
+    };
+    Ok(Ok(Admitted { app: app.clone(), binding, named: named(transaction, app, &asked.username)? }))
 }
 
 /// Somebody whose password was right a moment ago.
@@ -102,17 +106,16 @@ struct SigningIn {
 }
 
 impl SigningIn {
-    /// What comes of it, and the grants that made room for the new one.
-    fn judge(&self, transaction: &Transaction<'_>) -> Result<(Judged, Vec<Id>), Fault> {
-        // Deleted since it authenticated.
-        let Some(app) = ib_app::by_id(transaction, self.app)? else { return Ok((refused("", Refusal::UnknownClient), Vec::new())) };
+    /// What comes of it, and the grants that made room for the new one; nothing when the app was deleted since it authenticated.
+    fn judge(&self, transaction: &Transaction<'_>) -> Result<Option<(Judged, Vec<Id>)>, Fault> {
+        let Some(app) = ib_app::by_id(transaction, self.app)? else { return Ok(None) };
         let (policy, now) = (policy(&self.tokens, &app), transaction.now().wall);
         let named = named(transaction, &app, &self.request.username)?;
         let materials = Materials { id: self.id, fresh: &self.fresh, binding: self.binding };
         let scope = self.request.scope.as_ref();
         let issue = match password_grant::judge(&app, scope, &named, Some(&self.proven), materials, &policy, now) {
             Ok(issue) => issue,
-            Err(refusal) => return Ok((failed(&app, refusal), Vec::new())),
+            Err(refusal) => return Ok(Some((failed(&app, refusal), Vec::new()))),
         };
         let id = issue.grant.id;
         let gone = realm::make_room(transaction, &issue.grant)?;
@@ -131,8 +134,8 @@ impl SigningIn {
         transaction.acts_as(Actor::Client { client_id: app.client_id.clone() });
         let told = Record::of_tenant("grant", &app.tenant, id, &app.name);
         transaction.record(&Entry::of(Action::SignInSucceeded).on(told).with("login", reply.subject.as_deref().unwrap_or_default()))?;
-        let (client, event) = (app.client_id, Some(Event::SignedIn));
-        Ok((Judged { client, grant: Some(id), event, unwritten: None, revokes: Revokes::Nothing, answer: Ok(reply) }, gone))
+        let event = Some(Event::SignedIn);
+        Ok(Some((Judged { grant: Some(id), event, ..Judged::new(&app, Ok(reply)) }, gone)))
     }
 }
 
@@ -148,9 +151,5 @@ fn named(transaction: &Transaction<'_>, app: &IbApp, username: &str) -> Result<N
 /// Nobody was signed in.
 fn failed(app: &IbApp, refusal: password_grant::Refusal) -> Judged {
     let event = Event::SignInFailed;
-    Judged { unwritten: event.row(Some(app.record())), event: Some(event), ..refused(&app.client_id, refusal.into()) }
-}
-
-fn refused(client: &str, refusal: Refusal) -> Judged {
-    Judged { client: client.to_owned(), grant: None, event: None, unwritten: None, revokes: Revokes::Nothing, answer: Err(refusal) }
+    Judged { unwritten: event.row(Some(app.record())), event: Some(event), ..Judged::refused(app, refusal) }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::client::{ClientError, ClientRequest};
+use super::client::ClientRequest;
 use super::password_grant as sign_in;
 use crate::audit::{Entry, Record};
 use crate::config::Tokens;
@@ -14,7 +14,7 @@ use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::inbound::grant::{Fresh, NewAccess, Policy};
 use crate::inbound::ib_app::{GrantType, IbApp};
-use crate::inbound::security::{Shown, Unbound};
+use crate::inbound::security::Unbound;
 use crate::inbound::{code, password_grant, refresh};
 use crate::instance::Instance;
 use crate::oauth::binding::{Binding, Possession};
@@ -33,8 +33,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("the client is not known by these credentials")]
-    UnknownClient,
     #[error("the application may not use this grant type")]
     GrantType,
     #[error(transparent)]
@@ -54,7 +52,6 @@ pub(super) enum Refusal {
 impl Refusal {
     fn code(&self) -> Code {
         match self {
-            Self::UnknownClient => Code::InvalidClient,
             Self::GrantType | Self::Password(password_grant::Refusal::GrantType) => Code::UnauthorizedClient,
             Self::Code(
                 code::Refusal::Unknown
@@ -93,6 +90,31 @@ pub(super) struct Judged {
     pub(super) answer: Result<TokenReply, Refusal>,
 }
 
+impl Judged {
+    /// What `app` gets, where it comes from no grant, changes none, and nobody needs to hear of it.
+    pub(super) fn new(app: &IbApp, answer: Result<TokenReply, Refusal>) -> Self {
+        Self { client: app.client_id.clone(), grant: None, event: None, unwritten: None, revokes: Revokes::Nothing, answer }
+    }
+
+    /// A refusal that changes nothing.
+    pub(super) fn refused(app: &IbApp, refusal: impl Into<Refusal>) -> Self {
+        Self::new(app, Err(refusal.into()))
+    }
+
+    /// Makes the event's row: it is written here with the change that it comes with, or left to be counted where nothing was changed.
+    /// `token` is what was presented.
+    fn tells(&mut self, transaction: &Transaction<'_>, record: Option<Record>, token: Digest, is_change: bool) -> Result<(), Fault> {
+        let row = self.event.as_ref().and_then(|event| event.row(record)).map(|row| row.token(token));
+        match row {
+            Some(row) if is_change => transaction.record(&row),
+            row => {
+                self.unwritten = row;
+                Ok(())
+            }
+        }
+    }
+}
+
 pub(super) enum Revokes {
     Nothing,
     Grant(Id),
@@ -102,7 +124,6 @@ pub(super) enum Revokes {
 /// A token request that is to be judged.
 struct Asked {
     seals: Seals,
-    shown: Shown,
     /// Its key and certificate.
     possession: Possession,
     request: TokenRequest,
@@ -120,19 +141,18 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
     let longest = LONGEST.min(tokens.retry_window / 2);
     let (mut client, read) = ClientRequest::read(&instance, request, longest).await;
     let judged = async {
-        let (form, shown) = read?;
+        let (form, claim) = read?;
         config.audience().check(&form)?;
         if config.compat.password_grant
             && let Some(request) = PasswordRequest::read(&form)?
         {
-            return sign_in::judge(&instance, &mut client, shown, request).await;
+            return sign_in::judge(&instance, &mut client, claim, request).await;
         }
         let request = TokenRequest::read(&form)?;
         let now = client.arrived.wall;
         let random = instance.random.as_ref();
         let asked = Asked {
             seals: instance.store.seals().clone(),
-            shown,
             possession: client.possession(),
             request,
             tokens,
@@ -140,15 +160,12 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
             grant_id: Id::new(now, random),
             from: client.from.map(|address| address.to_string()),
         };
-        Ok(instance.store.write_within(client.arrived, longest, move |transaction| judge(transaction, &asked)).await?)
+        client.judged_within(longest, claim, move |transaction, app| judge(transaction, app, &asked).map(Ok)).await
     };
     let judged: Judged = match judged.await {
         Ok(judged) => judged,
         Err(error) => return client.refuse(&error).await,
     };
-    if !matches!(judged.answer, Err(Refusal::UnknownClient)) {
-        client.counts();
-    }
     match judged.revokes {
         Revokes::Nothing => {}
         Revokes::Grant(grant) => instance.tokens.end(grant),
@@ -163,39 +180,27 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
             point::passed("pair_minted");
             client.answer(reply.to_json())
         }
-        Err(Refusal::UnknownClient) => client.refuse(&ClientError::UnknownClient).await,
         Err(refusal) => client.refuse(&WireError::new(refusal.code(), refusal.to_string()).into()).await,
     }
 }
 
-fn judge(transaction: &Transaction<'_>, asked: &Asked) -> Result<Judged, Fault> {
-    let refused = |client: &str, refusal| Judged {
-        client: client.to_owned(),
-        grant: None,
-        event: None,
-        unwritten: None,
-        revokes: Revokes::Nothing,
-        answer: Err(refusal),
-    };
-    let Some(app) = ib_app::authenticate(transaction, &asked.seals, &asked.shown)? else {
-        return Ok(refused("", Refusal::UnknownClient));
-    };
+fn judge(transaction: &Transaction<'_>, app: &IbApp, asked: &Asked) -> Result<Judged, Fault> {
     let grant_type = match &asked.request {
         TokenRequest::Code(_) => GrantType::AuthorizationCode,
         TokenRequest::Refresh(_) => GrantType::RefreshToken,
         TokenRequest::ClientCredentials(_) => GrantType::ClientCredentials,
     };
     if !app.may_use(grant_type) {
-        return Ok(refused(&app.client_id, Refusal::GrantType));
+        return Ok(Judged::refused(app, Refusal::GrantType));
     }
     let binding = match app.security.binding(asked.possession) {
         Ok(binding) => binding,
-        Err(unbound) => return Ok(refused(&app.client_id, unbound.into())),
+        Err(unbound) => return Ok(Judged::refused(app, unbound)),
     };
     match &asked.request {
-        TokenRequest::Code(request) => judge_code(transaction, asked, &app, request, binding),
-        TokenRequest::Refresh(request) => judge_refresh(transaction, asked, &app, request, binding),
-        TokenRequest::ClientCredentials(scope) => judge_credentials(transaction, asked, &app, scope.as_ref(), binding),
+        TokenRequest::Code(request) => judge_code(transaction, asked, app, request, binding),
+        TokenRequest::Refresh(request) => judge_refresh(transaction, asked, app, request, binding),
+        TokenRequest::ClientCredentials(scope) => judge_credentials(transaction, asked, app, scope.as_ref(), binding),
     }
 }
 
@@ -207,30 +212,23 @@ fn judge_credentials(
     scope: Option<&Scope>,
     binding: Option<Binding>,
 ) -> Result<Judged, Fault> {
-    let mut judged = Judged {
-        client: app.client_id.clone(),
-        grant: None,
-        event: None,
-        unwritten: None,
-        revokes: Revokes::Nothing,
-        answer: Err(Refusal::Scope),
-    };
     let scope = scope.unwrap_or(&app.scope);
-    if scope.is_within(&app.scope) {
-        let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
-        let access = NewAccess::of(&asked.fresh, None, 0, scope.clone(), policy.access_ttl, now).bound_to(binding);
-        app_token::insert(transaction, app.id, &access)?;
-        judged.answer = Ok(TokenReply {
-            access_token: asked.fresh.access.clone(),
-            binding,
-            expires_in: access.expires_at.since(now),
-            refresh_token: None,
-            refresh_token_expires_in: None,
-            scope: access.scope,
-            subject: None,
-        });
+    if !scope.is_within(&app.scope) {
+        return Ok(Judged::refused(app, Refusal::Scope));
     }
-    Ok(judged)
+    let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
+    let access = NewAccess::of(&asked.fresh, None, 0, scope.clone(), policy.access_ttl, now).bound_to(binding);
+    app_token::insert(transaction, app.id, &access)?;
+    let reply = TokenReply {
+        access_token: asked.fresh.access.clone(),
+        binding,
+        expires_in: access.expires_at.since(now),
+        refresh_token: None,
+        refresh_token_expires_in: None,
+        scope: access.scope,
+        subject: None,
+    };
+    Ok(Judged::new(app, Ok(reply)))
 }
 
 fn judge_code(
@@ -244,14 +242,7 @@ fn judge_code(
     let authorization = authorization::by_code(transaction, &asked.seals, Digest::of(request.code.expose_secret()))?;
     let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh, binding };
     let judgement = code::judge(authorization.as_ref(), app, request, materials, &policy, now);
-    let mut judged = Judged {
-        client: app.client_id.clone(),
-        grant: None,
-        unwritten: None,
-        event: judgement.event,
-        revokes: Revokes::Nothing,
-        answer: Err(code::Refusal::Unknown.into()),
-    };
+    let mut judged = Judged { event: judgement.event, ..Judged::refused(app, code::Refusal::Unknown) };
     let code = Digest::of(request.code.expose_secret());
     match (judgement.changes, authorization) {
         (code::Changes::Issue(issue), Some(authorization)) => {
@@ -308,8 +299,7 @@ fn judge_refresh(
 ) -> Result<Judged, Fault> {
     let (policy, now) = (policy(&asked.tokens, app), transaction.now());
     let Some((facts, login)) = refresh_token::find(transaction, &asked.seals, &request.token)? else {
-        let (client, answer) = (app.client_id.clone(), Err(Refusal::UnknownRefreshToken));
-        return Ok(Judged { client, grant: None, event: None, unwritten: None, revokes: Revokes::Nothing, answer });
+        return Ok(Judged::refused(app, Refusal::UnknownRefreshToken));
     };
     let id = facts.grant.id;
     let question = refresh::Request {
@@ -342,27 +332,12 @@ fn judge_refresh(
         scope: answer.scope.intersection(&app.scope),
         subject: login,
     });
-    let mut judged = Judged { client: app.client_id.clone(), grant: Some(id), event: judgement.event, unwritten: None, revokes, answer };
+    let mut judged = Judged { grant: Some(id), event: judgement.event, revokes, ..Judged::new(app, answer) };
     if let Some(event) = &judged.event {
         let is_change = event.comes_with_a_change();
         judged.tells(transaction, grant::record(transaction, id)?, Digest::of(request.token.expose_secret()), is_change)?;
     }
     Ok(judged)
-}
-
-impl Judged {
-    /// Makes the event's row: it is written here with the change that it comes with, or left to be counted where nothing was changed.
-    /// `token` is what was presented.
-    fn tells(&mut self, transaction: &Transaction<'_>, record: Option<Record>, token: Digest, is_change: bool) -> Result<(), Fault> {
-        let row = self.event.as_ref().and_then(|event| event.row(record)).map(|row| row.token(token));
-        match row {
-            Some(row) if is_change => transaction.record(&row),
-            row => {
-                self.unwritten = row;
-                Ok(())
-            }
-        }
-    }
 }
 
 /// The instance's settings with what the app overrides.
