@@ -11,6 +11,7 @@ use http::{Method, Request, Response, Uri, Version};
 use tower_service::Service;
 
 use crate::net::body::IncomingBody;
+use crate::net::headers;
 use crate::net::path::BadPath;
 use crate::net::problem::{Code, Problem};
 use crate::observe::calls::Series;
@@ -103,13 +104,10 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-/// `chunked` is all that is undone here; a body in any other transfer coding would be passed on as what it is not (RFC 9112 §6.1).
 fn check_codings(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Refusal::new(Code::BadRequest, "the only transfer coding that is taken is chunked, once")),
+    match headers::is_framed_plainly(headers) {
+        true => Ok(()),
+        false => Err(Refusal::new(Code::BadRequest, "the only transfer coding that is taken is chunked, once")),
     }
 }
 

@@ -82,6 +82,26 @@ pub fn method_overrides(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValu
     headers.iter().filter(move |(name, _)| is_one(name)).map(|(_, value)| value)
 }
 
+/// Whether a body comes as it is, or `chunked`, which is all that is undone here: in any other transfer coding it would be passed on as what it
+/// is not (RFC 9112 §6.1).
+pub fn is_framed_plainly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Leaves an answer one account of its length: where it came in chunks, a `Content-Length` beside them is nothing, and whoever got it without
+/// the chunks would cut the body there (RFC 9112 §6.3). False when it came in a coding that is not undone here.
+pub fn settle_framing(headers: &mut HeaderMap) -> bool {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    is_framed_plainly(headers)
+}
+
 /// Takes out of a request what ends here: hop-by-hop headers (those named by `Connection` first), credentials, everything that claims
 /// who calls or by which way, `Host`, and our own cookies. `TE: trailers` stays: the bodies that we stream keep their trailers.
 pub fn strip_request(headers: &mut HeaderMap) {

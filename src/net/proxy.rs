@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::ResponseBody;
 use super::client::SendError;
+use super::headers;
 use super::life::Life;
 use crate::config::Limits;
 
@@ -61,6 +62,9 @@ pub enum Failure {
     /// A 101 that was not asked for, or to another protocol, or a success that switched nothing.
     #[error("found an answer to a protocol change that nobody asked for, or to another protocol")]
     WrongUpgrade,
+    /// A body in a transfer coding that is not undone here.
+    #[error("found an answer in a transfer coding that nobody asked for; the only one is chunked")]
+    WrongCoding,
 }
 
 /// Why a body ended early.
@@ -110,6 +114,9 @@ pub(super) async fn first_byte(
         match tokio::time::timeout_at(deadline, &mut answer).await {
             Ok(Ok(mut response)) => {
                 *response.version_mut() = Version::HTTP_11;
+                if !headers::settle_framing(response.headers_mut()) {
+                    return Err(Failure::WrongCoding);
+                }
                 return Ok(response);
             }
             Ok(Err(error)) => return Err(failure(error, sending, terms)),

@@ -368,7 +368,9 @@ fn failed(failure: Failure, routes: &Routes) -> Refusal {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
         Failure::Withdrawn => invalid_token("the access token was revoked during the call", routes),
-        Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::UpstreamUnreachable, failure.to_string()),
+        Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => {
+            Refusal::new(Code::UpstreamUnreachable, failure.to_string())
+        }
         Failure::Timeout(_) => Refusal::new(Code::UpstreamTimeout, failure.to_string()),
     }
 }

@@ -420,6 +420,30 @@ async fn an_application_that_is_away_or_silent_is_told_apart() {
 }
 
 #[tokio::test]
+async fn g5_an_answer_that_frames_itself_in_two_ways_is_whole_or_an_error() {
+    for (framing, expected) in [
+        ("transfer-encoding: chunked\r\ncontent-length: 3", Some("abcdef")),
+        ("content-length: 9\r\ntransfer-encoding: Chunked", Some("abcdef")),
+        ("transfer-encoding: gzip, chunked", None),
+        ("transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\ncontent-length: 6", None),
+    ] {
+        let application = scripted(move |mut stream, _| async move {
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n").as_bytes()).await;
+        })
+        .await;
+        let world = World::before(application, "").await;
+        let answer = world.gets("/p2pi", "").await;
+        match expected {
+            Some(body) => {
+                assert_eq!((answer.status(), answer.header("content-length")), (200, None), "{framing}");
+                assert!(answer.0.ends_with(&format!("\r\n6\r\n{body}\r\n0\r\n\r\n")), "{framing}: {}", answer.0);
+            }
+            None => assert_eq!(answer.error(), (502, Some("upstream_unreachable")), "{framing}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn events_pass_when_they_are_sent_and_a_revocation_ends_the_stream() {
     let (application, go_on) = events().await;
     let world = World::before(application, "").await;

@@ -575,7 +575,7 @@ fn failed(failure: Failure) -> Refusal {
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
         Failure::Withdrawn => refused_link(LinkRefusal::NotLinked),
         Failure::Unreachable(SendError::NotProcessed(why)) => Refusal::new(Code::RetryCall, why),
-        Failure::Unreachable(_) | Failure::WrongUpgrade => Refusal::new(Code::PeerUnreachable, failure.to_string()),
+        Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => Refusal::new(Code::PeerUnreachable, failure.to_string()),
         Failure::Timeout(_) => Refusal::new(Code::PeerTimeout, failure.to_string()),
     }
 }
