@@ -202,14 +202,24 @@ pub fn pushed_to(metadata: &Metadata) -> Option<&Url> {
     metadata.par_endpoint.as_ref().filter(|_| metadata.requires_par || metadata.p2pi_endpoint.is_some())
 }
 
+/// The longest reference to a pushed request that is taken: browsers and servers carry URLs of some kilobytes.
+const LONGEST_REFERENCE: usize = 4096;
+
+fn is_reference(text: &str) -> bool {
+    (1..=LONGEST_REFERENCE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// The reference that the server gave for a pushed request, or why there is none.
 pub fn reference(status: StatusCode, body: &[u8]) -> Result<String, String> {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str).map(answer::printable);
-    match (status.is_success(), text("request_uri"), text("error")) {
-        (true, Some(reference), _) if !reference.is_empty() => Ok(reference),
+    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
+    match (status.is_success(), text("request_uri"), text("error").map(answer::printable)) {
+        (true, Some(reference), _) if is_reference(reference) => Ok(reference.to_owned()),
+        (true, Some(_), _) => {
+            Err(format!("it gave a request_uri that no URL can carry: visible ASCII of 1 to {LONGEST_REFERENCE} bytes is needed"))
+        }
         (false, _, Some(error)) => {
-            let words = answer::refusal_in_words(&error, &text("error_description").unwrap_or_default());
+            let words = answer::refusal_in_words(&error, &text("error_description").map(answer::printable).unwrap_or_default());
             Err(format!("it does not take the request: {words}"))
         }
         _ => Err(format!("it answered {} to the pushed request, without a request_uri", status.as_u16())),
@@ -285,10 +295,15 @@ pub(crate) mod tests {
         assert_eq!(read(201, r#"{"request_uri":"urn:x","expires_in":60}"#).as_deref(), Ok("urn:x"));
         let refused = read(400, r#"{"error":"invalid_request","error_description":"no"}"#).expect_err("refused");
         assert_eq!(refused, "it does not take the request: invalid_request (no)");
-        for (status, body) in
-            [(201, "{}"), (200, "<html>"), (404, ""), (503, "{}"), (201, r#"{"request_uri":""}"#), (201, r#"{"request_uri":7}"#)]
-        {
+        for (status, body) in [(201, "{}"), (200, "<html>"), (404, ""), (503, "{}"), (201, r#"{"request_uri":7}"#)] {
             assert!(read(status, body).expect_err("none").contains(&status.to_string()), "{status} {body}");
+        }
+        // Whole or not at all: half a reference leads nowhere, and nobody would know why.
+        let long = format!("urn:x:{}", "r".repeat(LONGEST_REFERENCE - 6));
+        assert_eq!(read(201, &format!(r#"{{"request_uri":"{long}"}}"#)).as_deref(), Ok(long.as_str()));
+        for bad in ["".to_owned(), format!("{long}r"), "urn:x y".to_owned(), "urn:\\u00e9".to_owned(), "urn:\\n".to_owned()] {
+            let refused = read(201, &format!(r#"{{"request_uri":"{bad}"}}"#)).expect_err("no reference");
+            assert!(refused.contains("visible ASCII of 1 to 4096"), "{bad}: {refused}");
         }
         let url = pushed_url(&Url::parse("https://two.example.com/authorize?tenant=a").expect("a URL"), "c", "urn:x:y");
         assert_eq!(url.as_str(), "https://two.example.com/authorize?tenant=a&client_id=c&request_uri=urn%3Ax%3Ay");
