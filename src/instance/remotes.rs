@@ -12,6 +12,10 @@ use url::Url;
 use crate::clock::Timestamp;
 use crate::oauth::dpop::NONCE_HEADER;
 
+/// How far a clock may be from ours and still be followed, in milliseconds. A clock that nobody minds is off by minutes; a server that says that
+/// it is another day, or was told so by somebody between, would be given signatures that hold on that day.
+const FURTHEST: u64 = 60 * 60 * 1000;
+
 /// The longest nonce that is kept.
 const LONGEST_NONCE: usize = 1024;
 
@@ -93,9 +97,15 @@ impl Remote {
         }
     }
 
-    /// Its clock says `there` when ours says `now`.
-    pub fn set_time(&self, there: Timestamp, now: Timestamp) {
-        self.set_ahead(there.millis().saturating_sub(now.millis()));
+    /// Its clock says `there` when ours says `now`; whether that is believed, which it is not where they are more than an hour apart.
+    pub fn set_time(&self, there: Timestamp, now: Timestamp) -> bool {
+        let is_near = there.millis().abs_diff(now.millis()) <= FURTHEST;
+        if is_near {
+            self.set_ahead(there.millis().saturating_sub(now.millis()));
+        } else {
+            tracing::warn!(%there, %now, "a server that refused our signature has a clock more than an hour from ours, which is not followed");
+        }
+        is_near
     }
 }
 
@@ -111,9 +121,20 @@ mod tests {
         let at = |url: &str| remotes.at(&Url::parse(url).expect("a URL"));
         let now = Timestamp::from_millis(1_000_000);
         let there = now.plus(Duration::from_secs(300));
-        at("https://two.example.com/oauth/token").set_time(there, now);
+        assert!(at("https://two.example.com/oauth/token").set_time(there, now));
         assert_eq!(at("https://two.example.com:443/p2pi").time(now), there);
         assert_eq!(at("https://two.example.com:444/").time(now), now);
+    }
+
+    #[test]
+    fn c11_a_clock_that_is_days_off_is_not_followed() {
+        let (remote, now) = (Remote::default(), Timestamp::from_millis(1_700_000_000_000));
+        let (hour, more) = (Duration::from_secs(3600), Duration::from_secs(3601));
+        assert!(remote.set_time(now.minus(hour), now) && remote.set_time(now.plus(hour), now));
+        for there in [now.plus(more), now.minus(more), Timestamp::from_millis(i64::MAX), Timestamp::from_millis(0)] {
+            assert!(!remote.set_time(there, now), "{}", there.millis());
+        }
+        assert_eq!(remote.time(now), now.plus(hour), "what was known stays");
     }
 
     #[test]

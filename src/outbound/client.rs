@@ -39,8 +39,8 @@ pub trait Transport: Send + Sync {
     /// Takes the nonce that an answer hands out, if it does.
     fn keep_nonce(&self, headers: &HeaderMap);
 
-    /// From here on the server's clock is taken to have said `time` now.
-    fn set_time_there(&self, time: Timestamp);
+    /// From here on the server's clock is taken to have said `time` now; whether it is, for nobody follows a clock anywhere.
+    fn set_time_there(&self, time: Timestamp) -> bool;
 }
 
 /// No answer.
@@ -183,8 +183,7 @@ impl Client {
         let thought = transport.time_there();
         let said = date(response.headers()).filter(|said| thought.since(*said).max(said.since(thought)) > OFF);
         match said {
-            Some(said) if self.signs() && is_refused_signature(&response) => {
-                transport.set_time_there(said);
+            Some(said) if self.signs() && is_refused_signature(&response) && transport.set_time_there(said) => {
                 let again = self.send_with_nonce(&request, transport).await?;
                 if is_refused_signature(&again) {
                     transport.set_time_there(thought);
@@ -335,8 +334,12 @@ pub(super) mod tests {
             }
         }
 
-        fn set_time_there(&self, time: Timestamp) {
-            self.ahead.store(time.millis() - 1_000_000, Ordering::Relaxed);
+        fn set_time_there(&self, time: Timestamp) -> bool {
+            let is_near = time.millis().abs_diff(1_000_000) < 1_000_000_000;
+            if is_near {
+                self.ahead.store(time.millis() - 1_000_000, Ordering::Relaxed);
+            }
+            is_near
         }
     }
 
@@ -423,6 +426,11 @@ pub(super) mod tests {
         let transport = Scripted::new(vec![response(401, &other, r#"{"error":"invalid_client"}"#)]);
         us.send(us.about_token(&endpoint(), &"token".into(), "refresh_token"), &transport).await.expect("an answer");
         assert_eq!((transport.forms().len(), transport.time_there()), (2, Timestamp::from_millis(1_000_000)));
+        // Nor is one that is nowhere near.
+        let far = [("date", "Fri, 31 Dec 9999 23:59:59 GMT")];
+        let transport = Scripted::new(vec![response(401, &far, r#"{"error":"invalid_client"}"#)]);
+        us.send(us.about_token(&endpoint(), &"token".into(), "refresh_token"), &transport).await.expect("an answer");
+        assert_eq!((transport.forms().len(), transport.time_there()), (1, Timestamp::from_millis(1_000_000)));
         let secret = Client::new(&examples::app(), &endpoint(), None);
         let transport = Scripted::new(vec![response(401, &[("date", "Thu, 01 Jan 1970 01:00:00 GMT")], r#"{"error":"invalid_client"}"#)]);
         secret.send(secret.about_token(&endpoint(), &"token".into(), "refresh_token"), &transport).await.expect("an answer");

@@ -75,8 +75,8 @@ impl Transport for ServerCalls<'_> {
         self.remote.keep_nonce(Verifier::Server, headers);
     }
 
-    fn set_time_there(&self, time: Timestamp) {
-        self.remote.set_time(time, self.now());
+    fn set_time_there(&self, time: Timestamp) -> bool {
+        self.remote.set_time(time, self.now())
     }
 }
 
