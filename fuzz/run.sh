@@ -31,11 +31,11 @@ fuzz() {
   # What is new goes to the first folder. An input that takes 10 seconds or 512 MiB is one that breaks a rule.
   if ! ../target/debug/"$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=512 -max_len=8192 -artifact_prefix="$found/" \
     "$found/corpus" "corpus/$target" >"$found/log" 2>&1; then
-    printf '%-20s %s\n' "$target" "FAILED, see $found/log"
+    printf '%-22s %s\n' "$target" "FAILED, see $found/log"
     grep -a -m 1 -A 2 'panicked at' "$found/log" || tail -n 5 "$found/log"
     return 1
   fi
-  printf '%-20s %s\n' "$target" "$(grep -a -o 'cov: [0-9]* ft: [0-9]*\|exec/s: [0-9]*' "$found/log" | tail -n 2 | paste -sd ' ')"
+  printf '%-22s %s\n' "$target" "$(grep -a -o 'cov: [0-9]* ft: [0-9]*\|exec/s: [0-9]*' "$found/log" | tail -n 2 | paste -sd ' ')"
 }
 export -f fuzz
 export out seconds

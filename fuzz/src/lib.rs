@@ -3,12 +3,26 @@
 //! both read the same.
 //!
 //! A target splits its bytes as its own comment says, at line feeds mostly, which none of the texts in question may hold.
+//!
+//! | from | read by |
+//! |---|---|
+//! | connections | `unreadable`; h2, rustls and WebSockets, whose frames pass as they are, are for those who make them |
+//! | heads of requests | `path`, `stripped_headers`, `forwarded`, `client_cert_header`, `browser_guard`, `cookies`, `bearer`, `query_token`, `words` (request ids) |
+//! | clients' certificates | `client_certificate`, `certificate_subject` |
+//! | clients' forms and queries | `form`, `token_request`, `client_auth`, `authorization_request`, `scope`, `redirect_uri`, `words` (ids, tickets, challenges) |
+//! | what clients sign | `jws`, `key`, `assertion`, `dpop` |
+//! | peers' answers | `server_metadata`, `token_answer` (with `Date`, `Retry-After`, `DPoP-Nonce`), `endpoint_answer`, `callback` |
+//! | operators | `admin_document`, `audit_query`, `configuration`, `words` (names, pins, URLs) |
+//! | the database | `sealed` |
 
+pub mod doors;
+pub mod forms;
 pub mod net;
 pub mod oauth;
 pub mod outbound;
 pub mod seeds;
 pub mod shell;
+pub mod wire;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -33,7 +33,7 @@ fn now() -> Timestamp {
 }
 
 /// An error has only the characters that `error_description` allows (RFC 6749 §5.2).
-fn is_sendable(error: &WireError) {
+pub(crate) fn is_sendable(error: &WireError) {
     assert!(error.description().bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)), "{error}");
     serde_json::from_str::<Value>(&error.to_json()).expect("JSON");
 }
@@ -52,8 +52,13 @@ pub fn token_request(data: &[u8]) {
         // Escapes can make a parameter longer than is read.
         Err(problem) => assert_eq!(problem, Malformed::TooLong),
     }
-    let is_once = |name: &str| pairs.iter().filter(|(found, value)| *found == name && !value.is_empty()).count() == 1;
-    match TokenRequest::read(&form) {
+    token_form(&form);
+}
+
+/// The token request in a form.
+pub(crate) fn token_form(form: &Parameters) {
+    let is_once = |name: &str| form.pairs().filter(|(found, value)| *found == name && !value.is_empty()).count() == 1;
+    match TokenRequest::read(form) {
         Ok(TokenRequest::Code(request)) => assert!(is_once("code") && !request.code.expose_secret().is_empty()),
         Ok(TokenRequest::Refresh(request)) => assert!(is_once("refresh_token") && !request.token.expose_secret().is_empty()),
         Ok(TokenRequest::ClientCredentials(_)) => assert!(is_once("grant_type")),

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use p2pid::clock::Timestamp;
 use p2pid::id::Id;
 use p2pid::oauth::dpop;
@@ -15,9 +15,10 @@ use p2pid::outbound::answer::{self, Answer};
 use p2pid::outbound::callback::{self, Arrival, Next};
 use p2pid::outbound::client::{Authentication, CallFailure, Client, Proof, Transport};
 use p2pid::outbound::exchange::Ask;
-use p2pid::outbound::handshake::{Handshake, Sent, Stage};
+use p2pid::outbound::handshake::{self, Handshake, Sent, Stage};
 use p2pid::outbound::metadata::{self, Metadata};
 use p2pid::outbound::plan;
+use p2pid::outbound::revocation::{self, Delivery};
 use p2pid::secret::{Digest, ExposeSecret, SecretString};
 use url::Url;
 
@@ -166,5 +167,26 @@ pub fn callback(data: &[u8]) {
         Next::Declined(words) => assert!(words.as_deref().is_none_or(is_shown)),
         Next::PeerRefused(words) => assert!(is_shown(&words), "{words}"),
         Next::Refused(_) => {}
+    }
+}
+
+/// The first line is the status, and what follows the body of an answer: of an endpoint for pushed requests, and of one that revokes.
+pub fn endpoint_answer(data: &[u8]) {
+    let (status, body) = first_line(data);
+    let Ok(status) = StatusCode::from_bytes(status) else { return };
+    match handshake::reference(status, body) {
+        Ok(reference) => {
+            assert!(status.is_success() && !reference.is_empty() && is_shown(&reference));
+            let url = handshake::pushed_url(&ENDPOINT, "one", &reference);
+            assert!(url.origin() == ENDPOINT.origin() && url.path() == ENDPOINT.path(), "{url}");
+            assert!(url.query_pairs().eq([("client_id".into(), "one".into()), ("request_uri".into(), reference.as_str().into())]), "{url}");
+        }
+        // Two texts of the server's, and some words of ours.
+        Err(why) => assert!(why.chars().count() <= 1_200 && !why.chars().any(is_hidden), "{why}"),
+    }
+    match revocation::judge(status, body) {
+        Delivery::Confirmed => assert!(status.is_success()),
+        Delivery::Impossible => assert_eq!(status, StatusCode::BAD_REQUEST),
+        Delivery::Waiting(why) => assert!(!status.is_success() && is_shown(&why), "{why}"),
     }
 }

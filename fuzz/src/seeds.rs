@@ -47,6 +47,67 @@ pub fn all() -> Vec<Seeds> {
             ],
         ),
         texts(
+            "form",
+            &[
+                "application/x-www-form-urlencoded\n\n\u{7}=x&grant_type=refresh_token&refresh_token=p2pr_x&client_id=one&client_secret=s",
+                "Application/X-WWW-Form-Urlencoded; charset=utf-8\n20\ntoken=p2pa_x&token_type_hint=access_token",
+                "application/json\n\n{}",
+                "application/x-www-form-urlencoded\n4096\nclient_id=a&response_type=code&redirect_uri=https://one.example/cb?a=b&state=%26",
+            ],
+        ),
+        texts(
+            "authorization_request",
+            &[
+                "response_type=code&client_id=one&redirect_uri=https%3A%2F%2Fone.example%2Fcb%3Fa%3Db&scope=p2pi+orders&state=s%26%23&\
+                 code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256",
+                "response_type=code&client_id=one&redirect_uri=http://127.0.0.1:1/cb&code_challenge_method=plain&code_challenge=a",
+                "client_id=one&request_uri=urn:ietf:params:oauth:request_uri:p2pq_x",
+                "client_id=one&request=a&response_mode=query&resource=https://two.example:7443/&dpop_jkt=a&scope=p2pi&scope=p2pi",
+            ],
+        ),
+        texts(
+            "unreadable",
+            &[
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                "POST /418 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHTTP/\r\n0\r\n\r\nGET /\r\n\r\n",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 29\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n\u{16}\u{3}\u{1}",
+                "GET / HTTP/1.1\r\nHost: a\r\nX-Odd : 1\r\n\r\n",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nabcd",
+                "GET / HTTP/3.0\r\n\r\n",
+            ],
+        ),
+        texts(
+            "browser_guard",
+            &[
+                "host:127.0.0.1:7490\norigin:http://127.0.0.1:7490\nsec-fetch-site:same-origin",
+                "host:[::1]:7490",
+                "host:console.example\norigin:https://tool.example\nsec-fetch-site:cross-site",
+                "host:localhost:7490\nhost:localhost:7490",
+            ],
+        ),
+        texts(
+            "query_token",
+            &["/a?x=1&access_token=t&y=%26", "/a?access%5Ftoken=t&&x", "/a?access_token=t&access_token=t", "/a?access_token"],
+        ),
+        texts(
+            "audit_query",
+            &[
+                "since=2026-11-28T11:00:00Z&until=2026-12-01T06:00:00Z&action=peer.unlinked,login&record=two&actor=a&tenant=default&limit=5",
+                "after=7&before=9&limit=1000",
+                "action=daemon&limit=0",
+            ],
+        ),
+        texts(
+            "endpoint_answer",
+            &[
+                "201\n{\"request_uri\":\"urn:ietf:params:oauth:request_uri:a&b#c\",\"expires_in\":60}",
+                "400\n{\"error\":\"invalid_request\",\"error_description\":\"no\"}",
+                "400\n{\"error\":\"unsupported_token_type\"}",
+                "302\n<html>",
+            ],
+        ),
+        texts(
             "client_auth",
             &["Basic YTpi\n", "basic YSUzQTpiKw\nclient_id=a%3A", "\nclient_id=a&client_secret=b", "\nclient_id=a", &assertion],
         ),

@@ -4,7 +4,7 @@
 //! forwarded without a [`Permit`]. A token that was presented before is found in memory; its headers were made then.
 
 mod proof;
-mod query_token;
+pub mod query_token;
 mod routes;
 #[cfg(test)]
 pub(super) mod tests;

@@ -3,7 +3,7 @@
 use http::uri::PathAndQuery;
 
 /// The token in a query, and the target without it: a token of ours never reaches an application.
-pub(super) fn taken(target: &PathAndQuery) -> Option<(String, PathAndQuery)> {
+pub fn taken(target: &PathAndQuery) -> Option<(String, PathAndQuery)> {
     let mut token = None;
     let mut rest = String::new();
     for pair in target.query()?.split('&') {
