@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_LENGTH, COOKIE, FORWARDED, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
 use p2pid::clock::Timestamp;
+use p2pid::config::{ForwardedHeader, TrustedProxies};
 use p2pid::net::certificate::Certificate;
 use p2pid::net::client_certificate::{ClientCertificate, of_headers};
 use p2pid::net::forwarded::client_address;
@@ -103,7 +103,8 @@ fn as_variable(name: &HeaderName) -> String {
 
 fn says_who_calls(name: &str) -> bool {
     let names = ["authorization", "dpop", "client-cert", "client-cert-chain", "forwarded", "x-forwarded", "x-real-ip", "proxy"];
-    name.starts_with("p2pi-") || name.starts_with("x-forwarded-") || names.contains(&name)
+    let beginnings = ["p2pi-", "x-forwarded-", "remote-", "x-remote-", "ssl-", "x-ssl-", "x-client-cert"];
+    beginnings.iter().any(|beginning| name.starts_with(beginning)) || names.contains(&name)
 }
 
 /// But for `TE: trailers`, which each hop says anew.
@@ -118,23 +119,27 @@ fn is_our_cookie(pair: &[u8]) -> bool {
     pair.starts_with("p2pid-") || pair.starts_with("__host-p2pid-")
 }
 
-/// Lines `name:value` that a client sends through a proxy that we trust, and which adds what it saw to one of them.
+/// Lines `name:value` that a client sends through a proxy that we trust, and which adds what it saw to the one header that it writes.
 pub fn forwarded(data: &[u8]) {
     let Some(came) = headers(data) else { return };
-    let trusted: [IpNet; 2] = ["127.0.0.0/8".parse().expect("a network"), "10.0.0.0/8".parse().expect("a network")];
-    let stranger = IpAddr::from([192, 0, 2, 1]);
-    assert_eq!(client_address(&came, stranger, &trusted), stranger, "whoever is no proxy is believed nothing");
+    let networks = ["127.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().expect("a network")).to_vec();
+    let mut proxies = TrustedProxies { networks, unix: false, header: ForwardedHeader::XForwardedFor };
+    let (stranger, seen) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 7]));
     let proxy = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let seen = "192.0.2.7";
-    for (name, other, hop) in [("x-forwarded-for", "forwarded", seen.to_owned()), ("forwarded", "x-forwarded-for", format!("for={seen}"))] {
+    for (header, name, hop) in [
+        (ForwardedHeader::XForwardedFor, "x-forwarded-for", seen.to_string()),
+        (ForwardedHeader::Forwarded, "forwarded", format!("for={seen}")),
+    ] {
+        proxies.header = header;
+        let found = |headers: &HeaderMap, neighbour| client_address(headers, neighbour, &proxies);
+        assert_eq!(found(&came, Some(stranger)), Some(stranger), "whoever is no proxy is believed nothing");
+        assert_eq!(found(&came, None), None, "nor is a Unix socket that is not trusted");
         let mut through = came.clone();
-        // A proxy that writes one of them takes away the other, or the client's word stands beside its own.
-        through.remove(other);
         let lines: Vec<HeaderValue> = through.get_all(name).iter().cloned().collect();
         let name = HeaderName::from_static(name);
-        // As a line of its own, and at the end of the last line.
+        // As a line of its own, and at the end of the last line; whatever the client wrote into the other header.
         through.append(&name, HeaderValue::from_str(&hop).expect("an address"));
-        assert_eq!(client_address(&through, proxy, &trusted).to_string(), seen, "{lines:?}");
+        assert_eq!(found(&through, Some(proxy)), Some(seen), "{lines:?}");
         let Some((last, before)) = lines.split_last() else { continue };
         through.remove(&name);
         for line in before {
@@ -142,16 +147,11 @@ pub fn forwarded(data: &[u8]) {
         }
         let Ok(line) = HeaderValue::from_bytes(&[last.as_bytes(), b", ", hop.as_bytes()].concat()) else { continue };
         through.append(&name, line);
-        let found = client_address(&through, proxy, &trusted);
+        let found = found(&through, Some(proxy));
         // A list that cannot be read leads no further than to the proxy.
-        assert!(found.to_string() == seen || found == proxy, "{lines:?}: {found}");
-        assert!(name == FORWARDED || found.to_string() == seen || last.to_str().is_err(), "{lines:?}: {found}");
+        assert!(found == Some(seen) || found == Some(proxy), "{lines:?}: {found:?}");
+        assert!(name == FORWARDED || found == Some(seen) || last.to_str().is_err(), "{lines:?}: {found:?}");
     }
-    // Where a client's word does stand beside the proxy's, it is believed by neither.
-    let mut both = came;
-    both.append("x-forwarded-for", HeaderValue::from_static("192.0.2.7"));
-    let found = client_address(&both, proxy, &trusted);
-    assert!(found.to_string() == seen || found == proxy, "{found}");
 }
 
 /// A certificate, DER; and who it may be.

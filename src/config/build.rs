@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
 use super::section::{Findings, Placed, Refusal, Section};
@@ -186,8 +185,7 @@ fn public(
     let public = Public {
         listen: listen.iter().map(|placed| placed.value.clone()).collect(),
         tls: tls.value.clone(),
-        trusted_proxies: proxies(list(section.list("trusted_proxies", "a list of networks, such as [\"10.0.0.0/8\"]", values::proxy))),
-        forwarded_header: section.or("forwarded_header", ForwardedHeader::default(), values::forwarded_header),
+        trusted_proxies: trusted_proxies(&mut section),
         hsts: section.or("hsts", false, values::switch),
         admin_api: section.or("admin_api", false, values::switch),
     };
@@ -195,9 +193,14 @@ fn public(
     (public, listen, tls)
 }
 
-/// `None` among them stands for the Unix sockets.
-fn proxies(written: Vec<Option<IpNet>>) -> TrustedProxies {
-    TrustedProxies { unix: written.contains(&None), networks: written.into_iter().flatten().collect() }
+fn trusted_proxies(section: &mut Section<'_>) -> TrustedProxies {
+    let written = list(section.list("trusted_proxies", "a list of networks, such as [\"10.0.0.0/8\"]", values::proxy));
+    TrustedProxies {
+        // `None` stands for them.
+        unix: written.contains(&None),
+        networks: written.into_iter().flatten().collect(),
+        header: section.or("forwarded_header", ForwardedHeader::default(), values::forwarded_header),
+    }
 }
 
 fn mtls(

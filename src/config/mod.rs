@@ -167,10 +167,8 @@ pub struct Public {
     pub listen: Vec<Listen>,
     /// Whose certificate is shown.
     pub tls: Tls,
-    /// Proxies that are believed.
+    /// Proxies that are believed, and in which header (`forwarded_header`).
     pub trusted_proxies: TrustedProxies,
-    /// In which header they say whom they speak for.
-    pub forwarded_header: ForwardedHeader,
     /// Send `Strict-Transport-Security`.
     pub hsts: bool,
     /// Serve the admin APIs here too.
@@ -184,6 +182,8 @@ pub struct TrustedProxies {
     pub networks: Vec<IpNet>,
     /// Whoever connects to a Unix socket: only processes of this host can.
     pub unix: bool,
+    /// In which header they name the client.
+    pub header: ForwardedHeader,
 }
 
 impl TrustedProxies {

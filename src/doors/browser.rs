@@ -272,7 +272,7 @@ pub fn address(parts: &Parts, config: &Config) -> Option<IpAddr> {
 
 /// As [`address`], of a request that is not taken apart.
 pub fn address_of(extensions: &Extensions, headers: &HeaderMap, config: &Config) -> Option<IpAddr> {
-    client_address(headers, extensions.get::<Arc<Connection>>()?.neighbour().ip(), &config.public)
+    client_address(headers, extensions.get::<Arc<Connection>>()?.neighbour().ip(), &config.public.trusted_proxies)
 }
 
 /// Layer of everything that browsers and clients ask: what changes while such a request is served is told of where it came from.

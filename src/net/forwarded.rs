@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::config::{ForwardedHeader, Public, TrustedProxies};
+use crate::config::{ForwardedHeader, TrustedProxies};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -13,24 +13,24 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Each proxy appends the address that it saw, so the list is read from its end: the first address that is not a trusted proxy's is the
 /// client's, and everything before it is hearsay. One header is read, the one that the proxies write: any other was sent by the client itself,
 /// through a proxy that does not know it.
-pub fn client_address(headers: &HeaderMap, neighbour: Option<IpAddr>, public: &Public) -> Option<IpAddr> {
+pub fn client_address(headers: &HeaderMap, neighbour: Option<IpAddr>, proxies: &TrustedProxies) -> Option<IpAddr> {
     let neighbour = neighbour.map(|address| address.to_canonical());
-    if !public.trusted_proxies.include(neighbour) {
+    if !proxies.include(neighbour) {
         return neighbour;
     }
-    let hops = match public.forwarded_header {
+    let hops = match proxies.header {
         ForwardedHeader::Forwarded => hops(headers, &header::FORWARDED, forwarded_hops),
         ForwardedHeader::XForwardedFor => hops(headers, &X_FORWARDED_FOR, x_forwarded_hops),
     };
-    nearest_untrusted(&hops, neighbour, &public.trusted_proxies)
+    nearest_untrusted(&hops, neighbour, proxies)
 }
 
 /// A hop that does not say its address ends the search: who reported it is the last one known.
-fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: Option<IpAddr>, trusted: &TrustedProxies) -> Option<IpAddr> {
+fn nearest_untrusted(hops: &[Option<IpAddr>], neighbour: Option<IpAddr>, proxies: &TrustedProxies) -> Option<IpAddr> {
     let mut known = neighbour;
     for hop in hops.iter().rev() {
         match *hop {
-            Some(address) if trusted.include(Some(address)) => known = Some(address),
+            Some(address) if proxies.include(Some(address)) => known = Some(address),
             Some(address) => return Some(address),
             None => return known,
         }
@@ -86,7 +86,6 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Listen, Tls};
 
     const X: &str = "x-forwarded-for";
     const FORWARDED: &str = "forwarded";
@@ -94,17 +93,10 @@ mod tests {
     /// Behind proxies that write `header`.
     fn seen(header: ForwardedHeader, neighbour: Option<&str>, headers: &[(&'static str, &'static str)]) -> Option<String> {
         let networks = vec!["10.0.0.0/8".parse().expect("a network"), "2001:db8:1::/48".parse().expect("a network")];
-        let public = Public {
-            listen: vec![Listen::Tcp("127.0.0.1:7443".parse().expect("an address"))],
-            tls: Tls::Off,
-            trusted_proxies: TrustedProxies { networks, unix: true },
-            forwarded_header: header,
-            hsts: false,
-            admin_api: false,
-        };
+        let proxies = TrustedProxies { networks, unix: true, header };
         let map = headers.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
         let neighbour = neighbour.map(|address| address.parse().expect("an address"));
-        client_address(&map.collect(), neighbour, &public).map(|address| address.to_string())
+        client_address(&map.collect(), neighbour, &proxies).map(|address| address.to_string())
     }
 
     /// Behind proxies that write the header which comes first.

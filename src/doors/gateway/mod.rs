@@ -294,7 +294,7 @@ fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue
     let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return headers::forwarded(None, public) };
     let neighbour = connection.neighbour().ip();
     if config.public.trusted_proxies.include(neighbour) {
-        return headers::forwarded(forwarded::client_address(request.headers(), neighbour, &config.public), public);
+        return headers::forwarded(forwarded::client_address(request.headers(), neighbour, &config.public.trusted_proxies), public);
     }
     connection.forwarded(|| headers::forwarded(neighbour, public))
 }
@@ -302,7 +302,7 @@ fn forwarded_by(request: &Request<IncomingBody>, routes: &Routes) -> HeaderValue
 /// Where a call comes from, behind trusted proxies by what they report.
 fn forwarded_for(request: &Request<IncomingBody>, config: &Config) -> Option<IpAddr> {
     let neighbour = request.extensions().get::<Arc<Connection>>()?.neighbour().ip();
-    forwarded::client_address(request.headers(), neighbour, &config.public)
+    forwarded::client_address(request.headers(), neighbour, &config.public.trusted_proxies)
 }
 
 /// The application's answer as the peer gets it.
