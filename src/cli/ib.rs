@@ -45,6 +45,14 @@ pub(super) enum Ib {
         name: String,
     },
     /// Change what is given, and nothing else
+    #[command(
+        mut_arg("client_secret_stdin", |arg| arg.help("Read a new client secret from standard input: one line; it takes the place of all before, at once")),
+        mut_arg("grants", |arg| arg.help("What it may use, in place of what it may use now")),
+        mut_arg("scopes", |arg| arg.help("What the app may ask for, one of [scopes], in place of what it may ask for now")),
+        mut_arg("redirect_uris", |arg| arg.help("Where browsers may be sent back to, in place of where they may now")),
+        mut_arg("peer_url", |arg| arg.help("The peer's public URL; registers URL/oauth/callback, in place of what is registered now")),
+        mut_arg("rotation", |arg| arg.help("What becomes of a refresh token that was used"))
+    )]
     Update {
         /// By name or id
         name: String,

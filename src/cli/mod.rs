@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn an_update_does_not_say_what_a_new_record_has() {
+        for record in Arguments::command().get_subcommands() {
+            let updates = record.get_subcommands().filter(|command| command.get_name() == "update");
+            for argument in updates.flat_map(clap::Command::get_arguments) {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let tells_of_new = ["when left out", "left out where"].iter().any(|words| help.contains(words));
+                assert!(!tells_of_new, "{} update --{}: {help}", record.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }

@@ -68,6 +68,12 @@ pub(super) enum Ob {
         overlap: Duration,
     },
     /// Change what is given, and nothing else
+    #[command(
+        mut_arg("auth_method", |arg| {
+            arg.help("How it authenticates there: client_secret_basic, client_secret_post, private_key_jwt (by signatures: no secret is shared), or none")
+        }),
+        mut_arg("grant", |arg| arg.help("How tokens are asked for"))
+    )]
     Update {
         /// By name or id
         name: String,

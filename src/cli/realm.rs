@@ -32,6 +32,10 @@ pub(super) enum Realm {
         or_update: bool,
     },
     /// Change what is given, and nothing else; tokens that exist stay as they are
+    #[command(
+        mut_arg("key_stdin", |arg| arg.help("Read a new key from standard input: one line; it takes the place of the one before, at once")),
+        mut_arg("token_validity", |arg| arg.help("How long its access tokens live"))
+    )]
     Update {
         /// Which
         name: String,
