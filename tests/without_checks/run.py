@@ -165,7 +165,7 @@ def main(arguments):
         if not single:
             passes(places, group)
         all_of([lambda entry=entry, test=test: notices(places, entry, test) for entry in group for test in entry.fails])
-    print(f"{len(planted)} checks: without any one of them its tests fail")
+    print(f"without each of {len(planted)} checks its tests fail")
 
 
 if __name__ == "__main__":

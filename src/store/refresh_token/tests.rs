@@ -65,6 +65,26 @@ impl World {
     }
 }
 
+/// What the manual says of growth (`manual/operations.md`).
+#[tokio::test]
+async fn a_refresh_adds_two_rows_that_stay_and_less_than_400_bytes() {
+    const REFRESHES: i64 = 300;
+    const ROWS: &str = "SELECT (SELECT count(*) FROM access_token) + (SELECT count(*) FROM refresh_token)";
+    const BYTES: &str = "SELECT (p.page_count - f.freelist_count) * s.page_size
+        FROM pragma_page_count AS p, pragma_freelist_count AS f, pragma_page_size AS s";
+    let (world, pair) = World::new(Rotation::RetrySafe).await;
+    let before = (world.count(ROWS).await, world.count(BYTES).await);
+    let mut current = pair.refresh;
+    for _ in 0..REFRESHES {
+        current = world.refresh(&current).await.expect("tokens").refresh;
+        world.clock.pass(HOUR * 9 / 10);
+        world.store.purge(world.clock.now().wall).await.expect("purged");
+    }
+    let grown = (world.count(ROWS).await - before.0, world.count(BYTES).await - before.1);
+    assert_eq!(grown.0, 2 * REFRESHES);
+    assert!((300..400).contains(&(grown.1 / REFRESHES)), "{} bytes for each", grown.1 / REFRESHES);
+}
+
 #[tokio::test]
 async fn r4_the_first_answer_comes_again_after_a_restart_and_is_overwritten_when_the_window_closes() {
     let (mut world, pair) = World::new(Rotation::RetrySafe).await;
