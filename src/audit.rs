@@ -6,7 +6,7 @@ pub mod wall_clock;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -291,6 +291,8 @@ pub struct Origin {
     pub change: Option<String>,
     /// The names of the attributes that the request gave, never their values.
     given: OnceLock<Vec<String>>,
+    /// What its rows tell of.
+    told: Mutex<Option<Action>>,
 }
 
 impl Origin {
@@ -310,6 +312,20 @@ impl Origin {
     pub fn note_given(&self, names: impl Iterator<Item = String>) {
         // A request has one document.
         let _ = self.given.set(names.collect());
+    }
+
+    /// Notes that a row tells of `action`.
+    pub fn note_told(&self, action: Action) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end of a grant follows from what is told beside it.
+        if told.is_none() || action != Action::GrantEnded {
+            *told = Some(action);
+        }
+    }
+
+    /// What the request has done, by the rows that were written of it.
+    pub fn told(&self) -> Option<Action> {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The names of the attributes that the request gave.
@@ -485,6 +501,19 @@ mod tests {
             assert!(action.is_meant_by(group) && action.is_meant_by(action.as_str()) && !action.is_meant_by(verb));
         }
         assert_eq!(Action::named("peer"), None);
+    }
+
+    #[test]
+    fn what_a_request_has_done_is_not_what_follows_from_it() {
+        for rows in [[Action::UserUpdated, Action::GrantEnded], [Action::GrantEnded, Action::UserUpdated]] {
+            let origin = Origin::default();
+            rows.into_iter().for_each(|action| origin.note_told(action));
+            assert_eq!(origin.told(), Some(Action::UserUpdated));
+        }
+        let origin = Origin::default();
+        assert_eq!(origin.told(), None);
+        origin.note_told(Action::GrantEnded);
+        assert_eq!(origin.told(), Some(Action::GrantEnded));
     }
 
     #[test]

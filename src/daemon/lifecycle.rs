@@ -3,6 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Running;
+use crate::audit::Action;
 use crate::observe::systemd;
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain.
@@ -29,7 +30,7 @@ pub async fn run(running: Running) -> Result<(), String> {
     }
     tracing::info!("stopping: no new connections, those under way may finish");
     tokio::select! {
-        () = running.stop() => tracing::info!("stopped"),
+        () = running.stop() => tracing::info!(event = Action::DaemonStopped.as_str(), "stopped"),
         () = asked_to_stop(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once, as asked a second time"),
     }
     Ok(())

@@ -104,7 +104,8 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     tasks.spawn(unsure::run(Arc::clone(&instance), Arc::clone(&links)));
     tasks.spawn(Arc::clone(&reloader).watch());
     ready.send_replace(true);
-    tracing::info!(instance = config.instance.name, public_url = config.instance.public_url.as_str(), "ready");
+    let (event, name) = (Action::DaemonStarted.as_str(), &config.instance.name);
+    tracing::info!(event, instance = name, public_url = config.instance.public_url.as_str(), "ready");
     Ok(Running { instance, links, reloader, server, cores, ready, addresses, tasks })
 }
 

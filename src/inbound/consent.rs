@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::authorize::Request;
+use crate::audit::Action;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::secret::Digest;
@@ -67,6 +68,16 @@ pub enum Decision {
     Allow,
     /// `decision=decline`
     Decline,
+}
+
+impl Decision {
+    /// What it is called, in the audit and in the log.
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Allow => Action::ConsentAllowed,
+            Self::Decline => Action::ConsentDeclined,
+        }
+    }
 }
 
 /// Who answers.

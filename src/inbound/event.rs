@@ -1,5 +1,6 @@
 //! What the audit hears of judgements at the token endpoint and around it.
 
+use super::grant::EndReason;
 use crate::audit::{Action, Entry, Outcome, Record};
 
 /// Something that an operator may want to know of later, or at once.
@@ -45,29 +46,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event's name in the log.
-    pub const fn name(&self) -> &'static str {
+    /// What it is called, in the audit and in the log.
+    pub const fn action(&self) -> Action {
         match self {
-            Self::GrantMade => "grant_made",
-            Self::SignedIn => "signed_in",
-            Self::SignInFailed => "sign_in_failed",
-            Self::CodeOfAnotherClient => "code_of_another_client",
-            Self::CodeBurnt { .. } => "code_burnt",
-            Self::CodeReplayed => "code_replayed",
-            Self::RefreshTokenOfAnotherClient => "refresh_token_of_another_client",
-            Self::RefreshTokenWithoutItsKey => "refresh_token_without_its_key",
-            Self::Repeated { .. } => "refresh_repeated",
-            Self::Reminted { .. } => "refresh_reminted",
-            Self::LatePresentation => "refresh_token_late",
-            Self::RefreshTokenReplayed => "refresh_token_replayed",
-            Self::GrantRevoked => "grant_revoked",
-            Self::RevocationOfAnotherClient => "revocation_of_another_client",
-        }
-    }
-
-    /// The action of the audit's row; none where what it leads to, the end of a grant, says it all.
-    pub const fn action(&self) -> Option<Action> {
-        Some(match self {
             Self::GrantMade => Action::CodeRedeemed,
             Self::SignedIn => Action::SignInSucceeded,
             Self::SignInFailed => Action::SignInFailed,
@@ -80,15 +61,14 @@ impl Event {
             Self::Reminted { .. } => Action::RefreshReminted,
             Self::LatePresentation => Action::RefreshLate,
             Self::RefreshTokenReplayed => Action::RefreshReplayed,
-            Self::GrantRevoked => return None,
+            Self::GrantRevoked => Action::GrantEnded,
             Self::RevocationOfAnotherClient => Action::RevocationOfAnotherClient,
-        })
+        }
     }
 
     /// The audit's row; `record` is what it was done to.
-    pub fn row(&self, record: Option<Record>) -> Option<Entry> {
-        let row = Entry::of(self.action()?).on_known(record).ended(self.outcome());
-        Some(row.maybe("reason", self.reason()))
+    pub fn row(&self, record: Option<Record>) -> Entry {
+        Entry::of(self.action()).on_known(record).ended(self.outcome()).maybe("reason", self.reason())
     }
 
     /// Whether it comes with a change, and its row with that. What changes nothing can be had as often as an app asks: of that the audit
@@ -134,6 +114,7 @@ impl Event {
             Self::CodeBurnt { why } => Some((*why).to_owned()),
             Self::Repeated { from_elsewhere: true } => Some("from another address than the first time".to_owned()),
             Self::Reminted { times } => Some(format!("replaced {times} times by now")),
+            Self::GrantRevoked => Some(EndReason::RevokedByClient.as_str().to_owned()),
             Self::GrantMade
             | Self::SignedIn
             | Self::SignInFailed
@@ -144,7 +125,6 @@ impl Event {
             | Self::Repeated { from_elsewhere: false }
             | Self::LatePresentation
             | Self::RefreshTokenReplayed
-            | Self::GrantRevoked
             | Self::RevocationOfAnotherClient => None,
         }
     }

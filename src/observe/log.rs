@@ -2,7 +2,8 @@
 //!
 //! Field names, so that one search finds everything of one kind: `tenant`, `peer`, `client_id`, `grant` (its id), `token` (a fingerprint,
 //! never more), `caller`, `who` (login or uid), `request_id`, `address`, `status`, `code` (of an error), `reason` (words), `elapsed_ms`.
-//! Changes that an operator makes have the target [`AUDIT`].
+//! What the audit tells of too has the action's name as `event` ([`crate::audit::Action`]), so that one word finds it in both; who did what has
+//! the target [`AUDIT`].
 
 use std::fmt;
 use std::io::IsTerminal;

@@ -45,8 +45,8 @@ tokio::task_local! {
 }
 
 /// Does `work` for `origin`: every write in it, on this task, takes it along.
-pub async fn acting<F: Future>(origin: Origin, work: F) -> F::Output {
-    ORIGIN.scope(Arc::new(origin), work).await
+pub async fn acting<F: Future>(origin: impl Into<Arc<Origin>>, work: F) -> F::Output {
+    ORIGIN.scope(origin.into(), work).await
 }
 
 /// Notes which attributes the request of this task gives.
@@ -79,6 +79,7 @@ impl Transaction<'_> {
         self.trail.is_told.set(true);
         let nobody = Origin::default();
         let origin = self.trail.origin.as_deref().unwrap_or(&nobody);
+        origin.note_told(entry.action);
         let actor = self.trail.actor.borrow();
         Ok(insert(self, self.now().wall, origin, actor.as_ref().unwrap_or(&origin.actor), entry)?)
     }

@@ -329,7 +329,8 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
         return Ok(stored);
     }
     let epoch = stored.max(beside.unwrap_or(0)) + 1;
-    tracing::warn!(epoch, "the database was restored: every token, code and session of before is refused from now on");
+    let event = Action::EpochBegun.as_str();
+    tracing::warn!(event, epoch, "the database was restored: every token, code and session of before is refused from now on");
     transaction.execute("UPDATE meta SET epoch = ?1, copied_at = NULL, begun_at = ?2", (epoch, now))?;
     let restored =
         Entry::of(Action::EpochBegun).with("epoch", epoch).maybe("copied_at", copied_at.map(|at| Timestamp::from_millis(at).to_string()));

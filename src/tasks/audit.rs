@@ -26,7 +26,10 @@ pub async fn run(instance: Arc<Instance>) {
                 "the wall clock is more than two days from where it was expected; until it is back, or has stayed there for a day, no row \
                  of the audit is deleted for its age"
             ),
-            Ok(Pruned::Rows(rows)) => tracing::info!(rows, "rows of the audit that had been kept for their time were deleted"),
+            Ok(Pruned::Rows(rows)) => {
+                let event = Action::AuditPruned.as_str();
+                tracing::info!(event, rows, "rows of the audit that had been kept for their time were deleted");
+            }
             Err(error) => tracing::warn!(%error, "the oldest rows of the audit could not be deleted; again in a minute"),
         }
         tokio::select! {

@@ -159,17 +159,18 @@ impl Reloader {
                 state.condition.restart_needed = restart_needed;
                 self.instance.metrics.reloads.inc();
                 let waiting = state.condition.restart_needed.join(", ");
+                let (event, file) = (Action::ConfigReloaded.as_str(), state.condition.file.display());
                 if waiting.is_empty() || known {
-                    tracing::info!(file = %state.condition.file.display(), "configuration read, and in force");
+                    tracing::info!(event, %file, "configuration read, and in force");
                 } else {
-                    tracing::warn!(file = %state.condition.file.display(), keys = waiting, "configuration read; these keys wait for a restart");
+                    tracing::warn!(event, %file, keys = waiting, "configuration read; these keys wait for a restart");
                 }
                 Ok(state.condition.clone())
             }
             Err(refused) => {
                 let error = refused.in_short();
                 self.instance.metrics.reloads_refused.inc();
-                tracing::error!(error, "configuration refused; the one before stays in force");
+                tracing::error!(event = Action::ConfigRefused.as_str(), error, "configuration refused; the one before stays in force");
                 state.condition.error = Some(error);
                 Err(refused)
             }

@@ -90,12 +90,12 @@ async fn r4_r5_repeats_replacements_and_thefts_are_audited_with_their_address() 
     let mut watched = Watched::new().await;
     let code = watched.code().await;
     let first = Tokens::of(&watched.redeems(&code).await);
-    let made = watched.tells("grant_made", "INFO", &watched.client, HERE).await;
+    let made = watched.tells("code.redeemed", "INFO", &watched.client, HERE).await;
     assert!(made["grant"].is_string() && made["request_id"].is_string(), "{made}");
 
     let thief = Watched::app(&watched.one, "thief").await;
     assert_eq!(watched.presents(&thief, ELSEWHERE, &first.refresh).await.status(), 400);
-    watched.tells("refresh_token_of_another_client", "INFO", &thief, ELSEWHERE).await;
+    watched.tells("refresh.of_another_client", "INFO", &thief, ELSEWHERE).await;
 
     // Presented again and again: repeated while the window is open, replaced each time that it has closed.
     let (times, latest) = (Cell::new(0_usize), Cell::new(None));
@@ -106,18 +106,18 @@ async fn r4_r5_repeats_replacements_and_thefts_are_audited_with_their_address() 
         if answer.status() == 200 {
             latest.set(Some(Tokens::of(&answer)));
         }
-        let repeats = watched.told("refresh_repeated");
+        let repeats = watched.told("refresh.repeated");
         let both = ["INFO", "WARN"].iter().all(|level| repeats.iter().any(|line| line["level"] == *level));
-        (both && watched.told("refresh_reminted").len() >= 3).then_some(())
+        (both && watched.told("refresh.reminted").len() >= 3).then_some(())
     })
     .await;
-    for line in watched.told("refresh_repeated") {
+    for line in watched.told("refresh.repeated") {
         let is_from_elsewhere = line["reason"].as_str().is_some_and(|reason| reason.contains("another address"));
         assert_eq!(line["level"] == "WARN", is_from_elsewhere, "{line}");
         assert!(line["address"] == HERE || line["address"] == ELSEWHERE, "{line}");
         assert_eq!(line["grant"], made["grant"], "{line}");
     }
-    let levels: Vec<Value> = watched.told("refresh_reminted").iter().map(|line| line["level"].clone()).collect();
+    let levels: Vec<Value> = watched.told("refresh.reminted").iter().map(|line| line["level"].clone()).collect();
     assert_eq!(levels[..3], ["INFO", "INFO", "WARN"], "the third of one token needs a look");
 
     // Its successor is used, and the window closes: now only a thief could have it.
@@ -129,7 +129,7 @@ async fn r4_r5_repeats_replacements_and_thefts_are_audited_with_their_address() 
         (answer.status() == 400).then_some(())
     })
     .await;
-    let theft = watched.tells("refresh_token_replayed", "WARN", &watched.client, ELSEWHERE).await;
+    let theft = watched.tells("refresh.replayed", "WARN", &watched.client, ELSEWHERE).await;
     assert_eq!(theft["grant"], made["grant"], "{theft}");
     for secret in [&first.refresh, &latest.refresh, &latest.access, &watched.client.secret] {
         assert!(!watched.one.log().contains(secret.as_str()), "no token in the audit");
@@ -142,19 +142,27 @@ async fn t4_v1_replayed_codes_and_revocations_are_audited() {
     let code = watched.code().await;
     Tokens::of(&watched.redeems(&code).await);
     assert_eq!(watched.redeems(&code).await.status(), 400);
-    let replayed = watched.tells("code_replayed", "WARN", &watched.client, HERE).await;
-    assert_eq!(replayed["grant"], watched.told("grant_made")[0]["grant"], "{replayed}");
+    let replayed = watched.tells("code.replayed", "WARN", &watched.client, HERE).await;
+    assert_eq!(replayed["grant"], watched.told("code.redeemed")[0]["grant"], "{replayed}");
 
     let code = watched.code().await;
     let tokens = Tokens::of(&watched.redeems(&code).await);
     let thief = Watched::app(&watched.one, "thief").await;
     watched.posts("/oauth/revoke", &thief, ELSEWHERE, &[("token", tokens.refresh.as_str())]).await;
-    watched.tells("revocation_of_another_client", "INFO", &thief, ELSEWHERE).await;
-    assert!(watched.told("grant_revoked").is_empty());
+    watched.tells("revocation.of_another_client", "INFO", &thief, ELSEWHERE).await;
+    assert!(watched.told("grant.ended").is_empty());
     let revoked = watched.posts("/oauth/revoke", &watched.client, HERE, &[("token", tokens.refresh.as_str())]).await;
     assert_eq!(revoked.status(), 200);
-    let revoked = watched.tells("grant_revoked", "INFO", &watched.client, HERE).await;
-    assert_eq!(revoked["grant"], watched.told("grant_made")[1]["grant"], "{revoked}");
-    let allowed = watched.told("link_allowed");
+    let revoked = watched.tells("grant.ended", "INFO", &watched.client, HERE).await;
+    assert_eq!(revoked["reason"], "revoked_by_client");
+    assert_eq!(revoked["grant"], watched.told("code.redeemed")[1]["grant"], "{revoked}");
+    // What operators do, and people, is called as in the audit too.
+    let created = watched.told("ib_app.created");
+    assert!(
+        created.len() == 2 && created.iter().all(|line| line["who"].as_str().is_some_and(|who| who.starts_with("uid "))),
+        "{created:?}"
+    );
+    assert_eq!((watched.told("user.created").len(), watched.told("login.succeeded").len()), (1, 1));
+    let allowed = watched.told("consent.allowed");
     assert!(allowed.len() == 2 && allowed.iter().all(|line| line["who"] == "operator@one.example"), "{allowed:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use p2pid::audit::Action;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixDatagram};
@@ -107,6 +108,8 @@ async fn a_log_that_is_no_terminal_is_json_line_by_line() {
             let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             assert!(["timestamp", "level", "target"].iter().all(|member| event[member].is_string()), "{line}");
             assert!(event["message"].is_string() || event["event"].is_string(), "it says what happened: {line}");
+            let name = event["event"].as_str();
+            assert!(name.is_none_or(|name| Action::named(name).is_some()), "as the audit calls it: {line}");
         }
     }
 }

@@ -106,6 +106,9 @@ fn names_are_whole_words_and_things_have_one_name() {
             complaints.at(&file, 1, "a drawer for everything is for nothing");
         }
         for line in file.code() {
+            if line.text.contains("event = \"") {
+                complaints.at(&file, line.number, "an event of the log is called as the audit calls it: Action::….as_str()");
+            }
             if line.text.contains("fn get_") {
                 complaints.at(&file, line.number, "a getter is called by what it gives");
             }

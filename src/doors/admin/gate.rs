@@ -68,7 +68,8 @@ pub(super) async fn pass(
     if target.is_change(&method) {
         origin = origin.changing(format!("{method} {}", target.record()));
     }
-    let mut response = audit::acting(origin, next.run(request)).await;
+    let origin = Arc::new(origin);
+    let mut response = audit::acting(Arc::clone(&origin), next.run(request)).await;
     // Refused by the handler, which alone knows what was to be given or seen. What a peer answers is no refusal of ours.
     if response.status() == StatusCode::FORBIDDEN && !target.is_call() {
         deny(Origin::new(caller.actor(), from, Some(request_id.clone())));
@@ -79,7 +80,8 @@ pub(super) async fn pass(
     }
     if target.is_change(&method) && response.status().is_success() {
         let made = response.extensions().get::<Named>().map(|named| named.0.as_str());
-        tracing::info!(target: AUDIT, who = %caller, %method, record = target.record(), made, request_id, "changed");
+        let event = origin.told().map(Action::as_str);
+        tracing::info!(target: AUDIT, event, who = %caller, %method, record = target.record(), made, request_id, "changed");
     }
     Ok(response)
 }

@@ -431,8 +431,9 @@ async fn write(state: &Arc<AdminState>, app: ObApp, entry: Entry) -> Result<(), 
     must_move_no_password(state, &app, None).await?;
     let instance = Arc::clone(&state.instance);
     let judge = move |transaction: &Transaction<'_>| {
+        let users = put(transaction, &instance, &app)?;
         transaction.record(&entry)?;
-        put(transaction, &instance, &app)
+        Ok(users)
     };
     let users = state.instance.store.write(judge).await?;
     for peer in users {
@@ -453,8 +454,8 @@ pub(super) fn insert(transaction: &Transaction<'_>, seals: &Seals, app: &ObApp) 
 
 /// Writes an app that was changed with a peer of it.
 pub(super) fn replace(transaction: &Transaction<'_>, instance: &Instance, app: &ObApp) -> Result<(), Fault> {
-    transaction.record(&Entry::of(Action::ObAppUpdated).on(told(app)))?;
-    put(transaction, instance, app).map(drop)
+    put(transaction, instance, app)?;
+    transaction.record(&Entry::of(Action::ObAppUpdated).on(told(app)))
 }
 
 /// Writes an app, and ends the links that rest on it when it names another server or client; returns the peers that use it.

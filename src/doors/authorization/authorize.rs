@@ -11,7 +11,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::{grants, login};
-use crate::audit::{Action, Actor, Entry};
+use crate::audit::{Actor, Entry};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
@@ -241,12 +241,8 @@ async fn decided(
             Ok(decided) => {
                 authorization::move_to(transaction, decided.id, &decided.stage)?;
                 transaction.acts_as(Actor::Session { login: person.login.clone() });
-                let action = match decision {
-                    Decision::Allow => Action::ConsentAllowed,
-                    Decision::Decline => Action::ConsentDeclined,
-                };
                 transaction.record(
-                    &Entry::of(action)
+                    &Entry::of(decision.action())
                         .on(app.record())
                         .with("scope", decided.request.scope.to_string())
                         .with("client_id", app.client_id.as_str()),
@@ -261,20 +257,13 @@ async fn decided(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let (client_id, login) = (&app.client_id, &signed_in.user.login);
+    if !app.is_realm() && decision == Decision::Allow {
+        point::passed("code_issued");
+    }
+    tracing::info!(target: AUDIT, event = decision.action().as_str(), client_id, who = login);
     Ok(Ok(match decision {
-        Decision::Allow if app.is_realm() => {
-            tracing::info!(target: AUDIT, event = "sign_in_allowed", client_id, who = login);
-            answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())])
-        }
-        Decision::Allow => {
-            point::passed("code_issued");
-            tracing::info!(target: AUDIT, event = "link_allowed", client_id, who = login);
-            answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())])
-        }
-        Decision::Decline => {
-            tracing::info!(target: AUDIT, event = "link_declined", client_id, who = login);
-            error_url(config, &destination, &WireError::new(Code::AccessDenied, format!("{login} declined")))
-        }
+        Decision::Allow => answer_url(&destination, config.instance.public_url.as_str(), &[("code", code.expose_secret())]),
+        Decision::Decline => error_url(config, &destination, &WireError::new(Code::AccessDenied, format!("{login} declined"))),
     }))
 }
 

@@ -349,7 +349,7 @@ impl ClientRequest {
             self.note(Actor::Client { client_id: client_id.to_owned() }, entry);
         }
         let (request_id, address, grant, name, reason) =
-            (self.id, self.from.map(display), grant.map(display), event.name(), event.reason());
+            (self.id, self.from.map(display), grant.map(display), event.action().as_str(), event.reason());
         if event.is_alert() {
             tracing::warn!(target: AUDIT, event = name, client_id, grant, address, %request_id, reason, "needs a look");
         } else {

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::authorize::scope_lines;
 use super::login;
-use crate::audit::Actor;
+use crate::audit::{Action, Actor};
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, address, see_other, unavailable};
 use crate::id::Id;
@@ -66,7 +66,8 @@ pub(super) async fn withdraw(State(instance): State<Arc<Instance>>, request: Req
     let (status, notice) = match withdrawn {
         Ok(Withdrawn::Now { app, client }) => {
             let (who, address, grant) = (&signed_in.user.login, address(&parts, &config).map(display), wanted.map(display));
-            tracing::info!(target: AUDIT, event = "grant_withdrawn", client_id = client, grant, who, address);
+            let (event, reason) = (Action::GrantEnded.as_str(), EndReason::RevokedByUser.as_str());
+            tracing::info!(target: AUDIT, event, client_id = client, grant, who, address, reason);
             let words = format!(
                 "Withdrawn: {app} may not use {here} in your name any more. Its tokens are refused from now on, and what it had open has ended. \
                  It gets in again only when somebody allows it anew."

@@ -18,7 +18,7 @@ use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::pages;
 use crate::secret::SecretString;
-use crate::store::user;
+use crate::store::{audit, user};
 
 /// The URL of the log-in that goes on to `next`, a path and query of ours.
 pub(super) fn url(config: &Config, next: &str) -> String {
@@ -88,11 +88,12 @@ pub(super) async fn sign_in(State(instance): State<Arc<Instance>>, request: Requ
     let Some((who, cookies)) = begun else {
         // What was typed is not kept: people type passwords into the wrong field. A login that there is, is none.
         let failed = Entry::of(Action::LogInFailed).ended(Outcome::Refused).on_known(known);
-        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
-        tracing::info!(target: AUDIT, event = "login_failed", address = from.map(display));
+        let request_id = audit::current().and_then(|origin| origin.request_id.clone());
+        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, request_id), failed);
+        tracing::info!(target: AUDIT, event = Action::LogInFailed.as_str(), address = from.map(display));
         return ask(&instance, visitor, next, login, StatusCode::UNAUTHORIZED, Some("Login or password is wrong.")).await;
     };
-    tracing::info!(target: AUDIT, event = "login", who, address = from.map(display));
+    tracing::info!(target: AUDIT, event = Action::LogInSucceeded.as_str(), who, address = from.map(display));
     let mut response = see_other(&next.map_or_else(|| config.instance.public_url.join("/login"), |next| next_url(&config, next)));
     for cookie in cookies {
         response.headers_mut().append(SET_COOKIE, cookie);

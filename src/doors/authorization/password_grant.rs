@@ -151,5 +151,5 @@ fn named(transaction: &Transaction<'_>, app: &IbApp, username: &str) -> Result<N
 /// Nobody was signed in.
 fn failed(app: &IbApp, refusal: password_grant::Refusal) -> Judged {
     let event = Event::SignInFailed;
-    Judged { unwritten: event.row(Some(app.record())), event: Some(event), ..Judged::refused(app, refusal) }
+    Judged { unwritten: Some(event.row(Some(app.record()))), event: Some(event), ..Judged::refused(app, refusal) }
 }

@@ -25,7 +25,7 @@ enum Judged {
     OtherClients {
         client: String,
         grant: Option<Id>,
-        row: Option<Entry>,
+        row: Entry,
     },
     /// A token without a grant is refused from now on.
     EndedAlone {
@@ -57,7 +57,7 @@ pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Reque
         Err(error) => Err(error),
         Ok(Judged::Unknown) => Ok(()),
         Ok(Judged::OtherClients { client: name, grant, row }) => {
-            client.tell(&Event::RevocationOfAnotherClient, &name, grant, row);
+            client.tell(&Event::RevocationOfAnotherClient, &name, grant, Some(row));
             Err(WireError::new(Code::InvalidGrant, "the token was issued to another client").into())
         }
         Ok(Judged::EndedAlone { client: name, app, digest }) => {
@@ -92,7 +92,7 @@ fn judge(transaction: &Transaction<'_>, app: &IbApp, kinds: [(Kind, Option<Diges
         _ => None,
     };
     let client = app.client_id.clone();
-    let of_another = |whose| Event::RevocationOfAnotherClient.row(whose).map(|row| row.token(presented));
+    let of_another = |whose| Event::RevocationOfAnotherClient.row(whose).token(presented);
     if let Some((digest, owner)) = alone {
         if owner != app.id {
             let whose = ib_app::by_id(transaction, owner)?.map(|app| app.record());

@@ -104,7 +104,7 @@ impl Judged {
     /// Makes the event's row: it is written here with the change that it comes with, or left to be counted where nothing was changed.
     /// `token` is what was presented.
     fn tells(&mut self, transaction: &Transaction<'_>, record: Option<Record>, token: Digest, is_change: bool) -> Result<(), Fault> {
-        let row = self.event.as_ref().and_then(|event| event.row(record)).map(|row| row.token(token));
+        let row = self.event.as_ref().map(|event| event.row(record).token(token));
         match row {
             Some(row) if is_change => transaction.record(&row),
             row => {

@@ -207,7 +207,8 @@ impl LinkDoor {
             Outcome::Inconclusive { what, .. } => format!("the code was sent, and no clear answer came: {what}"),
             _ => return,
         };
-        tracing::warn!(peer = facts.peer.name, reason = why, "a handshake failed");
+        let event = Action::HandshakeFailed.as_str();
+        tracing::warn!(event, peer = facts.peer.name, reason = why, "a handshake failed");
         let told = Entry::of(Action::HandshakeFailed).on(keeper::told(&facts.peer)).ended(audit::Outcome::Failed);
         let told = told.with("reason", why.as_str());
         let failed = self.instance.store.write(move |transaction| {
