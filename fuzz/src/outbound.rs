@@ -74,7 +74,9 @@ impl Transport for Said {
         "once".to_owned()
     }
 
-    fn set_time_there(&self, _: Timestamp) {}
+    fn set_time_there(&self, _: Timestamp) -> bool {
+        false
+    }
 
     fn nonce(&self) -> Option<String> {
         None
