@@ -148,14 +148,7 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
         Answer::Refused { code, description } => {
             let words = answer::refusal_in_words(&code, &description);
             let reason = match code.as_str() {
-                "invalid_client" if signs => {
-                    format!(
-                        "the peer refuses our client id or signature: it has to know the keys that `p2pid ob show {ob_app}` names ({words})"
-                    )
-                }
-                "invalid_client" | "unauthorized_client" => {
-                    format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})")
-                }
+                "invalid_client" | "unauthorized_client" => unknown_to_peer(ob_app, signs, &words),
                 "invalid_dpop_proof" => format!(
                     "the peer does not take the proof that goes with the token (DPoP): look at both clocks, or link again by `p2pid peer \
                      request {peer}` ({words})"
@@ -180,6 +173,16 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
                 format!("the peer's token endpoint answered {what}; it is asked again every 5 min, or by `p2pid peer refresh {peer}`");
             again(plan::ASK_AGAIN, intent, TroubleKind::Refused, reason)
         }
+    }
+}
+
+/// That the peer does not know us by what we show, with the fix: its `words`, and whether we sign where others have a secret.
+pub fn unknown_to_peer(ob_app: &str, signs: bool, words: &str) -> String {
+    match signs {
+        true => {
+            format!("the peer refuses our client id or signature: it has to know the keys that `p2pid ob show {ob_app}` names ({words})")
+        }
+        false => format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})"),
     }
 }
 

@@ -28,8 +28,11 @@ pub struct Facts {
     pub request: Option<OpenRequest>,
     /// The last thing that ended an attempt to link, if nothing came after it.
     pub ended: Option<RequestEnd>,
-    /// Why an app that needs nobody's consent has no first token; known only while the daemon runs.
+    /// Why an app that needs nobody's consent has no first token, or why the last press of a request URL led nowhere; known only while the
+    /// daemon runs.
     pub trouble: Option<(Trouble, Timestamp)>,
+    /// The peer does not take the access token that is held, though its time is not over; known only while the daemon runs.
+    pub is_refused: bool,
 }
 
 /// What we hold of a peer.
@@ -199,9 +202,10 @@ impl Facts {
         let name = &self.peer.name;
         if let Some((trouble, since)) = &held.trouble {
             let usable = held.validity.usable_for(now);
-            let meanwhile = match usable.is_zero() {
-                true => "; calls wait for it".to_owned(),
-                false => format!("; calls go on until {}", now.wall.plus(usable)),
+            let meanwhile = match (usable.is_zero(), self.is_refused) {
+                (true, _) => "; calls wait for it".to_owned(),
+                (false, true) => "; the peer does not take the token that is held, and calls wait for another".to_owned(),
+                (false, false) => format!("; calls go on until {}", now.wall.plus(usable)),
             };
             let reason = format!("{}{meanwhile}{}", trouble.reason, self.end_in_words(held, now));
             return Status { state: State::Degraded, reason, since: *since };
@@ -257,10 +261,17 @@ impl Facts {
             };
         }
         if let Some(request) = self.request.filter(|request| now.wall < request.expires_at) {
-            let reason = if request.opened {
-                format!("the request URL was opened; waiting for Allow or Decline until {}", request.expires_at)
-            } else {
-                format!("a request URL is out; somebody with an account on {name} has to open it before {}", request.expires_at)
+            let reason = match (request.opened, &self.trouble) {
+                (true, _) => format!("the request URL was opened; waiting for Allow or Decline until {}", request.expires_at),
+                (false, Some((trouble, at))) => {
+                    format!(
+                        "the request URL was opened {at}, and {}. Once that is mended it can be opened again, until {}",
+                        trouble.reason, request.expires_at
+                    )
+                }
+                (false, None) => {
+                    format!("a request URL is out; somebody with an account on {name} has to open it before {}", request.expires_at)
+                }
             };
             return Status { state: State::Requested, reason, since: request.made_at };
         }
@@ -366,7 +377,16 @@ pub(crate) mod examples {
 
     /// The facts of a peer whose OB app is allowed by somebody.
     pub(crate) fn facts(holding: Holding) -> Facts {
-        Facts { peer: records::peer(), ob_app: Some(records::app()), metadata: None, holding, request: None, ended: None, trouble: None }
+        Facts {
+            peer: records::peer(),
+            ob_app: Some(records::app()),
+            metadata: None,
+            holding,
+            request: None,
+            ended: None,
+            trouble: None,
+            is_refused: false,
+        }
     }
 
     /// Tokens that were given at 100 s, for 1000 s.
@@ -450,6 +470,29 @@ mod tests {
         let status = Facts { request, ..facts(Holding::Nothing { unlinked: None }) }.status(&at(301));
         assert_eq!((status.state, status.since), (State::ReadyToLink, at(300).wall));
         assert!(status.reason.contains("expired") && status.reason.contains("p2pid peer request instance2"), "{}", status.reason);
+    }
+
+    #[test]
+    fn a_reason_says_what_is_true_now() {
+        let trouble = Some((Trouble { kind: TroubleKind::Refused, reason: "the peer refuses it".to_owned() }, at(180).wall));
+        let troubled = facts(Holding::Tokens(Box::new(Held { trouble: trouble.clone(), ..held() })));
+        let refused = Facts { is_refused: true, ..troubled.clone() };
+        for (facts, now, meanwhile) in [
+            (&troubled, 200, "; calls go on until 1970-01-01T00:1"),
+            (&refused, 200, "; the peer does not take the token that is held, and calls wait for another"),
+            (&troubled, 1_200, "; calls wait for it"),
+            (&refused, 1_200, "; calls wait for it"),
+        ] {
+            let reason = facts.status(&at(now)).reason;
+            assert!(reason.starts_with(&format!("the peer refuses it{meanwhile}")), "{reason}");
+        }
+        let request = Some(OpenRequest { made_at: at(120).wall, expires_at: at(300).wall, opened: false });
+        let stumbled = Facts { request, trouble, ..facts(Holding::Nothing { unlinked: None }) };
+        let reason = stumbled.status(&at(200)).reason;
+        assert!(reason.contains("was opened 1970-01-01T00:03:00Z, and the peer refuses it. Once that is mended"), "{reason}");
+        let opened = Some(OpenRequest { made_at: at(120).wall, expires_at: at(300).wall, opened: true });
+        let reason = Facts { request: opened, ..stumbled }.status(&at(200)).reason;
+        assert!(reason.contains("waiting for Allow or Decline"), "{reason}");
     }
 
     #[test]

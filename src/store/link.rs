@@ -29,7 +29,7 @@ pub fn facts(connection: &Connection, seals: &Seals, epoch: i64, id: Id) -> Resu
     let is_old = |at: Timestamp| unlinked.is_some_and(|unlinked| at < unlinked);
     let request = request.filter(|request| !is_old(request.made_at));
     let ended = ended.filter(|ended| !is_old(ended.at));
-    Ok(Some(Facts { peer, ob_app, metadata, holding, request, ended, trouble: None }))
+    Ok(Some(Facts { peer, ob_app, metadata, holding, request, ended, trouble: None, is_refused: false }))
 }
 
 /// The request URL that is out, or how the last one ended.

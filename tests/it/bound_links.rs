@@ -158,6 +158,8 @@ async fn c14_a_request_that_cannot_be_pushed_uses_nothing_up() {
     let page = world.operator.opens(&url).continues().await;
     assert_eq!(page.status, 502, "{}", page.text());
     assert!(page.text().contains("invalid_client") && page.text().contains("was not used up"), "{}", page.text());
+    let reason = world.alpha.shows("peer", "beta").await["reason"].to_string();
+    assert!(reason.contains("has to know the keys that `p2pid ob show beta` names"), "who made the URL learns of it: {reason}");
     world.beta.changes("ib-app", "alpha", json!({ "jwks": jwks })).await;
     let page = world.operator.opens(&url).continues().logs_in().allows().await;
     assert_eq!(page.status, 200, "{}", page.text());

@@ -158,7 +158,7 @@ async fn c4_a_peer_that_cannot_be_linked_now_uses_no_request_url_up() {
     let page = scene.person.opens(&url).await;
     scene.two.always(Endpoint::Metadata, Fault::NoAuthorizationEndpoint);
     scene.alpha.acts("peer", "two", "probe", json!({})).await;
-    let parts = ["names no authorization endpoint", "was not used up", "Try again later."];
+    let parts = ["names no authorization endpoint", "was not used up", "Open it again once that is mended."];
     reads(&scene.person.opens(&url).await, 502, "Cannot be linked now", &parts);
     reads(&scene.person.goes_on_from(&page).continues().await, 502, "Cannot be linked now", &parts);
     assert_eq!(scene.peer().await["request"]["stage"], json!("waiting"));

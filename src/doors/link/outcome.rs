@@ -93,7 +93,7 @@ impl Outcome {
                 "Cannot be linked now",
                 vec![
                     format!("{here} cannot be linked with {peer} now: {why}. The request URL was not used up."),
-                    "Try again later.".to_owned(),
+                    "Open it again once that is mended.".to_owned(),
                 ],
             ),
             Self::NotStored => (

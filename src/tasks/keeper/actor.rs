@@ -39,6 +39,8 @@ pub(super) enum Command {
     Reread(oneshot::Sender<()>),
     /// Renew the token now, whatever the plan says, and answer what came of it.
     Refresh(oneshot::Sender<Result<(), NotRefreshed>>),
+    /// A request URL was opened, and the server did not take the request, for this reason.
+    NotPushed(String),
     /// Clients changed.
     Reconnect {
         /// For calls.
@@ -265,6 +267,8 @@ impl Actor {
                 if facts.held().is_none() {
                     let since = facts.trouble.as_ref().map_or(now.wall, |(_, since)| *since);
                     facts = Arc::new(Facts { trouble: Some((trouble, since)), ..Facts::clone(&facts) });
+                } else if self.link.is_refused() != facts.is_refused {
+                    facts = Arc::new(Facts { is_refused: self.link.is_refused(), ..Facts::clone(&facts) });
                 }
                 Err(NotRefreshed::Failed(words))
             }
@@ -289,6 +293,12 @@ impl Actor {
             Command::Refresh(answer) if self.link.facts().is_renewable() => self.asked.push(answer),
             Command::Refresh(answer) => {
                 let _ = answer.send(Err(NotRefreshed::NothingToRenew));
+            }
+            Command::NotPushed(reason) => {
+                let (shown, now) = (self.link.shown(), self.now());
+                let trouble = Some((Trouble { kind: TroubleKind::Refused, reason }, now.wall));
+                let facts = Arc::new(Facts { trouble, ..Facts::clone(&shown.facts) });
+                self.show(facts, shown.failed_attempts, shown.pause);
             }
             Command::Reconnect { clients, server } => {
                 (self.clients, self.server) = (clients, server);

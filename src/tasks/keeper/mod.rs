@@ -312,8 +312,13 @@ impl Links {
         let issuer = facts.metadata.as_ref().and_then(|metadata| url::Url::parse(&metadata.issuer).ok());
         let client = clients.for_endpoint(app, issuer.as_ref(), endpoint);
         let calls = wire::ServerCalls::new(&self.instance, client, endpoint);
-        let response = us.send(us.request(endpoint, form), &calls).await.map_err(|error| error.to_string())?;
-        reference(response.status(), response.body())
+        let response = us.send(us.request(endpoint, form), &calls).await.map_err(|error| error.to_string());
+        let pushed = response.and_then(|response| reference(app, response.status(), response.body()));
+        if let Err(why) = &pushed {
+            // Whoever made the request URL sees it too, and not only whoever opened it.
+            self.tell(facts.peer.id, Command::NotPushed(why.clone())).await;
+        }
+        pushed
     }
 
     /// The client for a peer with that trust, `guarded` where its URLs may not lead into a private network; or why the trust cannot be used.
