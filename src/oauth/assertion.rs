@@ -32,14 +32,16 @@ pub struct Asserted {
 
 impl Asserted {
     /// Whether it may be older than what is remembered of used ones, which goes back to `begun_at`: a restored database does not know what was
-    /// used after its copy was made. The client's clock may be as far ahead as is borne with.
-    pub fn may_be_from_before(&self, begun_at: Timestamp) -> bool {
+    /// used after its copy was made. The client's clock may be as far ahead as is borne with. Gives how much later one has to be made.
+    pub fn too_early_by(&self, begun_at: Timestamp) -> Option<Duration> {
         let known_from = begun_at.plus(Duration::from_secs(AHEAD.unsigned_abs()));
-        match self.issued_at {
-            Some(issued_at) => issued_at <= known_from,
+        let (made, first) = match self.issued_at {
+            Some(issued_at) => (issued_at, known_from),
             // No assertion lives longer.
-            None => self.expires_at <= known_from.plus(LONGEST),
-        }
+            None => (self.expires_at, known_from.plus(LONGEST)),
+        };
+        // Its times are whole seconds.
+        (made <= first).then(|| first.since(made) + Duration::from_secs(1))
     }
 }
 
@@ -150,11 +152,13 @@ mod tests {
     fn t13_what_may_be_from_before_a_restore_is_told_by_its_time() {
         let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
         let made = |issued_at: Option<i64>| Asserted { once: Digest::of("a"), issued_at: issued_at.map(at), expires_at: at(NOW + 60) };
-        assert!(made(Some(NOW - 1)).may_be_from_before(at(NOW)));
-        assert!(made(Some(NOW + AHEAD)).may_be_from_before(at(NOW)), "by a clock that is ahead");
-        assert!(!made(Some(NOW + AHEAD + 1)).may_be_from_before(at(NOW)));
-        assert!(made(None).may_be_from_before(at(NOW)) && made(None).may_be_from_before(at(NOW + 60 - 3_600 - AHEAD)));
-        assert!(!made(None).may_be_from_before(at(NOW + 60 - 3_600 - AHEAD - 1)), "no assertion lives so long");
+        let seconds = |seconds: i64| Some(Duration::from_secs(seconds.unsigned_abs()));
+        assert_eq!(made(Some(NOW - 1)).too_early_by(at(NOW)), seconds(AHEAD + 2));
+        assert_eq!(made(Some(NOW + AHEAD)).too_early_by(at(NOW)), seconds(1), "by a clock that is ahead");
+        assert_eq!(made(Some(NOW + AHEAD + 1)).too_early_by(at(NOW)), None);
+        assert_eq!(made(None).too_early_by(at(NOW)), seconds(3_600 + AHEAD - 60 + 1));
+        assert_eq!(made(None).too_early_by(at(NOW + 60 - 3_600 - AHEAD)), seconds(1));
+        assert_eq!(made(None).too_early_by(at(NOW + 60 - 3_600 - AHEAD - 1)), None, "no assertion lives so long");
     }
 
     #[test]

@@ -136,38 +136,54 @@ pub fn replace_secrets(transaction: &Transaction<'_>, app: Id, secrets: &[Client
     Ok(())
 }
 
+/// Why what was shown authenticates no app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnApp {
+    /// It is no app's.
+    #[error("the client is not known by these credentials")]
+    Unknown,
+    /// The assertion was used before.
+    #[error("client_assertion: it was used before")]
+    Replayed,
+    /// The assertion may be one that was used before a backup was restored. One that is made so much later is good.
+    #[error(
+        "this instance was restored from a backup and cannot know which assertions were used before; send one that is made after Retry-After"
+    )]
+    FromBeforeRestore(Duration),
+}
+
 /// The app that what was shown authenticates, if it does; notes that the secret, or the assertion, was used.
-pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Option<IbApp>, Fault> {
+pub fn authenticate(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Result<IbApp, NotAnApp>, Fault> {
     let app = authenticated(transaction, seals, shown)?;
-    if let Some(app) = &app {
+    if let Ok(app) = &app {
         transaction.acts_as(Actor::Client { client_id: app.client_id.clone() });
     }
     Ok(app)
 }
 
-fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Option<IbApp>, Fault> {
+fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence) -> Result<Result<IbApp, NotAnApp>, Fault> {
     match shown {
         Evidence::Secret { readings, way } => {
             for credentials in readings {
                 let Some(app) = by_client_id(transaction, &credentials.client_id)? else { continue };
                 if app.security.method.takes_secret(*way) && is_secret_of(transaction, seals, &app, credentials)? {
-                    return Ok(Some(app));
+                    return Ok(Ok(app));
                 }
             }
-            Ok(None)
+            Ok(Err(NotAnApp::Unknown))
         }
         Evidence::Assertion { client_id, keys, asserted } => {
             let app = by_client_id(transaction, client_id)?;
             // The keys may have been replaced while the signature was checked.
             let app = app.filter(|app| app.security.method == Method::PrivateKeyJwt && app.security.keys.as_ref() == Some(keys));
-            let Some(app) = app else { return Ok(None) };
+            let Some(app) = app else { return Ok(Err(NotAnApp::Unknown)) };
             let begun_at: Option<Timestamp> = transaction.prepare_cached("SELECT begun_at FROM meta")?.query_row([], |row| row.get(0))?;
-            if begun_at.is_some_and(|begun_at| asserted.may_be_from_before(begun_at)) {
-                return Ok(None);
+            if let Some(later) = begun_at.and_then(|begun_at| asserted.too_early_by(begun_at)) {
+                return Ok(Err(NotAnApp::FromBeforeRestore(later)));
             }
             // Beyond its end too: the clock may be set back.
             let until = asserted.expires_at.plus(assertion::LONGEST);
-            Ok(used_once::take(transaction, asserted.once, until)?.then_some(app))
+            Ok(if used_once::take(transaction, asserted.once, until)? { Ok(app) } else { Err(NotAnApp::Replayed) })
         }
         Evidence::Certificate { client_id, method, keys, subject } => {
             // What it was judged by may have been replaced meanwhile.
@@ -175,9 +191,11 @@ fn authenticated(transaction: &Transaction<'_>, seals: &Seals, shown: &Evidence)
                 let security = &app.security;
                 security.method == *method && security.keys == *keys && security.subject == *subject
             };
-            Ok(by_client_id(transaction, client_id)?.filter(is_same))
+            Ok(by_client_id(transaction, client_id)?.filter(is_same).ok_or(NotAnApp::Unknown))
         }
-        Evidence::Name(client_id) => Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential())),
+        Evidence::Name(client_id) => {
+            Ok(by_client_id(transaction, client_id)?.filter(|app| !app.security.is_confidential()).ok_or(NotAnApp::Unknown))
+        }
     }
 }
 

@@ -38,7 +38,8 @@ use crate::oauth::error::{Code, WireError};
 use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
-use crate::store::{Fault, Seals, StoreError, Transaction, audit, ib_app};
+use crate::store::ib_app::{self, NotAnApp};
+use crate::store::{Fault, Seals, StoreError, Transaction, audit};
 
 /// The longest that a request which opens and moves no window may take to arrive.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
@@ -88,8 +89,8 @@ impl Claim {
     {
         let seals = seals.clone();
         move |transaction| match ib_app::authenticate(transaction, &seals, &self.0)? {
-            Some(app) => judge(transaction, &app),
-            None => Ok(Err(ClientError::UnknownClient)),
+            Ok(app) => judge(transaction, &app),
+            Err(not_an_app) => Ok(Err(ClientError::NotAnApp(not_an_app))),
         }
     }
 }
@@ -106,9 +107,9 @@ pub(super) enum ClientError {
     /// The request is malformed, or is refused for a reason of its own.
     #[error(transparent)]
     Refused(#[from] WireError),
-    /// The client is not known by the credentials that it presents.
-    #[error("the client is not known by these credentials")]
-    UnknownClient,
+    /// The client is not known by what it presents.
+    #[error(transparent)]
+    NotAnApp(#[from] NotAnApp),
     /// Its assertion is not believed.
     #[error(transparent)]
     Assertion(#[from] assertion::Refusal),
@@ -143,11 +144,15 @@ impl ClientError {
         match self {
             Self::NoForm(_) | Self::Query => WireError::new(Code::InvalidRequest, self.to_string()),
             Self::Refused(error) => error.clone(),
-            Self::UnknownClient | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
+            Self::NotAnApp(NotAnApp::FromBeforeRestore(_)) => WireError::new(Code::ServerError, self.to_string()),
+            Self::NotAnApp(_) | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
             Self::Proof(NoKey::NeedsNonce) => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::Proof(NoKey::Bad(_) | NoKey::Replayed) => WireError::new(Code::InvalidDpopProof, self.to_string()),
             Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
-            Self::Store(_) | Self::NoKeys(_) | Self::Busy(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
+            Self::NoKeys(_) => {
+                WireError::new(Code::ServerError, "the client's keys cannot be had at its jwks_uri now; the log of this instance says why")
+            }
+            Self::Store(_) | Self::Busy(_) | Self::TooSlow => WireError::new(Code::ServerError, "not judged; try again"),
         }
     }
 
@@ -157,7 +162,7 @@ impl ClientError {
             Self::Store(StoreError::Fault(_) | StoreError::Panicked) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Query
             | Self::Refused(_)
-            | Self::UnknownClient
+            | Self::NotAnApp(_)
             | Self::Assertion(_)
             | Self::Certificate(_)
             | Self::NoKeys(_)
@@ -172,7 +177,7 @@ impl ClientError {
 
     /// Whether it is one more guess at who the client is.
     const fn is_failed_authentication(&self) -> bool {
-        matches!(self, Self::UnknownClient | Self::Assertion(_) | Self::Certificate(_))
+        matches!(self, Self::NotAnApp(NotAnApp::Unknown | NotAnApp::Replayed) | Self::Assertion(_) | Self::Certificate(_))
     }
 }
 
@@ -226,7 +231,7 @@ impl ClientRequest {
     ///
     /// # Errors
     ///
-    /// [`ClientError::UnknownClient`] when the claim is wrong; the error that `judge` comes to; the store's.
+    /// [`ClientError::NotAnApp`] when the claim is wrong; the error that `judge` comes to; the store's.
     pub(super) async fn judged<T, F>(&mut self, claim: Claim, judge: F) -> Result<T, ClientError>
     where
         T: Send + 'static,
@@ -321,6 +326,8 @@ impl ClientRequest {
         }
         if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) = error {
             problem::mark_rate_limited(response.headers_mut(), *wait);
+        } else if let ClientError::NotAnApp(NotAnApp::FromBeforeRestore(later)) = error {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(later.as_secs()));
         } else if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
         }

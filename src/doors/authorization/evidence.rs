@@ -9,7 +9,7 @@ use crate::oauth::client_auth::{Method, Presented};
 use crate::oauth::jws::Unverified;
 use crate::oauth::key::KeySet;
 use crate::secret::ExposeSecret;
-use crate::store::ib_app;
+use crate::store::ib_app::{self, NotAnApp};
 
 /// The evidence in what a client presents and in the certificate of its connection, which is valid now.
 ///
@@ -33,7 +33,7 @@ pub(super) async fn of(
     };
     let wanted = client_id.clone();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
-    let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::UnknownClient)?;
+    let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::NotAnApp(NotAnApp::Unknown))?;
     let signed = Unverified::read(text.expose_secret()).map_err(assertion::Refusal::from)?;
     // Not every client names its keys: only the signature says whether a new one was used.
     let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();

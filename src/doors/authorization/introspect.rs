@@ -21,6 +21,7 @@ use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
 use crate::oauth::token_request::required;
 use crate::secret::{ExposeSecret, SecretString};
+use crate::store::ib_app::NotAnApp;
 use crate::store::{Fault, Seals, Transaction, access_token, ib_app, realm, refresh_token, user};
 
 /// What is said of a token that is active.
@@ -83,7 +84,7 @@ pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: R
         let judge = move |transaction: &Transaction<'_>, app: &IbApp| {
             // A name alone shows nothing (RFC 7662 §2.1).
             if !app.security.is_confidential() {
-                return Ok(Err(ClientError::UnknownClient));
+                return Ok(Err(ClientError::NotAnApp(NotAnApp::Unknown)));
             }
             look(transaction, &seals, app, &token, issuer.as_str(), &tokens).map(Ok)
         };

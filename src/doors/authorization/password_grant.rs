@@ -23,6 +23,7 @@ use crate::oauth::token::{Kind, mint};
 use crate::oauth::token_reply::TokenReply;
 use crate::oauth::token_request::PasswordRequest;
 use crate::secret::{Digest, ExposeSecret};
+use crate::store::ib_app::NotAnApp;
 use crate::store::{Fault, Transaction, access_token, grant, ib_app, realm, refresh_token, user};
 
 /// A client that may ask, and whom it names.
@@ -70,7 +71,7 @@ pub(super) async fn judge(
         tokens: config.tokens.clone(),
     };
     let signed_in = instance.store.write(move |transaction| signing_in.judge(transaction)).await?;
-    let (judged, gone) = signed_in.ok_or(ClientError::UnknownClient)?;
+    let (judged, gone) = signed_in.ok_or(ClientError::NotAnApp(NotAnApp::Unknown))?;
     for grant in gone {
         instance.tokens.end(grant);
     }
