@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given, text};
+use super::records::{self, Collection, Given, text};
+use super::registration;
 use super::report::Report;
 use crate::oauth::client_auth::Method;
 use crate::secret::ExposeSecret;
@@ -94,7 +95,7 @@ pub(super) struct Settings {
     /// authorization_code and refresh_token when left out
     #[arg(long = "grant", value_name = "G")]
     grants: Vec<String>,
-    /// What the app may ask for, one of [scopes]; may be left out where there is only one
+    /// What the app may ask for, one of [scopes]; may be left out where there is only one, and by a resource server (--introspects) that calls nobody
     #[arg(long = "scope", value_name = "S")]
     scopes: Vec<String>,
     /// How long its access tokens live
@@ -217,14 +218,15 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::Create { name, settings, client_id, or_update } => {
             let given = settings.given(context.report)?.with("name", name).maybe("client_id", client_id).flag("or_update", or_update);
             let app = APPS.create(context, given.into_value()).await?;
-            let instance = context.client()?.fetch("/v2/status").await?;
+            records::warn(context, &app);
             context.report.data(&app, || created(&app));
-            context.report.note(&next_on_the_other_host(&app, &instance["attributes"]));
+            context.report.note(&registration::of_ib_app(&app, &registration::this_instance(context).await?));
         }
         Ib::List => APPS.list(context).await?,
         Ib::Show { name } => APPS.show(context, &name).await?,
         Ib::Update { name, settings } => {
             let app = APPS.update(context, &name, settings.given(context.report)?.into_value()).await?;
+            records::warn(context, &app);
             context.report.data(&app, || APPS.sheet(&app));
             if settings.security.binds_tokens() {
                 context.report.note(&bearer_tokens_are_out(&app));
@@ -233,10 +235,11 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::RotateSecret { name, overlap } => {
             let app = APPS.act(context, &name, "rotate-secret", json!({ "overlap": overlap.as_secs() })).await?;
             context.report.data(&app, || created(&app));
-            let overlap = humantime::format_duration(overlap);
-            context.report.note(&format!(
-                "shown once; the secret before it stays valid for {overlap}. On the other host: p2pid ob update NAME --client-secret-stdin"
-            ));
+            let before = match app["secrets"].as_array().map_or(0, Vec::len) {
+                0 | 1 => "no other one is valid".to_owned(),
+                _ => format!("the secret before it stays valid for {}", humantime::format_duration(overlap)),
+            };
+            context.report.note(&format!("shown once; {before}. On the other host: p2pid ob update NAME --client-secret-stdin"));
         }
         Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
         Ib::Delete { name, force: true, confirm } => {
@@ -265,14 +268,6 @@ fn bearer_tokens_are_out(app: &Value) -> String {
     )
 }
 
-/// The command that makes the other half of the link.
-fn next_on_the_other_host(app: &Value, instance: &Value) -> String {
-    let scopes = app["scopes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let scopes: String = scopes.iter().map(|scope| format!(" --scope {}", text(scope))).collect();
-    let (name, url, client_id) = (text(&instance["instance"]), text(&instance["public_url"]), text(&app["client_id"]));
-    format!("On {}:  p2pid peer create {name} --url {url} --client-id {client_id}{scopes}", text(&app["name"]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,15 +294,5 @@ mod tests {
         assert!(given(Security { profile: Some("fapi2".into()), ..Security::default() }));
         assert!(!given(Security { dpop: Some(false), profile: Some("none".into()), ..Security::default() }));
         assert!(bearer_tokens_are_out(&json!({ "name": "shop" })).contains("p2pid grant list --app shop, and p2pid grant revoke ID"));
-    }
-
-    #[test]
-    fn the_other_host_is_told_what_to_do() {
-        let app = json!({ "name": "one", "client_id": "5f0c", "scopes": ["a", "p2pi"] });
-        let instance = json!({ "instance": "two", "public_url": "https://two.example.com:7443" });
-        assert_eq!(
-            next_on_the_other_host(&app, &instance),
-            "On one:  p2pid peer create two --url https://two.example.com:7443 --client-id 5f0c --scope a --scope p2pi"
-        );
     }
 }

@@ -23,6 +23,7 @@ mod ob;
 mod peer;
 mod realm;
 mod records;
+mod registration;
 mod report;
 mod request;
 mod role;

@@ -10,6 +10,7 @@ use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
 use super::records::{Collection, Given, text};
+use super::registration;
 use crate::secret::ExposeSecret;
 
 const APPS: Collection = Collection {
@@ -22,6 +23,9 @@ const APPS: Collection = Collection {
 
 /// The values of `--auth-method`.
 pub(super) const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
+/// The method that needs no secret.
+pub(super) const SIGNS: &str = "private_key_jwt";
 
 /// The values of `--dpop`.
 pub(super) const DPOP: [&str; 3] = ["auto", "off", "require"];
@@ -152,7 +156,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
             }
             let app = APPS.create(context, given.into_value()).await?;
             context.report.data(&app, || sheet(&app));
-            if let Some(command) = registration(context, &app, None).await? {
+            if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, None) {
                 context.report.note(&command);
             }
             context.report.note(&format!("Next: p2pid peer create NAME --url URL --ob {name}"));
@@ -187,6 +191,11 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
             }
             let app = APPS.update(context, &name, given.into_value()).await?;
             context.report.data(&app, || sheet(&app));
+            if settings.auth_method.as_deref() == Some(SIGNS)
+                && let Some(command) = registration::of_key(&app, &registration::this_instance(context).await?, None)
+            {
+                context.report.note(&command);
+            }
         }
         Ob::Delete { name, confirm } => APPS.delete(context, &name, confirm).await?,
     }
@@ -202,49 +211,14 @@ fn sheet(app: &Value) -> String {
     APPS.sheet(&shown)
 }
 
-/// The command that registers an app which signs at the other side, when that is a p2pid; `host` is what we call it.
-pub(super) async fn registration(context: &Context<'_>, app: &Value, host: Option<&str>) -> Result<Option<String>, Failure> {
-    if app["jwks_uri"].is_null() || app["auth_method"] == "none" {
-        return Ok(None);
-    }
-    let instance = context.client()?.fetch("/v2/status").await?;
-    Ok(Some(command(app, &instance["attributes"], host)))
-}
-
 /// The OB app of that name.
 pub(super) async fn fetch(context: &Context<'_>, name: &str) -> Result<Value, Failure> {
     APPS.fetch(context, name).await
 }
 
-fn command(app: &Value, instance: &Value, host: Option<&str>) -> String {
-    let scopes = text(&app["scopes"]);
-    let scopes: String = scopes.split_whitespace().map(|scope| format!(" --scope {scope}")).collect();
-    let grant = if app["grant"] == "authorization_code" { String::new() } else { format!(" --grant {}", text(&app["grant"])) };
-    let (name, url) = (text(&instance["instance"]), text(&instance["public_url"]));
-    format!(
-        "On {}:  p2pid ib create {name} --peer-url {url} --client-id {}{scopes}{grant} --jwks {}",
-        host.unwrap_or("the other host"),
-        text(&app["client_id"]),
-        text(&app["jwks_uri"])
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_other_host_is_told_how_to_register_a_key() {
-        let app = json!({
-            "client_id": "5f0c", "scopes": ["a", "p2pi"], "grant": "authorization_code", "jwks_uri": "https://one.example.com/oauth/jwks/5f0c",
-        });
-        let instance = json!({ "instance": "one", "public_url": "https://one.example.com" });
-        assert_eq!(
-            command(&app, &instance, Some("two")),
-            "On two:  p2pid ib create one --peer-url https://one.example.com --client-id 5f0c --scope a --scope p2pi --jwks \
-             https://one.example.com/oauth/jwks/5f0c"
-        );
-    }
 
     #[test]
     fn a_secret_is_asked_for_where_there_is_one() {

@@ -10,7 +10,8 @@ use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
 use super::ob;
-use super::records::{Collection, Given, text};
+use super::records::{self, Collection, Given, text};
+use super::registration;
 use super::report::Report;
 use super::request;
 use crate::secret::ExposeSecret;
@@ -118,6 +119,10 @@ pub(super) struct Settings {
     /// Whether its tokens are bound to a key of ours, as in ob create
     #[arg(long, value_name = "D", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::DPOP)]
     dpop: Option<String>,
+    /// How that OB app asks for tokens: authorization_code (somebody allows it once, in a browser; what a new one does), or client_credentials (it
+    /// acts for itself, as the remote's ib create --grant client_credentials allows)
+    #[arg(long, value_name = "G", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ["authorization_code", "client_credentials"])]
+    grant: Option<String>,
     /// Read the client secret from standard input: one line
     #[arg(long, conflicts_with_all = ["ob", "username", "password_stdin"])]
     client_secret_stdin: bool,
@@ -148,6 +153,7 @@ impl Settings {
             .maybe("client_id", self.client_id.as_deref())
             .maybe("auth_method", self.auth_method.as_deref())
             .maybe("dpop", self.dpop.as_deref())
+            .maybe("grant", self.grant.as_deref())
             .list("scopes", &self.scopes)
             .maybe("username", self.username.as_deref())
             .maybe("ca", ca)
@@ -186,8 +192,14 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::Show { name } => PEERS.show(context, &name).await?,
         Peer::Update { name, settings } => {
             let peer = PEERS.update(context, &name, settings.given(&settings.secrets(context.report)?)?.into_value()).await?;
-            warn(context, &peer);
+            records::warn(context, &peer);
             context.report.data(&peer, || PEERS.sheet(&peer));
+            if settings.auth_method.as_deref() == Some(ob::SIGNS) {
+                let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
+                if let Some(command) = registration::of_key(&app, &registration::this_instance(context).await?, Some(&name)) {
+                    context.report.note(&command);
+                }
+            }
         }
         Peer::Rename { name, new_name } => {
             let peer = PEERS.act(context, &name, "rename", json!({ "name": new_name })).await?;
@@ -212,6 +224,9 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::Delete { name, confirm } => {
             let peer = PEERS.fetch(context, &name).await?;
             PEERS.delete(context, &name, confirm).await?;
+            if let Some(app) = peer["ob_app"].as_str() {
+                context.report.note(&format!("its OB app {app} stays, with its credentials; to delete that too: p2pid ob delete {app}"));
+            }
             if !peer["token"].is_null() {
                 context
                     .report
@@ -228,22 +243,15 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     }
     let given = settings.given(&settings.secrets(context.report)?)?.with("name", name).flag("or_update", or_update);
     let peer = PEERS.create(context, given.into_value()).await?;
-    warn(context, &peer);
+    records::warn(context, &peer);
     context.report.data(&peer, || sentence(&peer));
     if settings.auth_method.is_some() {
         let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
-        if let Some(command) = ob::registration(context, &app, Some(name)).await? {
+        if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, Some(name)) {
             context.report.note(&command);
         }
     }
     Ok(())
-}
-
-/// What a look at the peer or a change brought that may need attention.
-fn warn(context: &Context<'_>, peer: &Value) {
-    for warning in peer["warnings"].as_array().into_iter().flatten() {
-        context.report.warn(&text(warning));
-    }
 }
 
 /// What a look at the peer or a change brought, then its state and the reason, which names the next step.

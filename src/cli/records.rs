@@ -110,13 +110,21 @@ impl Collection {
     pub(super) fn sheet(&self, record: &Value) -> String {
         let Some(members) = record.as_object() else { return String::new() };
         let first = self.columns.iter().filter_map(|column| members.get_key_value(*column));
-        let rest = members.iter().filter(|(name, _)| !self.columns.contains(&name.as_str()));
+        // Warnings are said by themselves.
+        let rest = members.iter().filter(|(name, _)| !self.columns.contains(&name.as_str()) && *name != "warnings");
         let entries: Vec<_> = first.chain(rest).map(|(name, value)| (name.as_str(), text(value))).collect();
         report::sheet(&entries)
     }
 
     fn command(&self) -> &'static str {
         self.kind.split('-').next().unwrap_or(self.kind)
+    }
+}
+
+/// What making or changing a record brought that may need attention.
+pub(super) fn warn(context: &Context<'_>, record: &Value) {
+    for warning in record["warnings"].as_array().into_iter().flatten() {
+        context.report.warn(&text(warning));
     }
 }
 

@@ -141,7 +141,8 @@ pub fn permit<'a, 'h>(
             return Err(Refusal::Override);
         }
     }
-    if !rule.scopes.is_within(&bearer.scope) {
+    // A token without a scope is a resource server's own, with which it looks at those of others; it opens no route, not even one that asks for none.
+    if bearer.scope.is_empty() || !rule.scopes.is_within(&bearer.scope) {
         return Err(Refusal::Scope);
     }
     Ok(Permit { bearer })
@@ -184,7 +185,11 @@ mod tests {
             assert_eq!(asks(RouteRule { methods: None, ..rule }, &[other]), Ok(()), "{other:?}");
         }
         assert_eq!(judge(&Bearer { tenant: "other".into(), ..minimal.clone() }, Method::GET, 999), Err(Refusal::OtherTenant));
-        assert_eq!(judge(&Bearer { scope: scope("a"), ..minimal }, Method::GET, 999), Err(Refusal::Scope));
+        assert_eq!(judge(&Bearer { scope: scope("a"), ..minimal.clone() }, Method::GET, 999), Err(Refusal::Scope));
+        let open = RouteRule { scopes: &Scope::default(), ..rule };
+        let on_open = |bearer: &Bearer| permit(bearer, Holder::ANYBODY, open, &Method::GET, [], Timestamp::from_millis(999)).map(|_| ());
+        assert_eq!(on_open(&minimal), Ok(()));
+        assert_eq!(on_open(&Bearer { scope: Scope::default(), ..minimal }), Err(Refusal::Scope));
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub enum Contradiction {
     /// The method needs keys.
     #[error("the methods private_key_jwt and self_signed_tls_client_auth need the app's public keys (--jwks FILE or URL)")]
     NoKeys,
+    /// Nobody could authenticate.
+    #[error("the method {} needs a secret, and the app has none", .0.as_str())]
+    NoSecret(Method),
+    /// What it asks for would open nothing.
+    #[error("an app without a scope (--scope) is a resource server (--introspects) with the grant client_credentials alone")]
+    NoScope,
     /// Nobody would look at the keys.
     #[error("public keys (--jwks) are for the methods private_key_jwt and self_signed_tls_client_auth")]
     UnusedKeys,

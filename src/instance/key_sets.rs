@@ -4,6 +4,7 @@
 //! changes its keys (OpenID Connect Core §10.1.1), and how nobody makes us fetch without end.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::Instance;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::inbound::security::Keys;
-use crate::net::client::Client;
-use crate::net::trust::Trust;
+use crate::net::client::{Client, FetchError};
+use crate::net::trust::{Trust, Untrusted};
 use crate::oauth::key::KeySet;
 
 /// How long a set is believed without another look.
@@ -62,7 +63,29 @@ pub struct NoKeys {
     why: String,
 }
 
+/// Why a look at a URL brought no keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFetched {
+    /// Nobody vouches for the certificate of the host.
+    #[error("{0}")]
+    Untrusted(Untrusted),
+    /// Everything else: no answer, another status than 200, or no set of usable keys.
+    #[error("{0}")]
+    Other(String),
+}
+
 impl KeySets {
+    /// A look at a client's URL whether there are keys now, for who registers it. What is found is kept as after any other look; one that failed
+    /// keeps nobody from looking.
+    pub async fn try_url(&self, instance: &Instance, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
+        let begun = instance.clock.now();
+        let set = Arc::new(fetch(&instance.config(), url, guarded).await?);
+        let entry = self.entry(url);
+        let mut known = entry.lock();
+        (known.keys, known.looked_at) = (Some((Arc::clone(&set), begun)), Some(instance.clock.now()));
+        Ok(set)
+    }
+
     /// The keys that something is to be judged by; `has_it` says whether a set has the one that is meant.
     pub async fn of(&self, instance: &Instance, keys: &Keys, has_it: impl Fn(&KeySet) -> bool + Send) -> Result<Arc<KeySet>, NoKeys> {
         let (url, guarded) = match keys {
@@ -119,19 +142,23 @@ async fn look(entry: Arc<Entry>, config: Arc<Config>, clock: Arc<dyn Clock>, url
     known.looked_at = Some(clock.now());
     match fetched {
         Ok(set) => known.keys = Some((Arc::new(set), begun)),
-        Err(why) => tracing::warn!(%url, why, "a client's keys could not be fetched"),
+        Err(why) => tracing::warn!(%url, %why, "a client's keys could not be fetched"),
     }
 }
 
 /// Fetches a set under the trust of peers, without following redirects.
-async fn fetch(config: &Config, url: &Url, guarded: bool) -> Result<KeySet, String> {
-    let trust = Trust::system(&config.trust.ca).map_err(|error| error.to_string())?;
+async fn fetch(config: &Config, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
+    let other = |why: &dyn fmt::Display| NotFetched::Other(why.to_string());
+    let trust = Trust::system(&config.trust.ca).map_err(|error| other(&error))?;
     let client = if guarded { Client::guarded(&trust, &config.limits) } else { Client::new(&trust, &config.limits) };
     let request = http::Request::get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json").body(Bytes::new());
-    let request = request.map_err(|error| error.to_string())?;
-    let response = client.fetch(request, config.limits.token_timeout, MOST_BYTES).await.map_err(|error| error.to_string())?;
+    let request = request.map_err(|error| other(&error))?;
+    let response = client.fetch(request, config.limits.token_timeout, MOST_BYTES).await.map_err(|error| match error {
+        FetchError::Untrusted(untrusted) => NotFetched::Untrusted(untrusted),
+        error => other(&error),
+    })?;
     if response.status() != http::StatusCode::OK {
-        return Err(format!("it answered {}, expected 200", response.status()));
+        return Err(NotFetched::Other(format!("it answered {}, expected 200", response.status())));
     }
-    KeySet::read(response.body()).map_err(|error| error.to_string())
+    KeySet::read(response.body()).map_err(|error| other(&error))
 }

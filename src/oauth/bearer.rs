@@ -91,6 +91,8 @@ impl Challenge<'_> {
             Self::NoToken => {}
             Self::InvalidRequest => text.push_str(", error=\"invalid_request\""),
             Self::InvalidToken => text.push_str(", error=\"invalid_token\""),
+            // A route that asks for none is closed to tokens that have none.
+            Self::InsufficientScope(scope) if scope.is_empty() => text.push_str(", error=\"insufficient_scope\""),
             Self::InsufficientScope(scope) => {
                 write!(text, ", error=\"insufficient_scope\", scope=\"{scope}\"").expect("a String takes all that is written");
             }

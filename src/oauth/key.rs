@@ -101,9 +101,17 @@ pub enum BadKey {
     /// It is for something else than signatures, or for another algorithm.
     #[error("a key is not for signatures by EdDSA, ES256 or PS256 (alg, use, key_ops)")]
     Use,
+    /// It is no set of keys at all.
+    #[error("it is no JSON Web Key Set, an object with a list \"keys\"")]
+    NoSet,
     /// The set has no keys, or too many.
-    #[error("a JSON Web Key Set has 1 to 50 keys that can be used here")]
-    Number,
+    #[error("the set has {0} keys; 1 to 50 are read")]
+    Number(usize),
+    /// There are keys in the set, and none for us.
+    #[error(
+        "none of the set's keys can be used here: Ed25519 (OKP), P-256 (EC) or RSA of 2048 to 8192 bits, for signatures by EdDSA, ES256 or PS256"
+    )]
+    NoneUsable,
 }
 
 /// A public key.
@@ -248,10 +256,10 @@ pub struct KeySet(Vec<PublicKey>);
 impl KeySet {
     /// Reads a set. Keys of kinds and uses that are not ours are passed over, as the RFC asks; a private part is an error, for it has leaked.
     pub fn read(text: &[u8]) -> Result<Self, BadKey> {
-        let document = Members::read(text).ok_or(BadKey::Form)?;
-        let keys = document.0.get("keys").and_then(Value::as_array).ok_or(BadKey::Form)?;
-        if keys.len() > MOST_KEYS {
-            return Err(BadKey::Number);
+        let document = Members::read(text).ok_or(BadKey::NoSet)?;
+        let keys = document.0.get("keys").and_then(Value::as_array).ok_or(BadKey::NoSet)?;
+        if !(1..=MOST_KEYS).contains(&keys.len()) {
+            return Err(BadKey::Number(keys.len()));
         }
         let mut usable = Vec::new();
         for key in keys {
@@ -261,7 +269,7 @@ impl KeySet {
                 Err(error) => return Err(error),
             }
         }
-        if usable.is_empty() { Err(BadKey::Number) } else { Ok(Self(usable)) }
+        if usable.is_empty() { Err(BadKey::NoneUsable) } else { Ok(Self(usable)) }
     }
 
     /// The keys.
@@ -389,9 +397,11 @@ mod tests {
         assert_eq!(read.candidates(Algorithm::EdDsa, None).count(), 2);
         assert_eq!(read.candidates(Algorithm::Es256, None).count() + read.candidates(Algorithm::EdDsa, Some("c")).count(), 0);
         assert_eq!(KeySet::read(read.to_json().to_string().as_bytes()), Ok(read));
-        assert_eq!(set(json!([])), Err(BadKey::Number));
-        assert_eq!(set(json!(vec![ed("a"); 51])), Err(BadKey::Number));
+        assert_eq!(set(json!([])), Err(BadKey::Number(0)));
+        assert_eq!(set(json!(vec![ed("a"); 51])), Err(BadKey::Number(51)));
+        assert_eq!(set(json!([{ "kty": "OKP", "crv": "X25519", "x": "AAAA" }])), Err(BadKey::NoneUsable));
         assert_eq!(set(json!([{ "kty": "oct", "k": "AAAA" }])), Err(BadKey::Private));
-        assert_eq!(KeySet::read(br#"{"keys":[],"keys":[]}"#), Err(BadKey::Form));
+        assert_eq!(KeySet::read(br#"{"keys":[],"keys":[]}"#), Err(BadKey::NoSet));
+        assert_eq!(KeySet::read(b"[]"), Err(BadKey::NoSet));
     }
 }

@@ -21,7 +21,7 @@ pub struct TokenReply {
     pub refresh_token: Option<SecretString>,
     /// `refresh_token_expires_in`: how long the grant can be renewed at all, where that is limited.
     pub refresh_token_expires_in: Option<Duration>,
-    /// `scope`, always said, so that nobody has to guess.
+    /// `scope`, always said, so that nobody has to guess; but for a token that has none, for which there is no way to say it.
     pub scope: Scope,
     /// `p2pi_subject`: who allowed it, for a p2pid peer to show.
     pub subject: Option<String>,
@@ -36,6 +36,7 @@ struct Wire<'a> {
     refresh_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token_expires_in: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     p2pi_subject: Option<&'a str>,
@@ -74,6 +75,8 @@ mod tests {
             subject: None,
         };
         assert_eq!(reply.to_json(), r#"{"access_token":"A","token_type":"Bearer","expires_in":3,"scope":"a b"}"#);
+        let bare = TokenReply { scope: Scope::default(), ..reply.clone() };
+        assert_eq!(bare.to_json(), r#"{"access_token":"A","token_type":"Bearer","expires_in":3}"#);
         let whole = TokenReply {
             refresh_token: Some(SecretString::from("R")),
             refresh_token_expires_in: Some(Duration::from_secs(9)),

@@ -25,6 +25,7 @@ mod people;
 mod readme;
 mod real_browser;
 mod realms;
+mod registrations;
 mod reload;
 mod resumed_sessions;
 mod roles_and_keys;

@@ -1,6 +1,7 @@
 //! IB apps over the admin API: who may call us.
 
 pub(super) mod settings;
+mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::outbound::ob_app::is_name;
 use crate::secret::{Digest, ExposeSecret, SecretString};
 use crate::store::grant::{self, ShownGrant};
 use crate::store::{Fault, Seals, Transaction, app_token, ib_app as rows};
-use settings::{Create, Settings};
+use settings::{Create, Settings, only_introspects};
 
 const KIND: &str = "ib-app";
 const COLLECTION: &str = "ib-apps";
@@ -105,6 +106,10 @@ fn change(
     if let Err(contradiction) = settings.check(&app, tokens) {
         return Ok(Changed::Contradicts(contradiction));
     }
+    let method = app.security.method;
+    if method.has_secret() && settings.secret.is_none() && rows::secrets(transaction, app.id)?.is_empty() {
+        return Ok(Changed::Contradicts(Contradiction::NoSecret(method)));
+    }
     rows::update(transaction, &app)?;
     if !app.security.method.has_secret() {
         rows::replace_secrets(transaction, app.id, &[])?;
@@ -121,6 +126,8 @@ enum Made {
     New(Box<Known>),
     Updated(Changed),
     NameTaken,
+    /// The app of that name goes by this `client_id`, and not by the one that is given.
+    HasClientId(String),
     ClientIdTaken,
 }
 
@@ -149,7 +156,7 @@ async fn create(
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
         return Err(AdminError::bad_attribute("redirect_uris", "none", "--peer-url or --redirect-uri: where browsers are sent back to"));
     }
-    if app.scope.is_empty() {
+    if app.scope.is_empty() && !settings.says_scope() && !only_introspects(&app) {
         let known: Vec<_> = config.scopes_of(&app.tenant).collect();
         app.scope = match known.as_slice() {
             // There is nothing else that it could be meant for.
@@ -163,7 +170,7 @@ async fn create(
             }
         };
     }
-    settings.check(&app, &config.tokens).map_err(contradicts)?;
+    settings.check(&app, &config.tokens).map_err(|contradiction| contradicts(contradiction, &name))?;
     let secret = app
         .security
         .method
@@ -172,7 +179,7 @@ async fn create(
     let tokens = config.tokens.clone();
     let secret_id = Id::new(app.created_at, state.instance.random.as_ref());
     let seals = state.instance.store.seals().clone();
-    let given = secret.clone();
+    let (given, given_settings, given_client_id) = (secret.clone(), settings.clone(), client_id.clone());
     let judge = move |transaction: &Transaction<'_>| {
         if let Some(old) = rows::by_name(transaction, &app.tenant, &app.name)? {
             // A realm is changed as one, by who may.
@@ -180,7 +187,7 @@ async fn create(
                 return Ok(Made::NameTaken);
             }
             if client_id.as_ref().is_some_and(|client_id| *client_id != old.client_id) {
-                return Ok(Made::ClientIdTaken);
+                return Ok(Made::HasClientId(old.client_id));
             }
             return Ok(Made::Updated(change(transaction, &seals, &settings, old, secret_id, &tokens)?));
         }
@@ -195,13 +202,27 @@ async fn create(
         with_secrets(transaction, app.clone()).map(|known| Made::New(Box::new(known)))
     };
     match state.instance.store.write(judge).await? {
-        Made::New(app) => Ok(document::created(resource(&app, &config, secret.as_ref()))),
-        Made::Updated(changed) => updated(&state, changed, &name, &config),
+        Made::New(app) => {
+            let mut made = resource(&app, &config, secret.as_ref());
+            made["attributes"]["warnings"] = json!(warnings::of(&state.instance, &given_settings, &app.app).await);
+            Ok(document::created(made))
+        }
+        Made::Updated(changed) => updated(&state, changed, &name, &given_settings).await,
         Made::NameTaken => Err(AdminError::exists(KIND, &name)),
+        Made::HasClientId(has) => Err(has_client_id(&name, &has, given_client_id.as_deref().unwrap_or_default())),
         // Without saying whose it is: another tenant's apps are nobody else's affair.
         Made::ClientIdTaken => Err(AdminError::new(StatusCode::CONFLICT, "exists", "the client_id is taken")
             .next("choose another client_id, or leave it out and one is made")),
     }
+}
+
+/// 409: a `client_id` is for good; whoever uses it knows it by heart.
+fn has_client_id(name: &str, has: &str, given: &str) -> AdminError {
+    let message = format!("the ib app {name:?} exists, with another client_id, which cannot be changed");
+    let error = AdminError::new(StatusCode::CONFLICT, "exists", message).found(has).expected(given);
+    error.next(format!(
+        "to change {name}, leave the client_id out; for {given} choose another name, or first: p2pid ib delete {name} --force, which ends its links"
+    ))
 }
 
 async fn update(
@@ -217,29 +238,45 @@ async fn update(
     }
     let secret_id = Id::new(state.instance.clock.now().wall, state.instance.random.as_ref());
     let (seals, tokens) = (state.instance.store.seals().clone(), config.tokens.clone());
-    let wanted = name.clone();
+    let (wanted, given) = (name.clone(), settings.clone());
     let judge = move |transaction: &Transaction<'_>| {
         let Some(old) = find(transaction, &tenant, &wanted)? else { return Ok(Changed::Missing) };
         change(transaction, &seals, &settings, old, secret_id, &tokens)
     };
     let changed = state.instance.store.write(judge).await?;
-    updated(&state, changed, &name, &config)
+    updated(&state, changed, &name, &given).await
 }
 
-fn updated(state: &AdminState, changed: Changed, name: &str, config: &Config) -> Result<Response, AdminError> {
+async fn updated(state: &AdminState, changed: Changed, name: &str, given: &Settings) -> Result<Response, AdminError> {
     match changed {
         Changed::Done(app) => {
             // What a token in the table says of its app may have changed.
             state.instance.tokens.forget();
-            Ok(document::shown(resource(&app, config, None)))
+            let mut changed = resource(&app, &state.instance.config(), None);
+            changed["attributes"]["warnings"] = json!(warnings::of(&state.instance, given, &app.app).await);
+            Ok(document::shown(changed))
         }
-        Changed::Contradicts(contradiction) => Err(contradicts(contradiction)),
+        Changed::Contradicts(contradiction) => Err(contradicts(contradiction, name)),
         Changed::Missing => Err(AdminError::not_found(KIND, name)),
     }
 }
 
-fn contradicts(contradiction: Contradiction) -> AdminError {
-    AdminError::new(StatusCode::UNPROCESSABLE_ENTITY, "contradiction", contradiction.to_string())
+/// 422, with the way out for the app of that name where there is an obvious one.
+fn contradicts(contradiction: Contradiction, name: &str) -> AdminError {
+    let error = AdminError::new(StatusCode::UNPROCESSABLE_ENTITY, "contradiction", contradiction.to_string());
+    match contradiction {
+        Contradiction::NoKeys => error.found("no keys").expected("public keys of the app").next("add --jwks FILE, or --jwks URL"),
+        Contradiction::ProfileMethod => {
+            error.found("an app without keys and certificate").expected("one of the three methods").next("add --jwks FILE, or --jwks URL")
+        }
+        Contradiction::NoSecret(method) => {
+            let method = method.as_str();
+            let next = format!("openssl rand -hex 32 | p2pid ib update {name} --auth-method {method} --client-secret-stdin");
+            error.found("no secret").expected("a secret, given with the method").next(next)
+        }
+        Contradiction::NoScope => error.found("no scope").expected("a scope that [scopes] names").next("add --scope S, or --introspects S"),
+        _ => error,
+    }
 }
 
 async fn rotate_secret(
@@ -369,7 +406,6 @@ fn fresh(instance: &Instance, tenant: String, name: String, client_id: Option<St
     }
 }
 
-/// As the audit names it.
 /// As `ib show` prints it; the secret only where it was just made.
 fn resource(known: &Known, config: &Config, secret: Option<&SecretString>) -> Value {
     let (app, security) = (&known.app, &known.app.security);

@@ -278,14 +278,22 @@ pub(super) fn checked_client_id(client_id: &str) -> Result<String, AdminError> {
     if is_one {
         Ok(client_id.to_owned())
     } else {
-        Err(AdminError::bad_attribute("client_id", "another text", "1 to 255 printable ASCII characters"))
+        Err(AdminError::bad_attribute("client_id", format!("{client_id:?}"), "1 to 255 printable ASCII characters without spaces"))
     }
 }
 
 pub(super) fn checked_secret(name: &str, secret: &SecretString) -> Result<SecretString, AdminError> {
     let text = secret.expose_secret();
     let is_one = (1..=128).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
-    if is_one { Ok(secret.clone()) } else { Err(AdminError::bad_attribute(name, "another text", "1 to 128 printable ASCII characters")) }
+    if is_one { Ok(secret.clone()) } else { Err(AdminError::bad_attribute(name, in_outline(text), "1 to 128 printable ASCII characters")) }
+}
+
+/// A secret that cannot be one, without saying it.
+pub(super) fn in_outline(secret: &str) -> String {
+    match secret.bytes().position(|byte| !matches!(byte, 0x20..=0x7e)) {
+        Some(at) => format!("{} bytes, of which number {} is no printable ASCII character", secret.len(), at + 1),
+        None => format!("{} characters", secret.len()),
+    }
 }
 
 pub(super) fn checked_scope(words: &[String]) -> Result<Scope, AdminError> {

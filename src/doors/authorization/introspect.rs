@@ -28,6 +28,7 @@ use crate::store::{Fault, Seals, Transaction, access_token, ib_app, realm, refre
 #[derive(Debug, Serialize)]
 struct Active {
     active: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     client_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::super::ob_apps::must_be_public;
+use super::super::ob_apps::{in_outline, must_be_public};
 use super::super::{AdminError, Caller};
 use crate::config::{Config, Tokens};
 use crate::inbound::ib_app::{self, GrantType, IbApp};
@@ -148,6 +148,9 @@ impl Settings {
 
     /// Whether `app`, to which this was applied, can be as it is said to be; and whether what is given here has an effect beside its profile.
     pub(super) fn check(&self, app: &IbApp, tokens: &Tokens) -> Result<(), Contradiction> {
+        if app.scope.is_empty() && !only_introspects(app) {
+            return Err(Contradiction::NoScope);
+        }
         app.security.check(&app.grants, app.rotation.unwrap_or(tokens.rotation))?;
         let rotates = self.rotation.is_some_and(|rotation| rotation != Rotation::None);
         let is_unbound = self.security.dpop == Some(false) && !app.security.mtls;
@@ -161,6 +164,24 @@ impl Settings {
     /// Whether they say how the app logs in, or with what: whoever gives that can log in as the app.
     pub(super) const fn give_login(&self) -> bool {
         self.secret.is_some() || self.security.method.is_some() || self.security.keys.is_some() || self.security.subject.is_some()
+    }
+
+    /// Whether it is said what the app may ask for, be it nothing.
+    pub(super) const fn says_scope(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// The URL at which the app's keys are, where that is given.
+    pub(super) const fn keys_at(&self) -> Option<&Keys> {
+        match &self.security.keys {
+            Some(keys @ Keys::Url { .. }) => Some(keys),
+            Some(Keys::Inline(_)) | None => None,
+        }
+    }
+
+    /// The redirect URIs that are given.
+    pub(super) fn redirect_uris(&self) -> &[RedirectUri] {
+        self.redirect_uris.as_deref().unwrap_or_default()
     }
 
     /// `app` with what is given.
@@ -180,6 +201,11 @@ impl Settings {
         app.security = self.security.applied_to(app.security);
         app
     }
+}
+
+/// Whether `app` is a resource server whose tokens are good for nothing but to look at those of others: it needs no scope.
+pub(super) fn only_introspects(app: &IbApp) -> bool {
+    !app.security.introspects.is_empty() && app.grants.iter().eq([&GrantType::ClientCredentials])
 }
 
 /// How an app is secured, as far as that is given.
@@ -345,7 +371,7 @@ fn introspects(words: &[String], config: &Config, tenant: &str) -> Result<Scope,
         let known = config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
         return Err(AdminError::bad_attribute("introspects", unknown.as_str(), format!("those that [scopes] names: {known}")));
     }
-    Scope::from_words(&words).map_err(|why| AdminError::bad_attribute("introspects", "another text", why.to_string()))
+    Scope::from_words(&words).map_err(|why| AdminError::bad_attribute("introspects", format!("{words:?}"), why.to_string()))
 }
 
 /// Where a p2pid at `peer_url` expects its browsers back.
@@ -355,6 +381,10 @@ fn callback_of(peer_url: &str) -> Result<String, AdminError> {
     let url = Url::parse(peer_url).map_err(|_| wrong())?;
     if !matches!(url.scheme(), "https" | "http") || url.query().is_some() || url.fragment().is_some() {
         return Err(wrong());
+    }
+    if let Some(public_url) = peer_url.trim_end_matches('/').strip_suffix("/oauth/callback") {
+        let error = AdminError::bad_attribute("peer_url", peer_url, "the peer's public_url, to which /oauth/callback is added here");
+        return Err(error.next(format!("give {public_url}, or the whole of it as a redirect URI")));
     }
     Ok(format!("{}/oauth/callback", peer_url.trim_end_matches('/')))
 }
@@ -368,20 +398,23 @@ pub(in crate::doors::admin) fn redirect_uri(text: &str) -> Result<RedirectUri, A
 fn grants(names: &[String]) -> Result<BTreeSet<GrantType>, AdminError> {
     let expected = GrantType::ALL.map(GrantType::as_str).join(", ");
     let known = |name: &String| GrantType::ALL.into_iter().find(|grant| grant.as_str() == name);
-    let grants = names.iter().map(|name| known(name).ok_or_else(|| AdminError::bad_attribute("grants", name, &expected)));
+    let unknown = |name: &String| match (AdminError::bad_attribute("grants", name, &expected), name.as_str()) {
+        (error, "password") => error.next("names and passwords are handed in by realms alone: p2pid realm create NAME"),
+        (error, _) => error,
+    };
+    let grants = names.iter().map(|name| known(name).ok_or_else(|| unknown(name)));
     let grants = grants.collect::<Result<BTreeSet<_>, _>>()?;
     if grants.is_empty() { Err(AdminError::bad_attribute("grants", "none", expected)) } else { Ok(grants) }
 }
 
+/// What the app may ask for; the empty list, or one empty word, is nothing, which fits few.
 fn scope(words: &[String], config: &Config, tenant: &str) -> Result<Scope, AdminError> {
     let known = || config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == *word)) {
-        return Err(AdminError::bad_attribute("scopes", unknown, format!("those that [scopes] names: {}", known())));
+    let words: Vec<&String> = words.iter().filter(|word| !word.is_empty()).collect();
+    if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == **word)) {
+        return Err(AdminError::bad_attribute("scopes", unknown.as_str(), format!("those that [scopes] names: {}", known())));
     }
-    if words.is_empty() {
-        return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {}", known())));
-    }
-    Scope::from_words(words).map_err(|why| AdminError::bad_attribute("scopes", words.join(" "), why.to_string()))
+    Scope::from_words(&words).map_err(|why| AdminError::bad_attribute("scopes", format!("{words:?}"), why.to_string()))
 }
 
 pub(in crate::doors::admin) fn access_ttl(seconds: u64) -> Result<Duration, AdminError> {
@@ -396,6 +429,6 @@ pub(in crate::doors::admin) fn secret(secret: SecretString) -> Result<SecretStri
     if ib_app::is_client_secret(secret.expose_secret()) {
         Ok(secret)
     } else {
-        Err(AdminError::bad_attribute("client_secret", "another text", "1 to 128 printable ASCII characters"))
+        Err(AdminError::bad_attribute("client_secret", in_outline(secret.expose_secret()), "1 to 128 printable ASCII characters"))
     }
 }

@@ -52,6 +52,7 @@ struct Settings {
     client_id: Option<String>,
     auth_method: Option<String>,
     dpop: Option<String>,
+    grant: Option<String>,
     client_secret: Option<SecretString>,
     scopes: Option<Vec<String>>,
     username: Option<String>,
@@ -277,6 +278,7 @@ async fn apply(state: &AdminState, caller: &Caller, mut peer: Peer, app: Option<
         || settings.client_secret.is_some()
         || settings.auth_method.is_some()
         || settings.dpop.is_some()
+        || settings.grant.is_some()
         || settings.scopes.is_some()
         || settings.url.is_some()
     {
@@ -339,8 +341,8 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
         Some(app) if app.name == wanted.peer.name => (app, Write::Replace),
         other if !settings.makes_app() => {
             wanted.app = other;
-            return match (&settings.client_secret, &settings.auth_method, &settings.dpop, &settings.scopes) {
-                (None, None, None, None) => Ok(()),
+            return match (&settings.client_secret, &settings.auth_method, &settings.dpop, &settings.grant, &settings.scopes) {
+                (None, None, None, None, None) => Ok(()),
                 _ => Err(ob_apps::missing("client_id")),
             };
         }
@@ -367,6 +369,9 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
     }
     ob_apps::set_auth_method(&mut app, settings.auth_method.as_deref(), settings.client_secret.is_some())?;
     ob_apps::set_dpop(&mut app, settings.dpop.as_deref())?;
+    if let Some(grant) = &settings.grant {
+        app.grant = own_grant(grant)?;
+    }
     ob_apps::name_by_id(&mut app);
     if let Some(scopes) = &settings.scopes {
         app.scope = ob_apps::checked_scope(scopes)?;
@@ -374,6 +379,12 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
     ob_apps::must_be_for(&was_for, &app, settings.client_secret.as_ref())?;
     (wanted.app, wanted.writes_app) = (Some(app), Some(write));
     Ok(())
+}
+
+/// How a peer's own app may ask for tokens. With a user's name and password it is one that was made by itself (`ob create`).
+fn own_grant(name: &str) -> Result<Grant, AdminError> {
+    let known = Grant::from_name(name).filter(|grant| *grant != Grant::Password);
+    known.ok_or_else(|| AdminError::bad_attribute("grant", name, "authorization_code or client_credentials"))
 }
 
 /// How we authenticate there: by the app, by user name and password, or not at all yet.
@@ -522,7 +533,7 @@ fn checked_url(name: &str, text: &str) -> Result<url::Url, AdminError> {
 }
 
 fn checked_pin(text: &str) -> Result<String, AdminError> {
-    text.parse::<Pin>().map(|pin| pin.to_string()).map_err(|error| AdminError::bad_attribute("pin", "another text", error.to_string()))
+    text.parse::<Pin>().map(|pin| pin.to_string()).map_err(|error| AdminError::bad_attribute("pin", format!("{text:?}"), error.to_string()))
 }
 
 /// What has to be known of a peer before a request URL is made for it.

@@ -1,0 +1,154 @@
+//! What the other side of a link is told: the command that makes its half or changes it, where that is a p2pid; else where it finds what it needs.
+
+use serde_json::Value;
+use url::Url;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::records::text;
+
+/// This instance, as the other side has to name it.
+pub(super) async fn this_instance(context: &Context<'_>) -> Result<Value, Failure> {
+    Ok(context.client()?.fetch("/v2/status").await?["attributes"].take())
+}
+
+/// What is to be done elsewhere with an IB app that was made here.
+pub(super) fn of_ib_app(app: &Value, instance: &Value) -> String {
+    let (name, us, url) = (text(&app["name"]), text(&instance["instance"]), text(&instance["public_url"]));
+    let has = |member: &str, value: &str| app[member].as_array().is_some_and(|values| values.iter().any(|found| found == value));
+    let is_by_code = has("grants", "authorization_code");
+    let signs = app["auth_method"] == "private_key_jwt";
+    let is_only_looking = app["scopes"].as_array().is_some_and(Vec::is_empty);
+    if is_only_looking {
+        return format!("It looks tokens up at {url}/oauth/introspect. {}", issuer(&url));
+    }
+    let create = || {
+        let method = if app["auth_method"] == "client_secret_post" { " --auth-method client_secret_post" } else { "" };
+        let grant = if is_by_code { "" } else { " --grant client_credentials" };
+        format!("p2pid peer create {us} --url {url} --client-id {}{}{method}{grant}", text(&app["client_id"]), scope_flags(&app["scopes"]))
+    };
+    // A p2pid whose keys are registered here has made them with its peer.
+    let next = || match (signs, is_by_code) {
+        (false, _) => create(),
+        (true, true) => format!("p2pid peer request {us} --wait"),
+        (true, false) => format!("p2pid peer refresh {us}"),
+    };
+    let is_elsewhere = |uri: &Value| !uri.as_str().is_some_and(|uri| uri.ends_with("/oauth/callback"));
+    let is_third_party = app["redirect_uris"].as_array().is_some_and(|uris| uris.iter().any(is_elsewhere));
+    let can_be_ours = (signs || text(&app["auth_method"]).starts_with("client_secret")) && app["native"] != true && app["mtls"] != true;
+    match (can_be_ours && !is_third_party, is_by_code) {
+        (true, true) => format!("On {name}:  {}", next()),
+        (true, false) => format!("When {name} is a p2pid, there:  {}\nElse:  tokens are at {url}/oauth/token. {}", next(), issuer(&url)),
+        (false, true) => format!("authorize  {url}/oauth/authorize  (PKCE: S256)\ntoken      {url}/oauth/token\n{}", issuer(&url)),
+        (false, false) => format!("token  {url}/oauth/token\n{}", issuer(&url)),
+    }
+}
+
+/// Who we are for a client that reads it up itself (RFC 8414 §3.1: what follows the host stands behind the well-known part).
+fn issuer(public_url: &str) -> String {
+    let Ok(mut metadata) = Url::parse(public_url) else { return format!("Issuer: {public_url}") };
+    let path = metadata.path().trim_end_matches('/').to_owned();
+    metadata.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+    format!("Issuer: {public_url}, all else: {metadata}")
+}
+
+/// The command that registers an OB app which signs at the other side, when that is a p2pid; `host` is what we call it. Nothing for an app that does
+/// not sign.
+pub(super) fn of_ob_app(app: &Value, instance: &Value, host: Option<&str>) -> Option<String> {
+    if !signs(app) {
+        return None;
+    }
+    let (name, url) = (text(&instance["instance"]), text(&instance["public_url"]));
+    let from = match app["grant"].as_str() {
+        None | Some("authorization_code") => format!("--peer-url {url}"),
+        Some(grant) => format!("--grant {grant}"),
+    };
+    let (client_id, scopes, keys) = (text(&app["client_id"]), scope_flags(&app["scopes"]), text(&app["jwks_uri"]));
+    Some(format!("On {}:  p2pid ib create {name} {from} --client-id {client_id}{scopes} --jwks {keys}", host.unwrap_or("the other host")))
+}
+
+/// The command that makes known there that an OB app, which is registered, signs from now on.
+pub(super) fn of_key(app: &Value, instance: &Value, host: Option<&str>) -> Option<String> {
+    let (name, client_id, keys) = (text(&instance["instance"]), text(&app["client_id"]), text(&app["jwks_uri"]));
+    signs(app).then(|| {
+        let host = host.unwrap_or("the other host");
+        format!(
+            "On {host}:  p2pid ib update {name} --jwks {keys}\n{name} is the IB app with the client id {client_id} there: p2pid ib list"
+        )
+    })
+}
+
+fn signs(app: &Value) -> bool {
+    !app["jwks_uri"].is_null() && app["auth_method"] != "none"
+}
+
+fn scope_flags(scopes: &Value) -> String {
+    text(scopes).split_whitespace().map(|scope| format!(" --scope {scope}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TWO: &str = "https://two.example.com:7443";
+
+    fn told(changes: Value) -> String {
+        let mut app = json!({
+            "name": "one", "client_id": "5f0c", "scopes": ["a", "p2pi"], "grants": ["authorization_code", "refresh_token"],
+            "redirect_uris": ["https://one.example.com/oauth/callback"], "auth_method": "client_secret", "native": false, "mtls": false,
+        });
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            app[name] = value.clone();
+        }
+        of_ib_app(&app, &json!({ "instance": "two", "public_url": TWO }))
+    }
+
+    #[test]
+    fn another_p2pid_is_told_what_to_do() {
+        let create = format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope a --scope p2pi");
+        assert_eq!(told(json!({})), format!("On one:  {create}"));
+        assert_eq!(told(json!({ "auth_method": "client_secret_post" })), format!("On one:  {create} --auth-method client_secret_post"));
+        assert_eq!(told(json!({ "auth_method": "private_key_jwt" })), "On one:  p2pid peer request two --wait");
+        let itself = |method: &str| told(json!({ "grants": ["client_credentials"], "redirect_uris": [], "auth_method": method }));
+        assert!(itself("client_secret").starts_with(&format!("When one is a p2pid, there:  {create} --grant client_credentials\nElse:  ")));
+        assert!(itself("private_key_jwt").starts_with("When one is a p2pid, there:  p2pid peer refresh two\n"));
+    }
+
+    #[test]
+    fn another_client_is_told_where_to_ask() {
+        let metadata = format!("Issuer: {TWO}, all else: {TWO}/.well-known/oauth-authorization-server");
+        for other in [
+            json!({ "auth_method": "none" }),
+            json!({ "native": true }),
+            json!({ "mtls": true }),
+            json!({ "auth_method": "self_signed_tls_client_auth" }),
+            json!({ "redirect_uris": ["https://shop.example.com/done"] }),
+        ] {
+            let told = told(other);
+            assert!(!told.contains("p2pid peer") && told.contains("/oauth/authorize") && told.ends_with(&metadata), "{told}");
+        }
+        let looks = told(json!({ "scopes": [], "grants": ["client_credentials"], "redirect_uris": [] }));
+        assert_eq!(looks, format!("It looks tokens up at {TWO}/oauth/introspect. {metadata}"));
+        assert!(issuer("https://two.example.com/a").ends_with(" https://two.example.com/.well-known/oauth-authorization-server/a"));
+    }
+
+    #[test]
+    fn the_other_host_is_told_how_to_register_a_key() {
+        let mut app = json!({
+            "client_id": "5f0c", "scopes": ["a", "p2pi"], "grant": "authorization_code", "jwks_uri": "https://one.example.com/oauth/jwks/7a",
+        });
+        let one = json!({ "instance": "one", "public_url": "https://one.example.com" });
+        let flags = "--client-id 5f0c --scope a --scope p2pi --jwks https://one.example.com/oauth/jwks/7a";
+        let create = of_ob_app(&app, &one, Some("two"));
+        assert_eq!(create, Some(format!("On two:  p2pid ib create one --peer-url https://one.example.com {flags}")));
+        let update = of_key(&app, &one, Some("two")).expect("it signs");
+        assert!(update.starts_with("On two:  p2pid ib update one --jwks https://one.example.com/oauth/jwks/7a\n"), "{update}");
+        app["grant"] = json!("client_credentials");
+        let create = of_ob_app(&app, &one, None);
+        assert_eq!(create, Some(format!("On the other host:  p2pid ib create one --grant client_credentials {flags}")));
+        app["jwks_uri"] = Value::Null;
+        assert_eq!((of_ob_app(&app, &one, None), of_key(&app, &one, None)), (None, None));
+    }
+}
