@@ -15,6 +15,7 @@ impl Config {
             ("public.listen", old.public.listen != new.public.listen),
             ("public.tls", switched(&old.public.tls, &new.public.tls)),
             ("mtls.listen", old.mtls.listen != new.mtls.listen),
+            ("mtls.public_url", old.mtls.listen != new.mtls.listen && old.mtls.public_url != new.mtls.public_url),
             ("mtls.tls", !old.mtls.listen.is_empty() && switched(&old.mtls.tls, &new.mtls.tls)),
             ("local.listen", old.local.listen != new.local.listen),
             ("console.listen", old.console.listen != new.console.listen),
@@ -50,7 +51,11 @@ impl Config {
         let mut applied = self;
         applied.instance = running.instance.clone();
         applied.public.listen.clone_from(&running.public.listen);
-        applied.mtls.listen.clone_from(&running.mtls.listen);
+        if applied.mtls.listen != running.mtls.listen {
+            // Nobody is told of an address before something listens there.
+            applied.mtls.public_url.clone_from(&running.mtls.public_url);
+            applied.mtls.listen.clone_from(&running.mtls.listen);
+        }
         applied.local.listen.clone_from(&running.local.listen);
         applied.console.listen.clone_from(&running.console.listen);
         for (applied, running) in [

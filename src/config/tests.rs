@@ -394,6 +394,18 @@ fn the_socket_is_found_where_the_rest_is_wrong() {
 }
 
 #[test]
+fn nobody_is_told_of_a_listener_for_certificates_before_it_listens() {
+    let old = loaded(&[("one.toml", MINIMAL)]).expect("valid");
+    let listens = format!("{MINIMAL}[mtls]\nlisten = [\"[::]:8444\"]\npublic_url = \"https://one.example.com:8444\"\n");
+    let new = loaded(&[("one.toml", &listens)]).expect("valid");
+    assert_eq!(Config::needs_restart(&old, &new), ["mtls.listen", "mtls.public_url"]);
+    let applied = new.clone().applied_to(&old);
+    assert!(applied.mtls.public_url.is_none() && applied.mtls.listen.is_empty(), "the metadata name no address of it");
+    assert!(new.clone().applied_to(&new).mtls.public_url.is_some(), "a restart later");
+    assert!(old.applied_to(&new).mtls.public_url.is_some(), "and as long as it listens");
+}
+
+#[test]
 fn what_needs_a_restart_is_named() {
     let old = loaded(&[("one.toml", MINIMAL)]).expect("valid");
     let text = MINIMAL.replace("name = \"one\"", "name = \"two\"\nstate_dir = \"/var/lib/p2pid/one\"");
