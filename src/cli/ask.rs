@@ -99,7 +99,8 @@ fn shortness(what: &str, secret: &str) -> Option<String> {
 pub(super) fn new_secret(flag_given: bool, flag: &str, what: &str) -> Result<SecretString, Failure> {
     let first = secret(flag_given, flag, what)?;
     if io::stdin().is_terminal() && secret(flag_given, flag, &format!("{what} again"))?.expose_secret() != first.expose_secret() {
-        return Err(Failure::usage("the two are not the same"));
+        let failure = Failure::usage(format!("the {what} was not typed the same way twice")).found("two that differ");
+        return Err(failure.expected(format!("the same {what} twice")).next("run the command again"));
     }
     Ok(first)
 }

@@ -67,11 +67,25 @@ pub(super) async fn run(command: &Audit, context: &Context<'_>) -> Result<(), Fa
     if command.follow {
         return follow(context, &query, rows).await;
     }
+    if let Some(record) = command.record.as_ref().filter(|_| rows.is_empty()) {
+        must_be_known(context, record).await?;
+    }
     context.report.data(&Value::Array(rows.clone()), || {
         if rows.is_empty() { String::new() } else { report::table(&COLUMNS, rows.iter().map(columns)) }
     });
     if rows.is_empty() {
         context.report.note("nothing of that kind was done in the time that is kept");
+    }
+    Ok(())
+}
+
+/// A name of which the audit tells nothing at all is a slip of the pen; what a record did not do in some time is an answer.
+async fn must_be_known(context: &Context<'_>, record: &str) -> Result<(), Failure> {
+    let tenant = context.given_tenant().map(|tenant| ("tenant", tenant.to_owned()));
+    let query: Vec<_> = [("record", record.to_owned())].into_iter().chain(tenant).collect();
+    if fetch(context, &query, 1, None).await?.is_empty() {
+        let failure = Failure::new("not_found", format!("the audit tells of no record {record:?}")).found("no row of it");
+        return Err(failure.expected("the name or id of a record, as its row names it").next("p2pid audit"));
     }
     Ok(())
 }

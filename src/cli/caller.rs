@@ -55,7 +55,15 @@ pub(super) async fn run(command: Caller, context: &Context<'_>) -> Result<(), Fa
             let given = Given::new().with("name", name).list("peers", &peers).flag("or_update", or_update);
             shown(context, &CALLERS.create(context, given.into_value()).await?).await?;
         }
-        Caller::List => CALLERS.list(context).await?,
+        Caller::List => {
+            let everybody = |mut caller: Value| {
+                if caller["peers"].is_null() {
+                    caller["peers"] = "all".into();
+                }
+                caller
+            };
+            CALLERS.list_as(context, &CALLERS.path(context, &[]), everybody).await?;
+        }
         Caller::Rotate { name } => shown(context, &CALLERS.act(context, &name, "rotate", json!({})).await?).await?,
         Caller::Delete { name, confirm } => CALLERS.delete(context, &name, confirm).await?,
     }

@@ -124,7 +124,45 @@ pub(super) fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, Fail
     failure.found = text(&error["meta"]["found"]);
     failure.expected = text(&error["meta"]["expected"]);
     failure.next = text(&error["meta"]["next"]);
+    if let Some(attribute) = error["source"]["pointer"].as_str().and_then(|pointer| pointer.strip_prefix("/data/attributes/")) {
+        in_flags(&mut failure, attribute);
+    }
     Err(failure)
+}
+
+/// Says of an attribute what its flag is called, wherever the API's own words name it.
+fn in_flags(failure: &mut Failure, attribute: &str) {
+    let flag = flag(attribute);
+    for words in [" is wrong", " is missing"] {
+        if failure.message == format!("{attribute}{words}") {
+            failure.message = format!("{flag}{words}");
+        }
+    }
+    if failure.expected.as_deref() == Some(attribute) {
+        failure.expected = Some(flag.clone());
+    }
+    for words in ["give another ", "give "] {
+        if failure.next.as_deref() == Some(&format!("{words}{attribute}")) {
+            failure.next = Some(format!("{words}{flag}"));
+        }
+    }
+}
+
+/// The flag or the argument by which an attribute is given.
+fn flag(attribute: &str) -> String {
+    match attribute {
+        "name" | "login" => attribute.to_uppercase(),
+        "scopes" | "grants" | "redirect_uris" | "permissions" | "roles" | "peers" => {
+            format!("--{}", attribute.trim_end_matches('s').replace('_', "-"))
+        }
+        "add_roles" => "--role".to_owned(),
+        "remove_roles" => "--no-role".to_owned(),
+        "remove_permissions" => "--no-permission".to_owned(),
+        "jwks_uri" => "--jwks".to_owned(),
+        "client_secret" | "password" | "key" => format!("--{}-stdin", attribute.replace('_', "-")),
+        "expires_in" => "--expires".to_owned(),
+        _ => format!("--{}", attribute.replace('_', "-")),
+    }
 }
 
 /// A path of the API from its segments, each encoded.
@@ -149,6 +187,31 @@ mod tests {
         let failure = read_answer(StatusCode::CONFLICT, body.as_bytes()).expect_err("a refusal");
         assert_eq!((failure.exit, failure.code.as_str(), failure.next.as_deref()), (1, "exists", Some("rename")));
         assert_eq!(read_answer(StatusCode::BAD_GATEWAY, b"<html>").expect_err("no document").code, "no_answer");
+    }
+
+    #[test]
+    fn attributes_are_called_by_their_flags() {
+        let body = |attribute: &str| {
+            let meta = json!({ "found": "x", "expected": "y", "next": format!("give another {attribute}") });
+            let error = json!({ "code": "bad_attribute", "detail": format!("{attribute} is wrong"), "meta": meta,
+                "source": { "pointer": format!("/data/attributes/{attribute}") } });
+            json!({ "errors": [error] }).to_string()
+        };
+        for (attribute, flag) in [
+            ("scopes", "--scope"),
+            ("grants", "--grant"),
+            ("redirect_uris", "--redirect-uri"),
+            ("peer_url", "--peer-url"),
+            ("jwks_uri", "--jwks"),
+            ("client_secret", "--client-secret-stdin"),
+            ("name", "NAME"),
+        ] {
+            let failure = read_answer(StatusCode::BAD_REQUEST, body(attribute).as_bytes()).expect_err("a refusal");
+            assert_eq!(
+                (failure.message.as_str(), failure.next.clone()),
+                (&*format!("{flag} is wrong"), Some(format!("give another {flag}")))
+            );
+        }
     }
 
     #[tokio::test]

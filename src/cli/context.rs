@@ -1,7 +1,8 @@
 //! What every command is handed: how it reports, which instance it means, and the way to its daemon.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use super::client::Client;
 use super::failure::Failure;
@@ -60,7 +61,20 @@ impl<'a> Context<'a> {
     fn socket(&self) -> Result<PathBuf, Failure> {
         match &self.selection.socket {
             Some(socket) => Ok(socket.clone()),
-            None => Ok(self.located()?.socket),
+            None => {
+                let (file, located) = (self.selection.file()?, config::locate(&self.selection.file()?));
+                // A daemon outlives its file; without a daemon the file was meant to be there.
+                if !file.exists() && UnixStream::connect(&located.socket).is_err() {
+                    return Err(no_such_file(&file, &located.socket));
+                }
+                Ok(self.located()?.socket)
+            }
         }
     }
+}
+
+fn no_such_file(file: &Path, socket: &Path) -> Failure {
+    let failure = Failure::configuration(format!("there is no configuration file {}", file.display()));
+    let failure = failure.found(format!("no such file, and no daemon at {}", socket.display())).expected("the file of an instance");
+    failure.next("name another with -c FILE or -i NAME, or make one: p2pid init NAME --public-url URL")
 }

@@ -164,8 +164,8 @@ fn state(folder: &Path) -> Vec<Check> {
 
 /// What the running daemon says of itself and of its peers.
 async fn daemon(command: &Doctor, context: &Context<'_>) -> Result<Vec<Check>, Failure> {
-    let client = context.client()?;
-    let mut status = match client.fetch(&path(&["status"])).await {
+    let status = async || context.client()?.fetch(&path(&["status"])).await;
+    let mut status = match status().await {
         Ok(status) => status,
         Err(failure) => {
             let found = failure.found.clone().unwrap_or_default();
@@ -173,7 +173,7 @@ async fn daemon(command: &Doctor, context: &Context<'_>) -> Result<Vec<Check>, F
             return Ok(vec![check.next(failure.next.clone().unwrap_or_default())]);
         }
     };
-    let status = status["attributes"].take();
+    let (client, status) = (context.client()?, status["attributes"].take());
     let mut checks =
         vec![Check::new("daemon", Health::Ok, format!("version {}, up {} s", text(&status["version"]), text(&status["uptime_s"])))];
     if let Some(error) = status["config"]["error"].as_str() {

@@ -207,7 +207,10 @@ fn client_id(text: &str) -> Result<String, String> {
 
 /// A text file that an option names.
 fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::new("file", format!("{} cannot be read: {error}", path.display())))
+    std::fs::read_to_string(path).map_err(|error| {
+        let failure = Failure::new("file", format!("{} cannot be read", path.display())).found(error.to_string());
+        failure.expected("a text file that this user may read").next("give another path, or see to its permissions")
+    })
 }
 
 #[cfg(test)]

@@ -73,6 +73,11 @@ impl Collection {
 
     /// Prints the records at a path.
     pub(super) async fn list_at(&self, context: &Context<'_>, path: &str) -> Result<(), Failure> {
+        self.list_as(context, path, |record| record).await
+    }
+
+    /// Prints the records at a path; people see of each what `shown` makes of it.
+    pub(super) async fn list_as(&self, context: &Context<'_>, path: &str, shown: impl Fn(Value) -> Value) -> Result<(), Failure> {
         let records = context.client()?.fetch(path).await?;
         let Value::Array(records) = records else { return Err(Failure::new("no_answer", "the daemon's list is not a list")) };
         let records: Vec<Value> = records.into_iter().map(attributes_of).collect();
@@ -85,7 +90,8 @@ impl Collection {
             }
             let heads: Vec<_> = self.columns.iter().map(|column| column.replace('_', " ")).collect();
             let heads: Vec<_> = heads.iter().map(String::as_str).collect();
-            report::table(&heads, records.iter().map(|record| self.columns.iter().map(|column| text(&record[*column])).collect()))
+            let records = records.iter().cloned().map(shown);
+            report::table(&heads, records.map(|record| self.columns.iter().map(|column| text(&record[*column])).collect()))
         });
         Ok(())
     }

@@ -35,7 +35,12 @@ pub(super) struct Options {
 
 /// Makes the URL, shows it, and waits when asked to. The URL is printed before the wait: somebody has to open it meanwhile.
 pub(super) async fn run(context: &Context<'_>, name: &str, options: &Options) -> Result<(), Failure> {
-    let before = PEERS.fetch(context, name).await?;
+    let before = PEERS.fetch(context, name).await.map_err(|failure| match failure.code.as_str() {
+        "not_found" => {
+            failure.next(format!("make it: p2pid peer create {name} --url URL --client-id ID; those that there are: p2pid peer list"))
+        }
+        _ => failure,
+    })?;
     let ticket = PEERS.act(context, name, "request", Given::new().flag("login", options.login).into_value()).await?;
     context.report.note(&invitation(name, &ticket));
     context.report.data(&ticket, || text(&ticket["url"]));
@@ -77,13 +82,25 @@ async fn wait(context: &Context<'_>, name: &str, before: &Value, id: &Value, tim
             _ if stage != told => context.report.note(&format!("{stage} …")),
             _ => {}
         }
-        told = stage;
+        told.clone_from(&stage);
         if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
-            let failure = Failure::new("timeout", format!("nobody has linked {name} yet"));
-            return Err(failure.next(format!("the request URL stays good; p2pid peer show {name} tells how it stands")));
+            return Err(timed_out(name, &stage, &peer));
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The wait is over, and what was waited for may still come.
+fn timed_out(name: &str, stage: &str, peer: &Value) -> Failure {
+    let failure = Failure::new("timeout", format!("nobody has linked {name} yet"));
+    let show = format!("p2pid peer show {name} tells how it stands");
+    let until = text(&peer["request"]["expires_at"]);
+    if stage == "waiting" {
+        let failure = failure.found("the request URL, which nobody has used");
+        return failure.next(format!("it stays good until {until}; {show}"));
+    }
+    let failure = failure.found("the request URL, which somebody has used: it cannot be used again");
+    failure.next(format!("what was begun with it can be ended until {until}; {show}; a new one: p2pid peer request {name}"))
 }
 
 /// A request that came to nothing, with the words that the peer's page or the daemon had for it.
@@ -132,6 +149,14 @@ mod tests {
             "token": { "issued_at": "2026-11-21T12:00:00Z", "expires_at": "2026-11-21T13:00:00Z", "refreshable": true },
         });
         assert_eq!(linked(&peer), "allowed by ops@two.example.com … linked. The token lives 1h and is renewed by itself.");
+    }
+
+    #[test]
+    fn a_wait_that_ends_says_what_the_url_is_still_good_for() {
+        let peer = json!({ "request": { "expires_at": "2026-11-22T12:00:00Z" } });
+        let next = |stage: &str| timed_out("two", stage, &peer).next.clone().expect("a next step");
+        assert!(next("waiting").starts_with("it stays good until 2026-11-22T12:00:00Z;"), "{}", next("waiting"));
+        assert!(!next("opened").contains("stays good") && next("opened").ends_with("p2pid peer request two"), "{}", next("opened"));
     }
 
     #[test]

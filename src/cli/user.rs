@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ask::{self, Confirm};
 use super::context::Context;
@@ -123,6 +123,26 @@ pub(super) enum User {
     },
 }
 
+/// What a person can do now, and the next step.
+fn welcome(user: &Value) -> String {
+    let login = text(&user["login"]);
+    let held = [&user["permissions"], &user["roles"]].map(text).concat();
+    let allows = user["admin"] == true
+        || held
+            .split(|character: char| !(character.is_alphanumeric() || character == '.'))
+            .any(|word| matches!(word, "admin" | "links.approve"));
+    if allows {
+        format!("{login} can log in now, and allow links. Next: p2pid ib create NAME --peer-url URL --scope SCOPE")
+    } else if held.is_empty() {
+        format!(
+            "{login} can log in now, and has no rights: nothing but signing in to realms. Next: p2pid realm assign REALM {login} ROLE, or p2pid user update \
+             {login} --permission P"
+        )
+    } else {
+        format!("{login} can log in now. For the admin API: p2pid user key {login}")
+    }
+}
+
 /// Does what the command says.
 pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Failure> {
     let tenant = context.given_tenant();
@@ -134,7 +154,7 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             let given = given.maybe("tenant", tenant).flag("or_update", or_update);
             let user = USERS.create(context, given.into_value()).await?;
             context.report.data(&user, String::new);
-            context.report.note(&format!("{login} can log in now. Next: p2pid ib create NAME --peer-url URL --scope SCOPE"));
+            context.report.note(&welcome(&user));
         }
         User::Key { login, name, expires, permissions } => {
             // A fraction of a second is none that anybody means.

@@ -80,7 +80,7 @@ impl ClientCertificate {
         let verifier = verifier.map_err(|_| "no authority for clients is configured ([mtls] ca)".to_owned())?;
         let now = UnixTime::since_unix_epoch(now.since(Timestamp::default()));
         let (leaf, others) = self.chain.split_first().expect("it has a leaf");
-        verifier.verify_client_cert(leaf, others, now).map(|_| ()).map_err(|error| reason(&error))
+        verifier.verify_client_cert(leaf, others, now).map(|_| ()).map_err(|error| reason(&error, "client"))
     }
 }
 

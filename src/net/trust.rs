@@ -214,7 +214,7 @@ impl ServerCertVerifier for Verifier {
                     .or_else(|error| if named.contains(&pin) { fits(end_entity, server_name, now) } else { Err(error) });
                 match judged {
                     Ok(verified) => return Ok(verified),
-                    Err(error) => reason(&error),
+                    Err(error) => reason(&error, "server"),
                 }
             }
         };
@@ -257,8 +257,8 @@ fn fits(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) 
     }
 }
 
-/// What is wrong with a certificate, in words.
-pub(super) fn reason(error: &rustls::Error) -> String {
+/// What is wrong with the certificate of a `party`, server or client, in words.
+pub(super) fn reason(error: &rustls::Error, party: &str) -> String {
     let rustls::Error::InvalidCertificate(error) = error else { return error.to_string() };
     match error {
         CertificateError::UnknownIssuer => "no authority that we know has signed it".to_owned(),
@@ -269,7 +269,7 @@ pub(super) fn reason(error: &rustls::Error) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => "it stands for another name".to_owned(),
         CertificateError::Revoked => "it was revoked".to_owned(),
         // Such as being an authority's own.
-        CertificateError::Other(OtherError(inner)) => format!("it is not fit for a server ({inner})"),
+        CertificateError::Other(OtherError(inner)) => format!("it is not fit for a {party} ({inner})"),
         other => format!("{other}"),
     }
 }

@@ -509,11 +509,13 @@ async fn a_linked_peer_is_called_refreshed_and_unlinked() {
     let grant = &pair.two.runs(&["grant", "list"]).await[0];
     assert_eq!((&grant["app"], &grant["scope"], &grant["allowed_by"]), (&json!("one"), &json!("p2pi"), &json!("operator@two.example")));
     let client = grant["client_id"].as_str().expect("a client id");
+    pair.two.runs(&["ib", "create", "unused", "--peer-url", "https://unused.example"]).await;
+    pair.two.runs_with(&["user", "add", "other@two.example", "--password-stdin"], "correct horse battery").await;
     for (filter, count) in [
         (&["--app", "one"][..], 1),
         (&["--app", client, "--allowed-by", "operator@two.example"], 1),
-        (&["--app", "another"], 0),
-        (&["--allowed-by", "nobody@two.example", "--all"], 0),
+        (&["--app", "unused"], 0),
+        (&["--allowed-by", "other@two.example", "--all"], 0),
     ] {
         let found = pair.two.runs(&[&["grant", "list"], filter].concat()).await;
         assert_eq!(found.as_array().map(Vec::len), Some(count), "{filter:?}: {found}");

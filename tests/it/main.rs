@@ -31,6 +31,7 @@ mod resumed_sessions;
 mod roles_and_keys;
 mod service;
 mod signed_links;
+mod slips;
 mod states;
 mod strangers;
 mod tidy;

@@ -78,7 +78,7 @@ impl Allowed {
     /// # Errors
     /// 403 for others, whom the socket's mode should have kept out already.
     pub fn admit(&self, neighbour: Neighbour) -> Result<Caller, AdminError> {
-        let Neighbour::Unix { uid, gid, .. } = neighbour else { return Err(AdminError::forbidden("the admin socket")) };
+        let Neighbour::Unix { uid, gid, .. } = neighbour else { return Err(AdminError::forbidden("a process at the admin socket")) };
         let is_member = || self.group.as_ref().is_some_and(|group| group.gid == gid || self.kernel_admits_only(group));
         if uid == 0 || uid == self.own_uid || is_member() {
             return Ok(Caller::Process { uid });

@@ -42,7 +42,7 @@ fn tenants(caller: &Caller, asked: Option<Vec<String>>) -> Result<Option<Vec<Str
     match (caller.ruled_tenants(), asked) {
         (None, asked) => Ok(asked),
         (Some(ruled), None) if !ruled.is_empty() => Ok(Some(ruled)),
-        (Some(_), None) => Err(AdminError::forbidden(ADMIN)),
+        (Some(_), None) => Err(AdminError::forbidden("admin of a tenant, or of the instance")),
         (Some(_), Some(asked)) => {
             asked.iter().try_for_each(|tenant| caller.must_hold(tenant, ADMIN))?;
             Ok(Some(asked))

@@ -8,7 +8,7 @@ use http::request::Parts;
 
 use super::error::AdminError;
 use crate::audit::Actor;
-use crate::inbound::permission::{ADMIN, Rights};
+use crate::inbound::permission::{self, ADMIN, Rights};
 
 /// Who asks; authenticated before any handler runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,9 @@ impl Caller {
         match self {
             Self::Person { rights, .. } if !rights.know(tenant) => Err(AdminError::not_found("tenant", tenant)),
             _ if self.holds(tenant, permission) => Ok(()),
-            _ => Err(AdminError::forbidden(permission)),
+            // Of what no permission is about, an admin may try.
+            _ if permission::check(permission).is_err() => Err(AdminError::forbidden(format!("an admin of the tenant {tenant:?}"))),
+            _ => Err(AdminError::forbidden(format!("the permission {permission} in the tenant {tenant:?}, or an admin of it"))),
         }
     }
 
@@ -88,7 +90,7 @@ impl Caller {
     /// # Errors
     /// 403 for everybody but processes and instance admins.
     pub fn must_rule_instance(&self) -> Result<(), AdminError> {
-        if self.rules_instance() { Ok(()) } else { Err(AdminError::forbidden("admin of the instance")) }
+        if self.rules_instance() { Ok(()) } else { Err(AdminError::forbidden("an admin of the instance: --admin, without a tenant")) }
     }
 }
 
@@ -107,7 +109,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
         // Whoever serves this router puts the caller in; a router that is served without one must not let anybody pass.
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| AdminError::forbidden(ADMIN))
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| AdminError::forbidden("an admin"))
     }
 }
 
@@ -127,6 +129,9 @@ mod tests {
         assert_eq!(person("sales", "peers.get").must_hold("sales", "peers.delete").map_err(|error| error.code), Err("forbidden"));
         assert_eq!(person("sales", ADMIN).must_hold("default", "peers.get").map_err(|error| error.code), Err("not_found"));
         assert!(person("default", ADMIN).must_rule_instance().is_err());
+        let needed = |permission| person("sales", "peers.get").must_hold("sales", permission).expect_err(permission).expected;
+        assert_eq!(needed("peers.edit").as_deref(), Some("the permission peers.edit in the tenant \"sales\", or an admin of it"));
+        assert_eq!(needed("users.get").as_deref(), Some("an admin of the tenant \"sales\""), "there is no such permission");
     }
 
     #[test]

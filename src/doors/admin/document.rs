@@ -177,8 +177,7 @@ impl de::Error for Problem {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let error = AdminError::new(StatusCode::BAD_REQUEST, "missing_attribute", format!("{field} is missing"));
-        Self(error.found("nothing").expected(field))
+        Self(AdminError::missing_attribute(field))
     }
 }
 

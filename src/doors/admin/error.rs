@@ -26,6 +26,8 @@ pub struct AdminError {
     pub expected: Option<String>,
     /// What to do next.
     pub next: Option<String>,
+    /// One attribute of the request is at fault, and the message begins with its name.
+    pub names_attribute: bool,
     /// In how many seconds to come again, of 429 alone.
     pub retry_after: Option<NonZero<u32>>,
 }
@@ -33,7 +35,7 @@ pub struct AdminError {
 impl AdminError {
     /// A refusal with a message only.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), found: None, expected: None, next: None, retry_after: None }
+        Self { status, code, message: message.into(), found: None, expected: None, next: None, names_attribute: false, retry_after: None }
     }
 
     /// 404 `not_found`: there is no `kind` of that name (or it belongs to somebody else, which looks the same).
@@ -62,12 +64,20 @@ impl AdminError {
     /// 400 `bad_attribute`: one attribute of a request is wrong.
     pub fn bad_attribute(name: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
         let next = format!("give another {}", name.trim_start_matches("the "));
-        Self::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("{name} is wrong")).found(found).expected(expected).next(next)
+        let error = Self::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("{name} is wrong"));
+        error.found(found).expected(expected).next(next).about(name)
     }
 
-    /// 403 `forbidden`: who asks may not do this; `needed` names the permission.
-    pub fn forbidden(needed: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "you may not do this").expected(format!("the permission {needed}, or admin"))
+    /// 400 `missing_attribute`: a request lacks the attribute of that name.
+    pub fn missing_attribute(name: &str) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "missing_attribute", format!("{name} is missing"));
+        error.found("nothing").expected(name).next(format!("give {name}")).about(name)
+    }
+
+    /// 403 `forbidden`: who asks may not do this; `needed` says who may, as in "the permission peers.get in the tenant sales".
+    pub fn forbidden(needed: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::FORBIDDEN, "forbidden", "you may not do this").expected(needed);
+        error.next("ask an admin for it, or to do this")
     }
 
     /// 429 `rate_limited`: too many failed of late; not before `wait`.
@@ -91,7 +101,13 @@ impl AdminError {
     /// The same refusal of a value that goes by another `name` here.
     pub fn of(self, name: &str) -> Self {
         let Self { status, code, found, expected, .. } = self;
-        Self { found, expected, ..Self::new(status, code, format!("{name} is wrong")) }.next(format!("give another {name}"))
+        Self { found, expected, ..Self::new(status, code, format!("{name} is wrong")) }.next(format!("give another {name}")).about(name)
+    }
+
+    /// Its message begins with `name`, which is an attribute's when it is one word.
+    fn about(mut self, name: &str) -> Self {
+        self.names_attribute = !name.contains(' ');
+        self
     }
 
     /// With what was found.
@@ -124,15 +140,18 @@ impl From<StoreError> for AdminError {
 }
 
 impl IntoResponse for AdminError {
-    /// A JSON:API error document.
+    /// A JSON:API error document; `source` points at the attribute that is at fault.
     fn into_response(self) -> Response {
-        let error = json!({
+        let mut error = json!({
             "status": self.status.as_str(),
             "code": self.code,
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "detail": self.message,
             "meta": { "found": self.found, "expected": self.expected, "next": self.next },
         });
+        if let Some(attribute) = self.message.split(' ').next().filter(|_| self.names_attribute) {
+            error["source"] = json!({ "pointer": format!("/data/attributes/{attribute}") });
+        }
         let mut response = (self.status, json!({ "errors": [error] }).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(super::document::MEDIA_TYPE));

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use axum::{Router, routing};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::{AdminError, AdminState, document};
+use super::{AdminError, AdminState, Caller, document};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
-use crate::store::Transaction;
 use crate::store::grant::{self as rows, ShownGrant};
+use crate::store::{Fault, Transaction, ib_app, user};
 
 const KIND: &str = "grant";
 
@@ -49,18 +50,56 @@ impl Wanted {
     }
 
     fn includes(&self, shown: &ShownGrant, now: Timestamp) -> bool {
-        let is_of = |app: &String| *app == shown.app_name || *app == shown.client_id;
         (self.all || shown.grant.is_active(now))
-            && self.app.as_ref().is_none_or(is_of)
-            && self.allowed_by.as_ref().is_none_or(|login| shown.login.as_ref() == Some(login))
+            && self.app.as_ref().is_none_or(|app| is_of(shown, app))
+            && self.allowed_by.as_ref().is_none_or(|login| is_by(shown, login))
+    }
+
+    /// Refuses names that are nobody's, as a slip of the pen would be. Who does not rule the instance learns of no login that has nothing to do with
+    /// the tenant.
+    fn check(&self, connection: &Connection, caller: &Caller, tenant: &str, grants: &[ShownGrant]) -> Result<Option<AdminError>, Fault> {
+        if let Some(app) = self.app.as_ref().filter(|app| !grants.iter().any(|shown| is_of(shown, app))) {
+            let by_client_id = ib_app::by_client_id(connection, app)?.filter(|found| found.tenant == tenant);
+            if by_client_id.is_none() && ib_app::by_name(connection, tenant, app)?.is_none() {
+                return Ok(Some(AdminError::not_found("ib-app", app)));
+            }
+        }
+        if let Some(login) = self.allowed_by.as_ref().filter(|login| !grants.iter().any(|shown| is_by(shown, login))) {
+            let found = user::by_login(connection, login)?;
+            if !found.is_some_and(|user| caller.rules_instance() || user.rights().by_tenant.contains_key(tenant)) {
+                return Ok(Some(AdminError::not_found("user", login)));
+            }
+        }
+        Ok(None)
     }
 }
 
+fn is_of(shown: &ShownGrant, app: &str) -> bool {
+    app == shown.app_name || app == shown.client_id
+}
+
+fn is_by(shown: &ShownGrant, login: &str) -> bool {
+    shown.login.as_deref() == Some(login)
+}
+
 /// What peers hold now; with `?all=true` also what has ended, with `?app=` and `?allowed_by=` that app's and that person's only.
-async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
+async fn list(
+    State(state): State<Arc<AdminState>>,
+    Path(tenant): Path<String>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, AdminError> {
     let wanted = Wanted::read(query.as_deref().unwrap_or_default())?;
     let now = state.instance.clock.now().wall;
-    let grants = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
+    let look = move |connection: &Connection| {
+        let grants = rows::of_tenant(connection, &tenant)?;
+        let nobody = wanted.check(connection, &caller, &tenant, &grants)?;
+        Ok((wanted, grants, nobody))
+    };
+    let (wanted, grants, nobody) = state.instance.store.read(look).await?;
+    if let Some(nobody) = nobody {
+        return Err(nobody);
+    }
     let shown = grants.iter().filter(|shown| wanted.includes(shown, now));
     Ok(document::shown(shown.map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
 }

@@ -79,7 +79,7 @@ pub fn socket_router(state: Arc<AdminState>, allowed: Allowed) -> Router {
 
 async fn admit(State(allowed): State<Arc<Allowed>>, mut request: Request, next: Next) -> Result<Response, AdminError> {
     let connection = request.extensions().get::<Arc<Connection>>().map(|connection| connection.neighbour());
-    let caller = allowed.admit(connection.ok_or_else(|| AdminError::forbidden("the admin socket"))?)?;
+    let caller = allowed.admit(connection.ok_or_else(|| AdminError::forbidden("a process at the admin socket"))?)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

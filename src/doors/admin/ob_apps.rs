@@ -592,5 +592,5 @@ fn resource(app: &ObApp, metadata: Option<&Metadata>, shown: &Shown) -> Value {
 }
 
 pub(super) fn missing(name: &str) -> AdminError {
-    AdminError::new(StatusCode::BAD_REQUEST, "missing_attribute", format!("{name} is missing")).found("nothing").expected(name)
+    AdminError::missing_attribute(name)
 }

@@ -128,6 +128,11 @@ impl Process {
         within("a command to end", self.commands.run(arguments, None)).await.expect("the binary can be started")
     }
 
+    /// The same with a line on standard input.
+    pub(crate) async fn is_told(&self, arguments: &[&str], line: &str) -> Outcome {
+        within("a command to end", self.commands.run(arguments, Some(line))).await.expect("the binary can be started")
+    }
+
     /// What the console answers to a GET.
     pub(crate) async fn console(&self, target: &str) -> Message {
         let host = self.settings.console.to_string();

@@ -343,7 +343,7 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
             wanted.app = other;
             return match (&settings.client_secret, &settings.auth_method, &settings.dpop, &settings.grant, &settings.scopes) {
                 (None, None, None, None, None) => Ok(()),
-                _ => Err(ob_apps::missing("client_id")),
+                _ => Err(no_client()),
             };
         }
         _ => (
@@ -379,6 +379,12 @@ fn own_app(state: &AdminState, caller: &Caller, wanted: &mut Wanted, settings: &
     ob_apps::must_be_for(&was_for, &app, settings.client_secret.as_ref())?;
     (wanted.app, wanted.writes_app) = (Some(app), Some(write));
     Ok(())
+}
+
+/// What was given is for an OB app of the peer's own, and nothing says which.
+fn no_client() -> AdminError {
+    let error = ob_apps::missing("client_id").expected("client_id, or auth_method private_key_jwt");
+    error.next("add --client-id ID, which the other side gave out, or --auth-method private_key_jwt, which needs no id and no secret")
 }
 
 /// How a peer's own app may ask for tokens. With a user's name and password it is one that was made by itself (`ob create`).
