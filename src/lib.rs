@@ -43,7 +43,7 @@
 //! 7. Revoking, unlinking or deleting takes effect on the next call, and ends open streams.
 //! 8. The issuer and every URL that we send come from the configuration, never from a request.
 //! 9. The daemon starts, and serves everything else, with any or all peers down.
-//! 10. A change and the audit row that tells of it are on disk together, or neither is ([`manual::audit`]).
+//! 10. A change and the audit row that tells of it are on disk together, or neither is; [`manual::audit`] names the two exceptions.
 //! 11. Time goes through [`clock::Clock`], randomness through [`random::Random`].
 //!
 //! # The shape of a decision
