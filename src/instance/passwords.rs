@@ -1,7 +1,8 @@
-//! Passwords are hashed on threads of their own, few at a time: each takes 19 MiB and tens of milliseconds of one core.
+//! Passwords are hashed on threads of their own, few at a time: each takes 19 MiB and tens of milliseconds of one core. The memory is made once
+//! for each turn that there can be, and kept.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -9,7 +10,7 @@ use super::throttle::{self, Trial};
 use super::turns::Turns;
 use crate::clock::Clock;
 use crate::config::Rate;
-use crate::inbound::password::{self, BadPassword, PasswordHash};
+use crate::inbound::password::{self, BadPassword, PasswordHash, Workspace};
 use crate::random::Random;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -24,13 +25,15 @@ pub struct Passwords {
     turns: Turns,
     /// For new passwords, which operators set: no log-in stands in their way.
     own_turn: Arc<Semaphore>,
+    /// What is free of the memory in which passwords are hashed; there are never more than there were turns at once.
+    workspaces: Arc<Mutex<Vec<Workspace>>>,
 }
 
 impl Passwords {
     /// Half of the machine's cores at most, so that calls go on meanwhile.
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Turns::new((cores / 2).max(1)), own_turn: Arc::new(Semaphore::new(1)) }
+        Self { turns: Turns::new((cores / 2).max(1)), own_turn: Arc::new(Semaphore::new(1)), workspaces: Arc::default() }
     }
 
     /// Whether `password` is the one that `stored` was made of; `None` (nobody's) takes as long. A check that has begun settles its `trial`
@@ -47,8 +50,8 @@ impl Passwords {
         rate: Rate,
         clock: Arc<dyn Clock>,
     ) -> Result<bool, Busy> {
-        let check = move || {
-            let is_right = password::verify(stored.as_ref(), password.expose_secret());
+        let check = move |workspace: &mut Workspace| {
+            let is_right = password::verify(stored.as_ref(), password.expose_secret(), workspace);
             if !is_right {
                 trial.failed(rate, clock.as_ref());
             }
@@ -56,7 +59,7 @@ impl Passwords {
         };
         let from = throttle::network(from);
         let turn = self.turns.take(from).await.map_err(|_| Busy)?;
-        let is_right = run(turn, check).await?;
+        let is_right = self.run(turn, check).await?;
         if is_right {
             self.turns.remember(from);
         }
@@ -69,17 +72,27 @@ impl Passwords {
     /// The daemon stops; inside, that it cannot be a password.
     pub async fn hash(&self, password: SecretString, random: Arc<dyn Random>) -> Result<Result<PasswordHash, BadPassword>, Busy> {
         let turn = Arc::clone(&self.own_turn).acquire_owned().await.map_err(|_| Busy)?;
-        run(turn, move || PasswordHash::of(password.expose_secret(), random.as_ref())).await
+        self.run(turn, move |workspace| PasswordHash::of(password.expose_secret(), random.as_ref(), workspace)).await
     }
-}
 
-async fn run<T: Send + 'static>(turn: impl Send + 'static, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-    let worked = tokio::task::spawn_blocking(move || {
-        // The turn ends with the work, even when whoever asked has gone away.
-        let _turn = turn;
-        work()
-    });
-    worked.await.map_err(|_| Busy)
+    /// `work` on a thread of its own, with memory that nobody else uses meanwhile.
+    async fn run<T: Send + 'static>(
+        &self,
+        turn: impl Send + 'static,
+        work: impl FnOnce(&mut Workspace) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        let workspaces = Arc::clone(&self.workspaces);
+        let worked = tokio::task::spawn_blocking(move || {
+            let free = workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut workspace = free.unwrap_or_default();
+            let done = work(&mut workspace);
+            workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+            // The turn ends with the work, even when whoever asked has gone away; after the memory is free, or the next one would make more.
+            drop(turn);
+            done
+        });
+        worked.await.map_err(|_| Busy)
+    }
 }
 
 impl Default for Passwords {
