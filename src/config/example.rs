@@ -229,7 +229,8 @@ header_bytes = "64KiB"
 form_bytes = "64KiB"
 # A forwarded body; 0: no limit.
 body_bytes = 0
-# Open connections of all listeners together.
+# Open connections: of [public] and [mtls] together, of [local], and of [console], each. One address (of IPv6 the /64) has at most a quarter
+# of those at [public], [mtls] and [console], unless it is one of trusted_proxies; more are answered 503.
 connections = 10000
 # Calls under way to one peer, and calls waiting for one.
 calls_per_peer = 512

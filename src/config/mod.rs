@@ -372,7 +372,7 @@ pub struct Limits {
     pub form_bytes: usize,
     /// A forwarded body; 0 is no limit.
     pub body_bytes: u64,
-    /// Open connections of all listeners together.
+    /// Open connections to each: what is public, the relay, the console.
     pub connections: usize,
     /// Calls under way to one peer.
     pub calls_per_peer: usize,

@@ -40,8 +40,8 @@ pub(super) fn certificate(listener: &'static str, shown: Option<ServerTls>, whic
 /// The limits of connections.
 pub(super) fn limits(server: Server) -> Part {
     Part::new(move |config| {
-        let (server, limits) = (server.clone(), config.limits.clone());
-        Ok(Replacement::new(move || server.set_limits(&limits)))
+        let (server, limits, proxies) = (server.clone(), config.limits.clone(), config.public.trusted_proxies.clone());
+        Ok(Replacement::new(move || server.set_limits(&limits, &proxies)))
     })
 }
 

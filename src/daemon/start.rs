@@ -20,6 +20,7 @@ use crate::doors::{authorization, browser, console, finish, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::cores::Cores;
+use crate::net::places::Audience;
 use crate::net::serve::{Server, Serving};
 use crate::net::tls::{Identity, ServerTls, TlsError};
 use crate::net::trust::Trust;
@@ -56,6 +57,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
 
     let cores = Arc::new(Cores::start().map_err(StartError::Threads)?);
     let server = Server::new(&config.limits, &config.instance.name, instance.random.as_ref()).on(Arc::clone(&cores));
+    server.set_limits(&config.limits, &config.public.trusted_proxies);
     let made = vec![
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[mtls]", mtls_tls.clone(), |config| &config.mtls.tls, Arc::clone(&instance.clock)),
@@ -87,15 +89,19 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     }
     for listener in sockets.local {
         let relay = relay.service(port(&listener));
-        server.serve(listener, Serving { extended_connect: true, spread: true, ..Serving::default() }, relay);
+        server.serve(
+            listener,
+            Serving { audience: Audience::Applications, extended_connect: true, spread: true, ..Serving::default() },
+            relay,
+        );
     }
     for listener in sockets.console {
         let console = finish::to_the_end(console::router(Arc::clone(&state), is_ready.clone(), port(&listener)), &instance.under_way);
-        let serving = Serving { tls: console_tls.clone(), ..Serving::default() };
+        let serving = Serving { tls: console_tls.clone(), audience: Audience::Console, ..Serving::default() };
         server.serve(listener, serving, console);
     }
     let admin = finish::to_the_end(admin::socket_router(state, allowed), &instance.under_way);
-    server.serve(sockets.admin, Serving { always: true, ..Serving::default() }, admin);
+    server.serve(sockets.admin, Serving { audience: Audience::Operators, ..Serving::default() }, admin);
     instance.store.write(move |transaction| transaction.record(&told)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(audit::run(Arc::clone(&instance)));

@@ -13,7 +13,7 @@
 //! forgotten first, which lets somebody go on early and keeps nobody out.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::Rate;
+use crate::net::places;
 use crate::secret::Digest;
 
 /// Keys in memory at most; the least used go first. Many more than one address has, so it cannot push out its own failures.
@@ -87,10 +88,7 @@ fn short(text: &str) -> u64 {
 
 /// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
 pub fn network(from: Option<IpAddr>) -> Option<IpAddr> {
-    from.map(|address| match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
-    })
+    from.map(places::network)
 }
 
 impl Throttle {

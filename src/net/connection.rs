@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client_certificate::ClientCertificate;
+use super::places::Place;
 
 /// A write of no more bytes may be a ping or a window update.
 const SIGN_OF_LIFE: usize = 64;
@@ -219,15 +220,13 @@ impl Drop for Held {
 pub(super) struct Register {
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
-    /// Connections that count against the limit.
-    counted: AtomicUsize,
     closed: Notify,
     cut: CancellationToken,
 }
 
 impl Register {
-    /// Enters a connection.
-    pub(super) fn enter(self: &Arc<Self>, neighbour: Neighbour, tls: bool, counts: bool) -> Arc<Slot> {
+    /// Enters a connection that has that place.
+    pub(super) fn enter(self: &Arc<Self>, neighbour: Neighbour, tls: bool, place: Place) -> Arc<Slot> {
         let connection = Arc::new(Connection {
             neighbour,
             tls,
@@ -246,15 +245,7 @@ impl Register {
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&connection));
-        if counts {
-            self.counted.fetch_add(1, Ordering::Relaxed);
-        }
-        Arc::new(Slot { register: Arc::clone(self), number, counts, connection })
-    }
-
-    /// How many connections count against the limit.
-    pub(super) fn counted(&self) -> usize {
-        self.counted.load(Ordering::Relaxed)
+        Arc::new(Slot { register: Arc::clone(self), number, connection, _place: place })
     }
 
     pub(super) fn open(&self) -> usize {
@@ -297,8 +288,8 @@ impl Register {
 pub(super) struct Slot {
     register: Arc<Register>,
     number: u64,
-    counts: bool,
     connection: Arc<Connection>,
+    _place: Place,
 }
 
 impl Slot {
@@ -309,9 +300,6 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.counts {
-            self.register.counted.fetch_sub(1, Ordering::Relaxed);
-        }
         let left = {
             let mut open = self.register.lock();
             open.remove(&self.number);

@@ -18,6 +18,7 @@ pub mod headers;
 pub mod life;
 pub mod listener;
 pub mod path;
+pub mod places;
 mod pool;
 pub mod problem;
 pub mod proxy;

@@ -37,12 +37,13 @@ use super::deadline::Deadlined;
 use super::gather::Gathering;
 use super::head;
 use super::listener::Listener;
+use super::places::{self, Audience, Excess, Places};
 use super::problem::{Code, Problem};
 use super::request_id::RequestIds;
 use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
 use super::unreadable::{self, OwnAnswer, Rewording, Watched};
-use crate::config::Limits;
+use crate::config::{Limits, TrustedProxies};
 use crate::random::Random;
 
 /// From accepting a connection until its first request has begun, TLS included.
@@ -65,6 +66,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long accepting rests after an error, so that running out of file descriptors is no busy loop.
 const REST: Duration = Duration::from_millis(100);
+/// That connections are refused is told in the log this often at most, for each listener.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a connection broke.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ enum Broken {
 #[derive(Clone, Debug)]
 pub struct Server {
     register: Arc<Register>,
+    places: Arc<Places>,
     settings: Arc<ArcSwap<Settings>>,
     stop: CancellationToken,
     accepting: TaskTracker,
@@ -92,8 +96,8 @@ pub struct Serving {
     pub tls: Option<ServerTls>,
     /// WebSockets over HTTP/2 (RFC 8441) are offered.
     pub extended_connect: bool,
-    /// Connections are taken whatever `limits.connections` says: an operator gets in when nobody else does.
-    pub always: bool,
+    /// Whom it is for: their connections count together against `limits.connections`.
+    pub audience: Audience,
     /// Connections are spread over the cores, where the server has them.
     pub spread: bool,
 }
@@ -101,9 +105,10 @@ pub struct Serving {
 impl Server {
     /// A server without listeners. `instance` is the name that its own errors carry; their request ids begin with what is `random`.
     pub fn new(limits: &Limits, instance: &str, random: &dyn Random) -> Self {
-        let settings = Settings::new(limits, Arc::from(instance), Arc::new(RequestIds::new(random)));
+        let settings = Settings::new(limits, TrustedProxies::default(), Arc::from(instance), Arc::new(RequestIds::new(random)));
         Self {
             register: Arc::default(),
+            places: Arc::default(),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             stop: CancellationToken::new(),
             accepting: TaskTracker::new(),
@@ -117,10 +122,10 @@ impl Server {
         Self { cores: Some(cores), ..self }
     }
 
-    /// Uses other limits for connections from now on; open ones keep theirs.
-    pub fn set_limits(&self, limits: &Limits) {
+    /// Uses other limits for connections from now on; open ones keep theirs. The connections of `proxies` are many people's.
+    pub fn set_limits(&self, limits: &Limits, proxies: &TrustedProxies) {
         let before = self.settings.load();
-        let settings = Settings::new(limits, Arc::clone(&before.instance), Arc::clone(&before.request_ids));
+        let settings = Settings::new(limits, proxies.clone(), Arc::clone(&before.instance), Arc::clone(&before.request_ids));
         self.settings.store(Arc::new(settings));
     }
 
@@ -157,7 +162,7 @@ impl Server {
     {
         let tls = serving.tls.filter(|_| !listener.is_unix());
         let mut failing = false;
-        let mut full = false;
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -176,20 +181,25 @@ impl Server {
             };
             failing = false;
             let settings = self.settings.load_full();
-            let over = if serving.always { 0 } else { (self.register.counted() + 1).saturating_sub(settings.connections) };
-            if over > 0 && !full {
-                tracing::warn!(listener = %listener.address(), connections = settings.connections, "limits.connections is reached; refusing more");
+            // A proxy is believed to carry many people's connections; a process of this host has no address.
+            let address = neighbour.ip().filter(|address| !settings.proxies.include(Some(*address)));
+            let (place, excess) = self.places.take(serving.audience, address, settings.connections);
+            if let Some(excess) = excess {
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    let reason = settings.too_many(excess);
+                    tracing::warn!(listener = %listener.address(), ?neighbour, connections = settings.connections, reason, "refusing connections");
+                }
+                if excess.number() > REFUSED_POLITELY {
+                    continue;
+                }
             }
-            full = over > 0;
-            if over > REFUSED_POLITELY {
-                continue;
-            }
-            let slot = self.register.enter(neighbour, tls.is_some(), !serving.always);
+            let slot = self.register.enter(neighbour, tls.is_some(), place);
             // A stop between accepting and entering has not seen this one.
             if self.stop.is_cancelled() {
                 slot.connection().finish();
             }
-            let task = Task { settings, slot, refused: over > 0, extended_connect: serving.extended_connect };
+            let task = Task { settings, slot, refused: excess, extended_connect: serving.extended_connect };
             let served = task.run(stream, tls.clone(), service.clone());
             match self.cores.as_ref().filter(|_| serving.spread) {
                 Some(cores) => cores.spawn(served),
@@ -205,6 +215,8 @@ struct Settings {
     instance: Arc<str>,
     request_ids: Arc<RequestIds>,
     connections: usize,
+    /// Whose connections are many people's.
+    proxies: TrustedProxies,
     header_bytes: usize,
     first_request: Duration,
     idle: Duration,
@@ -212,11 +224,12 @@ struct Settings {
 }
 
 impl Settings {
-    fn new(limits: &Limits, instance: Arc<str>, request_ids: Arc<RequestIds>) -> Self {
+    fn new(limits: &Limits, proxies: TrustedProxies, instance: Arc<str>, request_ids: Arc<RequestIds>) -> Self {
         Self {
             instance,
             request_ids,
             connections: limits.connections,
+            proxies,
             header_bytes: limits.header_bytes,
             first_request: FIRST_REQUEST.min(limits.idle_timeout),
             idle: limits.idle_timeout,
@@ -229,6 +242,17 @@ impl Settings {
         2 * self.header_bytes
     }
 
+    fn too_many(&self, excess: Excess) -> String {
+        match excess {
+            Excess::Full(_) => "all connections that limits.connections allows are taken; try again".to_owned(),
+            Excess::Share(_) => format!(
+                "one address may have {} of the connections that limits.connections allows, and yours has them; close some, or try again. A proxy \
+                 that passes many people's requests on may have more where it is one of public.trusted_proxies",
+                places::share(self.connections)
+            ),
+        }
+    }
+
     fn head_too_long(&self) -> String {
         let most = head::MOST_FIELDS;
         format!("the head is longer than limits.header_bytes, {} bytes, or has more than {most} fields", self.header_bytes)
@@ -239,7 +263,7 @@ impl Settings {
 struct Task {
     settings: Arc<Settings>,
     slot: Arc<Slot>,
-    refused: bool,
+    refused: Option<Excess>,
     extended_connect: bool,
 }
 
@@ -446,15 +470,14 @@ async fn answer<S, B>(
     mut service: S,
     connection: Arc<Connection>,
     settings: Arc<Settings>,
-    refused: bool,
+    refused: Option<Excess>,
 ) -> Result<Response<Answer<B>>, Infallible>
 where
     S: Service<Request<IncomingBody>, Response = Response<B>, Error = Infallible>,
 {
     let held = connection.hold();
-    if refused {
-        let detail = "all connections that limits.connections allows are taken; try again";
-        let mut response = own_problem(Code::Overloaded, detail, &connection, &settings);
+    if let Some(excess) = refused {
+        let mut response = own_problem(Code::Overloaded, &settings.too_many(excess), &connection, &settings);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         connection.finish();
         return Ok(response.map(|body| Answer::ours(body, held)));

@@ -15,6 +15,7 @@ use super::certificate::Pin;
 use super::client::{Client, FetchError};
 use super::connection::{Connection, Neighbour};
 use super::listener::Listener;
+use super::places::Audience;
 use super::serve::{Server, Serving};
 use super::tls::{Identity, ServerTls};
 use super::trust::Trust;
@@ -74,10 +75,13 @@ struct Site {
 
 impl Site {
     fn open(limits: &Limits, tls: Option<ServerTls>, router: Router) -> Self {
-        let server = Server::new(limits, "instance1", &SystemRandom);
+        Self::on(Server::new(limits, "instance1", &SystemRandom), Audience::Public, tls, router)
+    }
+
+    fn on(server: Server, audience: Audience, tls: Option<ServerTls>, router: Router) -> Self {
         let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address")), None).expect("a free port");
         let Listen::Tcp(address) = listener.address() else { unreachable!("TCP was asked for") };
-        server.serve(listener, Serving { tls, extended_connect: true, ..Serving::default() }, router);
+        server.serve(listener, Serving { tls, audience, extended_connect: true, ..Serving::default() }, router);
         Self { server, address }
     }
 

@@ -6,10 +6,11 @@ use axum::Router;
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::config::TrustedProxies;
 use crate::net::body::RequestBody;
 
 async fn raw(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin), path: &str) -> String {
@@ -52,6 +53,51 @@ async fn connections_above_the_limit_are_told_so() {
     until("a free place", || site.server.connections() == 1).await;
     let mut fourth = TcpStream::connect(site.address).await.expect("a connection");
     assert!(raw(&mut fourth, "/").await.starts_with("HTTP/1.1 200"));
+}
+
+/// A connection from an address of this host.
+async fn from(source: &str, site: &Site) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{source}:0").parse().expect("an address")).expect("an address of this host");
+    soon("a connection", socket.connect(site.address)).await.expect("a connection")
+}
+
+#[tokio::test]
+async fn a_stranger_fills_neither_the_public_listener_nor_any_other() {
+    let site = Site::open(&Limits { connections: 80, ..limits() }, None, who_calls());
+    let [relay, console, admin] = [Audience::Applications, Audience::Console, Audience::Operators]
+        .map(|audience| Site::on(site.server.clone(), audience, None, who_calls()));
+    // Silent ones, of which the last two are beyond the share of a quarter.
+    let mut silent = Vec::new();
+    for _ in 0..22 {
+        silent.push(from("127.0.0.2", &site).await);
+    }
+    until("all are in", || site.server.connections() == 22).await;
+    let refusal = raw(&mut silent[20], "/").await;
+    assert!(refusal.starts_with("HTTP/1.1 503") && refusal.contains("one address may have 20"), "{refusal}");
+    assert!(raw(&mut silent[0], "/").await.starts_with("HTTP/1.1 200"));
+    assert!(raw(&mut from("127.0.0.1", &site).await, "/").await.starts_with("HTTP/1.1 200"), "others have theirs");
+    // A proxy's connections are many people's.
+    let networks = vec!["127.0.0.3/32".parse().expect("a network")];
+    site.server.set_limits(&Limits { connections: 80, ..limits() }, &TrustedProxies { networks, ..TrustedProxies::default() });
+    until("the refused one and the other have gone", || site.server.connections() == 21).await;
+    let mut proxied = Vec::new();
+    for _ in 21..80 {
+        proxied.push(from("127.0.0.3", &site).await);
+    }
+    until("all are in", || site.server.connections() == 80).await;
+    assert!(raw(&mut proxied[50], "/").await.starts_with("HTTP/1.1 200"));
+    let refusal = raw(&mut from("127.0.0.1", &site).await, "/").await;
+    assert!(refusal.starts_with("HTTP/1.1 503") && refusal.contains("all connections"), "{refusal}");
+    for other in [&relay, &console, &admin] {
+        assert!(raw(&mut from("127.0.0.1", other).await, "/").await.starts_with("HTTP/1.1 200"));
+    }
+    // The relay's callers are this host's, and share no more than its places.
+    let mut callers = Vec::new();
+    for _ in 0..40 {
+        callers.push(from("127.0.0.1", &relay).await);
+    }
+    assert!(raw(&mut callers[39], "/").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]

@@ -1,0 +1,157 @@
+//! How many connections there may be: each kind of listener has places of its own, and no address may have more than its share of them.
+//!
+//! Strangers who take all places of the public listeners take none of the relay's or the console's, and one stranger alone does not even fill
+//! the public ones. What counts is every connection, not only those that stay silent: one request makes a connection look busy for as long as
+//! `limits.idle_timeout`, and costs nothing.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One address has at most one in so many of the places.
+const SHARE: usize = 4;
+/// And at least so many: few places are few for everybody.
+const LEAST_SHARE: usize = 16;
+
+/// Whom a listener is for; connections to listeners for the same count together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Peers, apps and browsers anywhere: what is public, mutual TLS included.
+    #[default]
+    Public,
+    /// The applications of this host, which call through the relay. They share one address and no fate with strangers.
+    Applications,
+    /// The console's browsers.
+    Console,
+    /// The admin socket: an operator gets in when nobody else does.
+    Operators,
+}
+
+/// Why a connection has no place, and which it is of those that have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// All are taken.
+    Full(usize),
+    /// Those of its address are taken.
+    Share(usize),
+}
+
+impl Excess {
+    /// Which it is of those without a place, from 1.
+    pub(super) fn number(self) -> usize {
+        match self {
+            Self::Full(number) | Self::Share(number) => number,
+        }
+    }
+}
+
+/// The places of all listeners.
+#[derive(Debug, Default)]
+pub(super) struct Places([Mutex<Taken>; 3]);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_network: HashMap<IpAddr, usize>,
+}
+
+/// A place; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    audience: Audience,
+    network: Option<IpAddr>,
+}
+
+/// How many of `limit` places one address may have.
+pub(super) fn share(limit: usize) -> usize {
+    (limit / SHARE).max(LEAST_SHARE)
+}
+
+/// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
+    }
+}
+
+impl Places {
+    /// Takes a place for a connection from `address`, or from a process or a proxy, whose connections are many people's (`None`). What is beyond
+    /// `limit` or its share is counted all the same, for as long as it takes to say so.
+    pub(super) fn take(self: &Arc<Self>, audience: Audience, address: Option<IpAddr>, limit: usize) -> (Place, Option<Excess>) {
+        let network = address.filter(|_| matches!(audience, Audience::Public | Audience::Console)).map(network);
+        let place = Place { places: Arc::clone(self), audience, network };
+        let Some(mut taken) = self.taken(audience) else { return (place, None) };
+        taken.all += 1;
+        let of_one = network.map_or(0, |network| {
+            let count = taken.by_network.entry(network).or_default();
+            *count += 1;
+            *count
+        });
+        let excess = match (taken.all.saturating_sub(limit), of_one.saturating_sub(share(limit))) {
+            (0, 0) => None,
+            (0, number) => Some(Excess::Share(number)),
+            (number, _) => Some(Excess::Full(number)),
+        };
+        drop(taken);
+        (place, excess)
+    }
+
+    /// Operators' connections are not counted.
+    fn taken(&self, audience: Audience) -> Option<MutexGuard<'_, Taken>> {
+        let [public, applications, console] = &self.0;
+        let taken = match audience {
+            Audience::Public => public,
+            Audience::Applications => applications,
+            Audience::Console => console,
+            Audience::Operators => return None,
+        };
+        Some(taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(mut taken) = self.places.taken(self.audience) else { return };
+        taken.all -= 1;
+        if let Some(network) = self.network
+            && let Some(count) = taken.by_network.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_network.remove(&network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_what_is_given_up_is_free() {
+        let places = Arc::new(Places::default());
+        let take = |address: &str| places.take(Audience::Public, address.parse().ok(), 100);
+        let mut held = Vec::new();
+        for number in 0..27 {
+            let (place, excess) = take(&format!("2001:db8::{number}"));
+            held.push(place);
+            assert_eq!(excess, (number >= 25).then(|| Excess::Share(number - 24)), "{number}");
+        }
+        assert_eq!(take("2001:db8:0:1::1").1, None, "another /64");
+        assert_eq!(take("").1, None, "a proxy");
+        held.truncate(24);
+        assert_eq!(take("::ffff:192.0.2.1").1, None);
+        assert_eq!(take("2001:db8::1").1, None);
+        held.extend((24..100).map(|_| take("").0));
+        assert_eq!(take("192.0.2.1").1, Some(Excess::Full(1)));
+        for audience in [Audience::Applications, Audience::Console, Audience::Operators] {
+            assert_eq!(places.take(audience, None, 100).1, None, "{audience:?}");
+        }
+        drop(held);
+        let taken = places.taken(Audience::Public).expect("they are counted");
+        assert_eq!((taken.all, taken.by_network.len()), (0, 0));
+    }
+}
