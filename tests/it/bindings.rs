@@ -1,8 +1,5 @@
 //! Tokens, passwords and client secrets are for the origins that they were given for, and private addresses for who rules the instance.
 
-use std::pin::pin;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::world::hostile::{Endpoint, Fault, Hostile};
@@ -213,10 +210,9 @@ async fn of_two_changes_at_once_neither_undoes_the_other() {
     let first = scene.alpha.changes("peer", "two", json!({ "ca": authority }));
     let second = async {
         scene.two.hears(asked_before + 1, Endpoint::Metadata).await;
-        let mut change = pin!(scene.alpha.changes("peer", "two", json!({ "base_url": format!("{}/below", scene.two.url()) })));
-        assert!(tokio::time::timeout(Duration::from_millis(300), &mut change).await.is_err(), "it waits for the first");
+        // A peer that takes its time holds up nobody's changes; the first then looks once more, at the peer as it is by now.
+        scene.alpha.changes("peer", "two", json!({ "base_url": format!("{}/below", scene.two.url()) })).await;
         scene.two.release();
-        change.await
     };
     futures_util::future::join(first, second).await;
     assert_eq!(scene.peer().await["base_url"], format!("{}/below", scene.two.url()));

@@ -53,7 +53,7 @@ async fn r4_r7_a_pair_whose_issuer_died_before_it_answered_is_given_again() {
     assert!(!outcome.status.success(), "nobody answered: {}", outcome.stdout);
     pair.two.dies().await;
     pair.two.starts().await;
-    eventually("the same refresh token to be answered again", async || pair.two.log().contains("\"refresh_repeated\"").then_some(())).await;
+    eventually("the same refresh token to be answered again", async || pair.two.log().contains("refresh.repeated").then_some(())).await;
     eventually("the link to be well again", async || (pair.state().await == "linked").then_some(())).await;
     pair.is_well().await;
 }
