@@ -65,6 +65,8 @@ async fn an_app_gets_no_method_that_it_has_no_secret_for() {
     let keys = keys.to_str().expect("ASCII");
     let made = two.says(&["ib", "create", "one", "--peer-url", "https://one.example", "--scope", "p2pi", "--jwks", keys]).await;
     assert!(made.status.success() && made.stderr.contains("On one:  p2pid peer request two --wait"), "{}", made.stderr);
+    let next = two.refuses(&["ib", "rotate-secret", "one"]).await["next"].as_str().expect("a next step").to_owned();
+    assert!(next.contains("p2pid ib update one --jwks FILE") && next.contains("--client-secret-stdin"), "{next}");
     let refused = two.refuses(&["ib", "update", "one", "--auth-method", "client_secret_basic"]).await;
     assert_eq!(refused["code"], "contradiction");
     let next = refused["next"].as_str().expect("a next step");

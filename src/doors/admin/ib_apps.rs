@@ -311,7 +311,10 @@ async fn rotate_secret(
     let rotated = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
     let app = rotated.map_err(|method| {
         let error = AdminError::new(StatusCode::CONFLICT, "no_secret", "the app has no secret that could be changed");
-        error.found(format!("the method {}", method.as_str())).next("p2pid ib update NAME --jwks FILE, for new keys")
+        let keys = format!("for new keys: p2pid ib update {name} --jwks FILE");
+        let secret = format!("for a secret: p2pid ib update {name} --auth-method client_secret --client-secret-stdin");
+        let next = if method.has_keys() { format!("{keys}; {secret}") } else { secret };
+        error.found(format!("the method {}", method.as_str())).expected("an app that has a secret").next(next)
     })?;
     Ok(document::shown(resource(&app, &state.instance.config(), Some(&secret))))
 }
