@@ -7,6 +7,7 @@ use serde_json::json;
 use super::context::Context;
 use super::failure::Failure;
 use crate::config;
+use crate::net::files;
 
 /// Loads the configuration that is meant and says everything that is wrong with it.
 pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
@@ -18,6 +19,9 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
         }
         Failure::from(&problems)
     })?;
+    if let Some(warning) = files::too_few(loaded.config.limits.connections, files::hard_limit()) {
+        context.report.note(&format!("{}: as started from here: {warning}\n", file.display()));
+    }
     let document = json!({ "file": file, "instance": loaded.config.instance.name, "errors": [] });
     context.report.data(&document, || format!("{}: the configuration of {} is fine\n", file.display(), loaded.config.instance.name));
     Ok(())

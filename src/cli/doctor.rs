@@ -17,6 +17,7 @@ use super::report;
 use crate::clock::Clock;
 use crate::config::{self, Config, Tls};
 use crate::net::certificate::Certificate;
+use crate::net::files;
 use crate::net::tls::Identity;
 use crate::system::SystemClock;
 
@@ -101,6 +102,7 @@ fn files(file: &Path) -> Vec<Check> {
     let mut checks = vec![Check::new("configuration", Health::Ok, file.display().to_string())];
     checks.extend(certificate(&config));
     checks.extend(client_authorities(&config));
+    checks.extend(open_files(&config));
     checks.extend(state(&config.instance.state_dir));
     checks
 }
@@ -122,6 +124,12 @@ fn certificate(config: &Config) -> Option<Check> {
             if left < CERTIFICATE_LEFT { check.next("renew it; the daemon takes it up by itself") } else { check }
         }
     })
+}
+
+/// Whether the connections that are allowed fit into the files that a daemon may have open which is started from here.
+fn open_files(config: &Config) -> Option<Check> {
+    let warning = files::too_few(config.limits.connections, files::hard_limit())?;
+    Some(Check::new("open files", Health::Warning, format!("as started from here: {warning}")))
 }
 
 /// Who signs for clients: an authority whose time is over signs for nobody.

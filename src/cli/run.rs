@@ -7,6 +7,7 @@ use super::failure::Failure;
 use crate::config;
 use crate::daemon::{self, StartError};
 use crate::net::cores::STACK_BYTES;
+use crate::net::files;
 use crate::observe::log;
 use crate::system::{SystemClock, SystemRandom};
 
@@ -22,6 +23,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
     let file = std::path::absolute(&file).unwrap_or(file);
     let loaded = config::load(&file).map_err(|problems| Failure::from(&problems))?;
     log::start().map_err(|error| Failure::usage(error.to_string()))?;
+    files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(OWN_THREADS)

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::{Config, Limits, Tls};
 use crate::doors::gateway::Gateway;
 use crate::instance::Instance;
 use crate::net::client::Client;
+use crate::net::files;
 use crate::net::serve::Server;
 use crate::net::tls::{Identity, ServerTls, TlsError};
 use crate::net::trust::Trust;
@@ -37,11 +38,21 @@ pub(super) fn certificate(listener: &'static str, shown: Option<ServerTls>, whic
     })
 }
 
+/// Says in the log that fewer connections fit than are allowed.
+pub(super) fn tell_of_files(limits: &Limits) {
+    if let Some(reason) = files::too_few(limits.connections, files::limit()) {
+        tracing::warn!("{reason}");
+    }
+}
+
 /// The limits of connections.
 pub(super) fn limits(server: Server) -> Part {
     Part::new(move |config| {
         let (server, limits, proxies) = (server.clone(), config.limits.clone(), config.public.trusted_proxies.clone());
-        Ok(Replacement::new(move || server.set_limits(&limits, &proxies)))
+        Ok(Replacement::new(move || {
+            tell_of_files(&limits);
+            server.set_limits(&limits, &proxies);
+        }))
     })
 }
 

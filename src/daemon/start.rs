@@ -58,6 +58,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let cores = Arc::new(Cores::start().map_err(StartError::Threads)?);
     let server = Server::new(&config.limits, &config.instance.name, instance.random.as_ref()).on(Arc::clone(&cores));
     server.set_limits(&config.limits, &config.public.trusted_proxies);
+    parts::tell_of_files(&config.limits);
     let made = vec![
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[mtls]", mtls_tls.clone(), |config| &config.mtls.tls, Arc::clone(&instance.clock)),

@@ -10,6 +10,7 @@ mod connect;
 pub mod connection;
 pub mod cores;
 mod deadline;
+pub mod files;
 pub mod forwarded;
 mod gather;
 pub mod guard;

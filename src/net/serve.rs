@@ -34,6 +34,7 @@ use super::client_certificate::ClientCertificate;
 use super::connection::{Connection, Register, Slot};
 use super::cores::Cores;
 use super::deadline::Deadlined;
+use super::files;
 use super::gather::Gathering;
 use super::head;
 use super::listener::Listener;
@@ -228,7 +229,7 @@ impl Settings {
         Self {
             instance,
             request_ids,
-            connections: limits.connections,
+            connections: limits.connections.min(files::connections(files::limit())),
             proxies,
             header_bytes: limits.header_bytes,
             first_request: FIRST_REQUEST.min(limits.idle_timeout),
