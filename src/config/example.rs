@@ -150,9 +150,9 @@ listen = @PUBLIC_LISTEN@
 tls = @TLS@
 # Proxies that are believed when they say for whom they ask: ["127.0.0.1", "10.0.0.0/8"]; "unix" is whoever connects to our Unix sockets.
 trusted_proxies = []
-# The header in which they say it, "x-forwarded-for" or "forwarded" (RFC 7239). It must be the one that they write themselves: they hand
-# on what clients put into the other, which counts for nothing.
-forwarded_header = "x-forwarded-for"
+# The header in which they say it: "x-forwarded-for" or "forwarded" (RFC 7239), the one that they write themselves. They hand on what clients
+# put into the other. "either" believes whichever is there; a client that sends the other one too counts as the proxy, with all who do that.
+forwarded_header = "either"
 # Send Strict-Transport-Security. It holds for the host with all of its ports.
 hsts = false
 # Serve the admin API here too, at /v2, to programs that send HTTP Basic LOGIN:APIKEY (p2pid user key LOGIN).

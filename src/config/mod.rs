@@ -201,11 +201,13 @@ impl TrustedProxies {
     }
 }
 
-/// The one header in which trusted proxies name the client. They hand on what they do not write themselves, so the others are the client's.
+/// The header in which trusted proxies name the client. They hand on what they do not write themselves, so any other is the client's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, which almost every proxy writes.
+    /// Whichever of the two is there. Where both are and differ, nobody knows which of them a client wrote, and neither counts.
     #[default]
+    Either,
+    /// `X-Forwarded-For`, which almost every proxy writes.
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,

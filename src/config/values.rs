@@ -266,9 +266,10 @@ pub(super) fn proxy(node: &Node) -> Result<Option<IpNet>, Refusal> {
 /// In which header proxies name the client.
 pub(super) fn forwarded_header(node: &Node) -> Result<ForwardedHeader, Refusal> {
     match text(node) {
+        Some("either") => Ok(ForwardedHeader::Either),
         Some("x-forwarded-for") => Ok(ForwardedHeader::XForwardedFor),
         Some("forwarded") => Ok(ForwardedHeader::Forwarded),
-        _ => Err(Refusal::expected("\"x-forwarded-for\" or \"forwarded\"")),
+        _ => Err(Refusal::expected("\"either\", \"x-forwarded-for\" or \"forwarded\"")),
     }
 }
 

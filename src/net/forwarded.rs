@@ -11,18 +11,27 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The client's address, of a request that came from `neighbour`; neither is there for who connects to a Unix socket.
 ///
 /// Each proxy appends the address that it saw, so the list is read from its end: the first address that is not a trusted proxy's is the
-/// client's, and everything before it is hearsay. One header is read, the one that the proxies write: any other was sent by the client itself,
-/// through a proxy that does not know it.
+/// client's, and everything before it is hearsay. The header that the proxies write is read: any other was sent by the client itself, through a
+/// proxy that does not know it. Where it is not said which one they write, two that disagree say nothing.
 pub fn client_address(headers: &HeaderMap, neighbour: Option<IpAddr>, proxies: &TrustedProxies) -> Option<IpAddr> {
     let neighbour = neighbour.map(|address| address.to_canonical());
     if !proxies.include(neighbour) {
         return neighbour;
     }
-    let hops = match proxies.header {
-        ForwardedHeader::Forwarded => hops(headers, &header::FORWARDED, forwarded_hops),
-        ForwardedHeader::XForwardedFor => hops(headers, &X_FORWARDED_FOR, x_forwarded_hops),
-    };
-    nearest_untrusted(&hops, neighbour, proxies)
+    let by_forwarded = || nearest_untrusted(&hops(headers, &header::FORWARDED, forwarded_hops), neighbour, proxies);
+    let by_x_forwarded = || nearest_untrusted(&hops(headers, &X_FORWARDED_FOR, x_forwarded_hops), neighbour, proxies);
+    match proxies.header {
+        ForwardedHeader::Forwarded => by_forwarded(),
+        ForwardedHeader::XForwardedFor => by_x_forwarded(),
+        ForwardedHeader::Either => match (headers.contains_key(header::FORWARDED), headers.contains_key(X_FORWARDED_FOR)) {
+            (false, _) => by_x_forwarded(),
+            (true, false) => by_forwarded(),
+            (true, true) => {
+                let client = by_forwarded();
+                if client == by_x_forwarded() { client } else { neighbour }
+            }
+        },
+    }
 }
 
 /// A hop that does not say its address ends the search: who reported it is the last one known.
@@ -149,6 +158,18 @@ mod tests {
         assert_eq!(seen(ForwardedHeader::Forwarded, Some("10.0.0.1"), &both).as_deref(), Some("10.0.0.9"));
         assert_eq!(seen(ForwardedHeader::XForwardedFor, Some("10.0.0.1"), &both[..1]).as_deref(), Some("10.0.0.1"));
         assert_eq!(seen(ForwardedHeader::Forwarded, Some("10.0.0.1"), &both[1..]).as_deref(), Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn k6_where_nobody_said_which_header_counts_two_that_disagree_say_nothing() {
+        let seen = |headers: &[(&'static str, &'static str)]| seen(ForwardedHeader::Either, Some("10.0.0.1"), headers).expect("an address");
+        assert_eq!(seen(&[(X, "198.51.100.1")]), "198.51.100.1");
+        assert_eq!(seen(&[(FORWARDED, "for=198.51.100.1")]), "198.51.100.1");
+        assert_eq!(seen(&[(FORWARDED, "for=198.51.100.1;proto=https"), (X, "6.6.6.6, 198.51.100.1")]), "198.51.100.1");
+        assert_eq!(seen(&[(FORWARDED, "for=6.6.6.6"), (X, "198.51.100.1")]), "10.0.0.1");
+        assert_eq!(seen(&[(FORWARDED, "for=198.51.100.1"), (X, "6.6.6.6")]), "10.0.0.1");
+        assert_eq!(seen(&[(FORWARDED, "nonsense"), (X, "198.51.100.1")]), "10.0.0.1");
+        assert_eq!(seen(&[]), "10.0.0.1");
     }
 
     #[test]
