@@ -5,11 +5,11 @@
 
 use super::ib_app::{GrantType, IbApp};
 use crate::oauth::error::{Code, WireError};
-use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::{Doubled, Parameters};
 use crate::oauth::pkce::{self, Challenge};
 use crate::oauth::resource::Audience;
 use crate::oauth::scope::Scope;
+use crate::oauth::thumbprint::KeyThumbprint;
 
 /// Where the answer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Request {
     /// What the code will be bound to; none only for an app of which PKCE is not asked.
     pub challenge: Option<Challenge>,
     /// The DPoP key that the code will be bound to (RFC 9449 §10).
-    pub dpop_key: Option<Thumbprint>,
+    pub dpop_key: Option<KeyThumbprint>,
 }
 
 /// The `client_id` of a request.
@@ -189,10 +189,10 @@ fn challenge(parameters: &Parameters) -> Result<Option<Challenge>, WireError> {
     challenge.map_err(|error: pkce::NotAChallenge| WireError::new(Code::InvalidRequest, error.to_string()))
 }
 
-fn dpop_key(parameters: &Parameters) -> Result<Option<Thumbprint>, WireError> {
+fn dpop_key(parameters: &Parameters) -> Result<Option<KeyThumbprint>, WireError> {
     let Some(text) = the(parameters, "dpop_jkt")? else { return Ok(None) };
     let wrong = || WireError::new(Code::InvalidRequest, "dpop_jkt is not the SHA-256 thumbprint of a key in base64url");
-    Thumbprint::from_text(text).map(Some).ok_or_else(wrong)
+    KeyThumbprint::from_text(text).map(Some).ok_or_else(wrong)
 }
 
 /// What is asked; a request without scope asks for all that the app may have.

@@ -173,10 +173,10 @@ mod tests {
     use super::*;
     use crate::inbound::authorize::{Destination, Request};
     use crate::inbound::security::Security;
-    use crate::oauth::key::Thumbprint;
     use crate::oauth::pkce::Challenge;
     use crate::oauth::redirect_uri::RedirectUri;
     use crate::oauth::rotation::Rotation;
+    use crate::oauth::thumbprint::{CertificateThumbprint, KeyThumbprint};
     use crate::secret::Digest;
 
     const CALLBACK: &str = "https://one.example/oauth/callback";
@@ -272,11 +272,11 @@ mod tests {
 
     #[test]
     fn g6_a_code_is_bound_to_the_key_that_the_request_named_and_a_public_apps_grant_to_the_one_it_showed() {
-        let (key, other) = (Thumbprint::of_certificate(b"key"), Thumbprint::of_certificate(b"other"));
+        let (key, other) = (KeyThumbprint::of_canonical("key"), KeyThumbprint::of_canonical("other"));
         let mut named = allowed();
         named.request.dpop_key = Some(key);
         let request = request(None, Some(VERIFIER));
-        for wrong in [None, Some(Binding::Key(other)), Some(Binding::Certificate(key))] {
+        for wrong in [None, Some(Binding::Key(other)), Some(Binding::Certificate(CertificateThumbprint::of_der(b"key")))] {
             let judgement = shown(Some(&named), &app(1), &request, wrong, 1);
             assert_eq!(judgement.answer, Err(Refusal::Key), "{wrong:?}");
             assert!(matches!(judgement.changes, Changes::Move(Stage::Burnt { .. })));

@@ -6,8 +6,8 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::bearer::Scheme;
 use crate::oauth::binding::Binding;
-use crate::oauth::key::Thumbprint;
 use crate::oauth::scope::Scope;
+use crate::oauth::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
 /// What a live access token says of the call that presents it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub struct Holder {
     /// The scheme that the token came with.
     pub scheme: Scheme,
     /// The key of its DPoP proof, one for this call and token, and used for the first time.
-    pub key: Option<Thumbprint>,
+    pub key: Option<KeyThumbprint>,
     /// The certificate of its connection, whose key the caller holds, and which is valid now.
-    pub certificate: Option<Thumbprint>,
+    pub certificate: Option<CertificateThumbprint>,
 }
 
 impl Holder {
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn g6_a_token_needs_what_it_is_bound_to() {
-        let (key, other) = (Thumbprint::of_certificate(b"key"), Thumbprint::of_certificate(b"other"));
+        let (key, other) = (KeyThumbprint::of_canonical("key"), KeyThumbprint::of_canonical("other"));
         let shows = |scheme, key| Holder { scheme, key, certificate: None };
         for (binding, holder, expected) in [
             (None, Holder::ANYBODY, Ok(())),
@@ -212,16 +212,17 @@ mod tests {
 
     #[test]
     fn g7_a_token_needs_the_certificate_that_it_is_bound_to() {
-        let (own, other) = (Thumbprint::of_certificate(b"own"), Thumbprint::of_certificate(b"other"));
+        let (own, other) = (CertificateThumbprint::of_der(b"own"), CertificateThumbprint::of_der(b"other"));
+        let key = KeyThumbprint::of_canonical("own");
         let shows = |certificate| Holder { certificate, ..Holder::ANYBODY };
         let bound = Some(Binding::Certificate(own));
         for (binding, holder, expected) in [
             (bound, shows(Some(own)), Ok(())),
             (bound, shows(Some(other)), Err(Refusal::OtherCertificate)),
             (bound, shows(None), Err(Refusal::OtherCertificate)),
-            (bound, Holder { key: Some(own), ..shows(None) }, Err(Refusal::OtherCertificate)),
+            (bound, Holder { key: Some(key), ..shows(None) }, Err(Refusal::OtherCertificate)),
             (bound, Holder { scheme: Scheme::Dpop, ..shows(Some(own)) }, Err(Refusal::NotBound)),
-            (Some(Binding::Key(own)), shows(Some(own)), Err(Refusal::OtherKey)),
+            (Some(Binding::Key(key)), shows(Some(own)), Err(Refusal::OtherKey)),
             (None, shows(Some(own)), Ok(())),
         ] {
             assert_eq!(holder.check(binding), expected, "{binding:?} {holder:?}");

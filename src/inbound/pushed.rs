@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::Id;
-use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::Parameters;
+use crate::oauth::thumbprint::KeyThumbprint;
 use crate::secret::SecretString;
 
 /// `expires_in`: time enough to find the password and log in, and less than the 600 seconds that FAPI 2.0 §5.3.2.2 allows.
@@ -30,7 +30,7 @@ pub struct Pushed {
     /// Its parameters, as a query.
     pub parameters: SecretString,
     /// The key of the DPoP proof that came with it, which the code will be bound to (RFC 9449 §10.1).
-    pub dpop_key: Option<Thumbprint>,
+    pub dpop_key: Option<KeyThumbprint>,
     /// Somebody has answered it.
     pub is_decided: bool,
     /// From when on it is refused.

@@ -249,7 +249,7 @@ impl Security {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::key::Thumbprint;
+    use crate::oauth::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
     fn keys() -> Keys {
         Keys::Url { url: Url::parse("https://one.example/jwks").expect("a URL"), guarded: true }
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn g6_who_shows_a_key_gets_a_token_bound_to_it_and_who_must_shows_one() {
-        let key = Thumbprint::of_certificate(b"key");
+        let key = KeyThumbprint::of_canonical("key");
         let bound = Security { dpop: true, ..Security::default() };
         for security in [&bound, &Security::default()] {
             let shown = Possession { key: Some(key), certificate: None };
@@ -324,12 +324,15 @@ mod tests {
 
     #[test]
     fn g7_tokens_are_bound_to_a_certificate_where_the_app_is_registered_so() {
-        let certificate = Thumbprint::of_certificate(b"certificate");
+        let certificate = CertificateThumbprint::of_der(b"certificate");
         let (shown, nothing) = (Possession { certificate: Some(certificate), key: None }, Possession::default());
         let bound = Security { mtls: true, ..Security::default() };
         assert_eq!(bound.binding(shown), Ok(Some(Binding::Certificate(certificate))));
         assert_eq!(bound.binding(nothing), Err(Unbound::NoCertificate));
-        assert_eq!(bound.binding(Possession { key: Some(certificate), ..shown }), Err(Unbound::KeyBesideCertificate));
+        assert_eq!(
+            bound.binding(Possession { key: Some(KeyThumbprint::of_canonical("key")), ..shown }),
+            Err(Unbound::KeyBesideCertificate)
+        );
         assert_eq!(Security::default().binding(shown), Ok(None), "a certificate alone binds nothing");
         let public = Security { method: Method::None, mtls: true, ..Security::default() };
         assert_eq!(public.rotation(Rotation::None), Rotation::None);

@@ -163,13 +163,13 @@ impl Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::key::Thumbprint;
+    use crate::oauth::thumbprint::KeyThumbprint;
     use crate::store::sample::StandingClock;
     use crate::system::SystemRandom;
 
     fn proof(nonce: Option<&str>, jti: u32) -> Proof {
         let once = Digest::of(&jti.to_string());
-        Proof { key: Thumbprint::of_certificate(b"key"), nonce: nonce.map(str::to_owned), once }
+        Proof { key: KeyThumbprint::of_canonical("key"), nonce: nonce.map(str::to_owned), once }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::trust::{provider, reason};
 use crate::clock::Timestamp;
 use crate::config::TrustedProxies;
-use crate::oauth::key::Thumbprint;
+use crate::oauth::thumbprint::CertificateThumbprint;
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
@@ -40,7 +40,7 @@ const BASE64: GeneralPurpose =
 pub struct ClientCertificate {
     /// Leaf first; at least that.
     chain: Vec<CertificateDer<'static>>,
-    thumbprint: Thumbprint,
+    thumbprint: CertificateThumbprint,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -50,12 +50,12 @@ impl ClientCertificate {
     pub fn read(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
         let leaf = chain.first().filter(|_| is_short(chain.iter()))?;
         let Certificate { not_before, not_after, .. } = Certificate::read(leaf)?;
-        let thumbprint = Thumbprint::of_certificate(leaf);
+        let thumbprint = CertificateThumbprint::of_der(leaf);
         Some(Self { chain, thumbprint, not_before, not_after })
     }
 
     /// `x5t#S256` (RFC 8705 §3.1).
-    pub fn thumbprint(&self) -> Thumbprint {
+    pub fn thumbprint(&self) -> CertificateThumbprint {
         self.thumbprint
     }
 

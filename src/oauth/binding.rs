@@ -5,24 +5,24 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::key::Thumbprint;
+use super::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
 /// The key or certificate that a token is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// A DPoP key, `jkt` (RFC 9449 §6).
-    Key(Thumbprint),
+    Key(KeyThumbprint),
     /// A TLS client certificate, `x5t#S256` (RFC 8705 §3.1).
-    Certificate(Thumbprint),
+    Certificate(CertificateThumbprint),
 }
 
 /// What a request shows, besides whatever it says: what its sender holds and could not have stolen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Possession {
     /// The key of its DPoP proof.
-    pub key: Option<Thumbprint>,
+    pub key: Option<KeyThumbprint>,
     /// The certificate of its connection, which is valid now.
-    pub certificate: Option<Thumbprint>,
+    pub certificate: Option<CertificateThumbprint>,
 }
 
 impl Binding {
@@ -34,15 +34,16 @@ impl Binding {
         }
     }
 
-    const fn thumbprint(self) -> Thumbprint {
+    fn thumbprint(self) -> String {
         match self {
-            Self::Key(thumbprint) | Self::Certificate(thumbprint) => thumbprint,
+            Self::Key(thumbprint) => thumbprint.to_string(),
+            Self::Certificate(thumbprint) => thumbprint.to_string(),
         }
     }
 
     /// `cnf`, for introspection.
     pub fn to_confirmation(self) -> Value {
-        json!({ self.method(): self.thumbprint().to_string() })
+        json!({ self.method(): self.thumbprint() })
     }
 
     /// `token_type`
@@ -71,12 +72,12 @@ impl FromStr for Binding {
 
     fn from_str(text: &str) -> Result<Self, NotABinding> {
         let (method, thumbprint) = text.split_once(':').ok_or(NotABinding)?;
-        let thumbprint = Thumbprint::from_text(thumbprint).ok_or(NotABinding)?;
         match method {
-            "jkt" => Ok(Self::Key(thumbprint)),
-            "x5t#S256" => Ok(Self::Certificate(thumbprint)),
-            _ => Err(NotABinding),
+            "jkt" => KeyThumbprint::from_text(thumbprint).map(Self::Key),
+            "x5t#S256" => CertificateThumbprint::from_text(thumbprint).map(Self::Certificate),
+            _ => None,
         }
+        .ok_or(NotABinding)
     }
 }
 
@@ -86,15 +87,16 @@ mod tests {
 
     #[test]
     fn a_binding_reads_back_and_says_what_it_is() {
-        let thumbprint = Thumbprint::of_certificate(b"x");
-        for (binding, method, token_type) in
-            [(Binding::Key(thumbprint), "jkt", "DPoP"), (Binding::Certificate(thumbprint), "x5t#S256", "Bearer")]
-        {
+        let (key, certificate) = (KeyThumbprint::of_canonical("x"), CertificateThumbprint::of_der(b"x"));
+        for (binding, confirmation, token_type) in [
+            (Binding::Key(key), json!({ "jkt": key.to_string() }), "DPoP"),
+            (Binding::Certificate(certificate), json!({ "x5t#S256": certificate.to_string() }), "Bearer"),
+        ] {
             assert_eq!(binding.to_string().parse(), Ok(binding));
-            assert_eq!(binding.to_confirmation(), json!({ method: thumbprint.to_string() }));
+            assert_eq!(binding.to_confirmation(), confirmation);
             assert_eq!(Binding::token_type(Some(binding)), token_type);
         }
-        for text in ["", "jkt", "jkt:", "jkt:AAAA", &format!("x:{thumbprint}")] {
+        for text in ["", "jkt", "jkt:", "jkt:AAAA", &format!("x:{key}")] {
             assert_eq!(text.parse::<Binding>(), Err(NotABinding));
         }
     }

@@ -6,7 +6,8 @@ use http::HeaderMap;
 use url::Url;
 
 use super::jws::{AHEAD, BadSignature, Unverified};
-use super::key::{PublicKey, Thumbprint};
+use super::key::PublicKey;
+use super::thumbprint::KeyThumbprint;
 use crate::clock::Timestamp;
 use crate::secret::Digest;
 
@@ -40,7 +41,7 @@ pub struct Request<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// The key that it was made with.
-    pub key: Thumbprint,
+    pub key: KeyThumbprint,
     /// `nonce`
     pub nonce: Option<String>,
     /// Names it, among all of all keys.

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::json::Members;
+use super::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
 /// The algorithms that are believed, as the metadata name them: FAPI 2.0 §5.4.1.
 pub const ALGORITHMS: [&str; 3] = ["EdDSA", "ES256", "PS256"];
@@ -19,40 +20,6 @@ pub const ALGORITHMS: [&str; 3] = ["EdDSA", "ES256", "PS256"];
 const MOST_KEYS: usize = 50;
 /// The bytes of an RSA modulus: 2048 to 8192 bits.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
-
-/// SHA-256 of a key's canonical form (RFC 7638), or of a certificate's DER (RFC 8705 §3.1).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Thumbprint([u8; 32]);
-
-impl Thumbprint {
-    /// The thumbprint of a certificate.
-    pub fn of_certificate(der: &[u8]) -> Self {
-        Self::of(der)
-    }
-
-    /// From base64url, as it stands in `jkt` and `x5t#S256`.
-    pub fn from_text(text: &str) -> Option<Self> {
-        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
-    }
-
-    fn of(bytes: &[u8]) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
-    }
-}
-
-impl fmt::Display for Thumbprint {
-    /// base64url, 43 characters.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
-impl fmt::Debug for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// How something is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +85,11 @@ pub enum BadKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
     material: Material,
-    thumbprint: Thumbprint,
+    thumbprint: KeyThumbprint,
     /// `kid`
     pub key_id: Option<String>,
     /// The certificate that `x5c` begins with (RFC 8705 §2.2.2), which is kept as `x5t#S256`.
-    pub certificate: Option<Thumbprint>,
+    pub certificate: Option<CertificateThumbprint>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -171,14 +138,14 @@ impl PublicKey {
         }
         let first = |chain: &Value| STANDARD.decode(chain.get(0)?.as_str()?).ok();
         let certificate = match members.get("x5c") {
-            Some(chain) => Some(Thumbprint::of_certificate(&first(chain).ok_or(BadKey::Form)?)),
-            None => text("x5t#S256")?.and_then(Thumbprint::from_text),
+            Some(chain) => Some(CertificateThumbprint::of_der(&first(chain).ok_or(BadKey::Form)?)),
+            None => text("x5t#S256")?.and_then(CertificateThumbprint::from_text),
         };
         Ok(Self { thumbprint: material.thumbprint(), material, key_id: text("kid")?.map(str::to_owned), certificate })
     }
 
     /// RFC 7638.
-    pub fn thumbprint(&self) -> Thumbprint {
+    pub fn thumbprint(&self) -> KeyThumbprint {
         self.thumbprint
     }
 
@@ -238,8 +205,8 @@ impl Material {
         }
     }
 
-    fn thumbprint(&self) -> Thumbprint {
-        Thumbprint::of(self.canonical().as_bytes())
+    fn thumbprint(&self) -> KeyThumbprint {
+        KeyThumbprint::of_canonical(&self.canonical())
     }
 }
 
@@ -278,7 +245,7 @@ impl KeySet {
     }
 
     /// Whether one of its keys has a certificate, or has that one.
-    pub fn has_certificate(&self, wanted: Option<Thumbprint>) -> bool {
+    pub fn has_certificate(&self, wanted: Option<CertificateThumbprint>) -> bool {
         self.0.iter().filter_map(|key| key.certificate).any(|certificate| wanted.is_none_or(|wanted| wanted == certificate))
     }
 
@@ -326,7 +293,7 @@ mod tests {
         let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
         let ed = PublicKey::from_jwk(&ed).expect("a key");
         assert_eq!(ed.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-        assert_eq!(Thumbprint::from_text(&ed.thumbprint().to_string()), Some(ed.thumbprint()));
+        assert_eq!(KeyThumbprint::from_text(&ed.thumbprint().to_string()), Some(ed.thumbprint()));
         // RFC 9449 §6.1 with the key of §4.1.
         let ec = json!({ "kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs", "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA" });
         let ec = PublicKey::from_jwk(&ec).expect("a key");
@@ -378,7 +345,7 @@ mod tests {
             key[name] = value;
             KeySet::read(json!({ "keys": [key] }).to_string().as_bytes()).expect("a set")
         };
-        let (own, other) = (Thumbprint::of_certificate(b"certificate"), Thumbprint::of_certificate(b"other"));
+        let (own, other) = (CertificateThumbprint::of_der(b"certificate"), CertificateThumbprint::of_der(b"other"));
         let read = with("x5c", json!([STANDARD.encode(b"certificate"), STANDARD.encode(b"other")]));
         let stored: KeySet = serde_json::from_value(read.to_json()).expect("it reads back");
         for set in [&read, &stored] {

@@ -17,6 +17,7 @@ pub mod resource;
 pub mod rotation;
 pub mod scope;
 pub mod signing_key;
+pub mod thumbprint;
 pub mod token;
 pub mod token_reply;
 pub mod token_request;

@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::authorize::{Destination, Request};
 use crate::inbound::consent::{Authorization, Stage};
-use crate::oauth::key::Thumbprint;
 use crate::oauth::pkce::Challenge;
+use crate::oauth::thumbprint::KeyThumbprint;
 use crate::secret::{Digest, ExposeSecret};
 
 /// How long an answered question is kept, so that a second answer is told from a wrong one.
@@ -109,7 +109,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Authorization, Option<Vec<u8>>)> {
     let challenge = Some(challenge).filter(|text| !text.is_empty()).map(|text| text.parse::<Challenge>()).transpose();
     let challenge = challenge.map_err(|error| corrupt(7, error))?;
     let dpop_key: Option<String> = row.get(13)?;
-    let dpop_key = dpop_key.map(|text| Thumbprint::from_text(&text).ok_or_else(|| corrupt(13, NoThumbprint))).transpose()?;
+    let dpop_key = dpop_key.map(|text| KeyThumbprint::from_text(&text).ok_or_else(|| corrupt(13, NoThumbprint))).transpose()?;
     let destination = Destination { redirect_uri: row.get(4)?, state: None, is_named: row.get(12)? };
     let authorization = Authorization {
         id: row.get(0)?,

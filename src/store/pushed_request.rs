@@ -9,7 +9,7 @@ use super::{Fault, Place, Seals, Transaction};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::pushed::Pushed;
-use crate::oauth::key::Thumbprint;
+use crate::oauth::thumbprint::KeyThumbprint;
 use crate::secret::{Digest, ExposeSecret};
 
 /// How long one that is over is still known, so that it is told from one that never was.
@@ -68,7 +68,7 @@ pub fn find(connection: &Connection, seals: &Seals, digest: Digest) -> Result<Op
     });
     let Some((app, sealed, dpop_key, is_decided, expires_at)) = read.optional()? else { return Ok(None) };
     let corrupt = || super::corrupt("pushed_request", "dpop_key");
-    let dpop_key = dpop_key.map(|text| Thumbprint::from_text(&text).ok_or_else(corrupt)).transpose()?;
+    let dpop_key = dpop_key.map(|text| KeyThumbprint::from_text(&text).ok_or_else(corrupt)).transpose()?;
     Ok(Some(Pushed { app, parameters: seals.open_text(place(&digest), &sealed)?, dpop_key, is_decided, expires_at }))
 }
 
@@ -95,7 +95,7 @@ mod tests {
         let pushed = Pushed {
             app: sample::app().id,
             parameters: "client_id=client-one&state=p2ph_of_the_client".into(),
-            dpop_key: Some(Thumbprint::of_certificate(b"x")),
+            dpop_key: Some(KeyThumbprint::of_canonical("x")),
             is_decided: false,
             expires_at: Timestamp::from_millis(5_000),
         };

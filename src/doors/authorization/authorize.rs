@@ -23,9 +23,9 @@ use crate::inbound::pushed;
 use crate::inbound::realm::{self, may_allow};
 use crate::instance::Instance;
 use crate::oauth::error::{Code, WireError};
-use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::{Malformed, Parameters};
 use crate::oauth::scope::Scope;
+use crate::oauth::thumbprint::KeyThumbprint;
 use crate::oauth::token::{Kind, digest_if, mint};
 use crate::observe::log::AUDIT;
 use crate::observe::point;
@@ -116,7 +116,7 @@ struct Trusted {
     destination: Destination,
     parameters: Parameters,
     /// It was pushed: the digest of its reference, and the DPoP key that came with it.
-    pushed: Option<(Digest, Option<Thumbprint>)>,
+    pushed: Option<(Digest, Option<KeyThumbprint>)>,
 }
 
 impl Trusted {

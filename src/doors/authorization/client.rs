@@ -35,8 +35,8 @@ use crate::oauth::binding::Possession;
 use crate::oauth::client_auth;
 use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
-use crate::oauth::key::Thumbprint;
 use crate::oauth::parameters::Parameters;
+use crate::oauth::thumbprint::KeyThumbprint;
 use crate::observe::log::AUDIT;
 use crate::store::ib_app::{self, NotAnApp};
 use crate::store::{Fault, Seals, StoreError, Transaction, audit};
@@ -276,7 +276,7 @@ impl ClientRequest {
     }
 
     /// The key that its DPoP proof was made with.
-    pub(super) fn key(&self) -> Option<Thumbprint> {
+    pub(super) fn key(&self) -> Option<KeyThumbprint> {
         self.proof.as_ref().map(|proof| proof.key)
     }
 

@@ -43,7 +43,7 @@ use crate::net::websocket::{self, Answer};
 use crate::oauth::bearer::{self, NotPresented, Scheme};
 use crate::oauth::binding::Binding;
 use crate::oauth::dpop::NONCE_HEADER;
-use crate::oauth::key::Thumbprint;
+use crate::oauth::thumbprint::CertificateThumbprint;
 use crate::observe::calls::Series;
 use crate::secret::Digest;
 use crate::store::StoreError;
@@ -201,7 +201,7 @@ impl Gateway {
     }
 
     /// The certificate that a call comes with, if that is valid now.
-    fn certificate_of(&self, request: &Request<IncomingBody>, routes: &Routes) -> Option<Thumbprint> {
+    fn certificate_of(&self, request: &Request<IncomingBody>, routes: &Routes) -> Option<CertificateThumbprint> {
         let connection = request.extensions().get::<Arc<Connection>>()?;
         let certificate = client_certificate::presented(connection, request.headers(), routes.config.certificate_proxies())?;
         certificate.is_valid_at(self.instance.clock.now().wall).then(|| certificate.thumbprint())

@@ -9,12 +9,12 @@ use crate::instance::proofs::NoKey;
 use crate::net::body::IncomingBody;
 use crate::net::problem::Code;
 use crate::oauth::dpop::{self, NONCE_HEADER};
-use crate::oauth::key::Thumbprint;
+use crate::oauth::thumbprint::KeyThumbprint;
 
 /// What a proof shows.
 pub(super) struct Shown {
     /// The key that it was made with.
-    pub(super) key: Thumbprint,
+    pub(super) key: KeyThumbprint,
     /// The nonce for the next proof, where this one's is about to end.
     pub(super) next_nonce: Option<HeaderValue>,
 }
