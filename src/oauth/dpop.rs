@@ -1,15 +1,19 @@
 //! DPoP proofs (RFC 9449): whoever presents a token shows, for this one request, that it holds the key that the token is bound to.
 
+use std::fmt;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::jws::{AHEAD, BadSignature, Unverified};
 use super::key::PublicKey;
+use super::signing_key::SigningKey;
 use super::thumbprint::KeyThumbprint;
 use crate::clock::Timestamp;
-use crate::secret::Digest;
+use crate::secret::{Digest, ExposeSecret, SecretString};
 
 /// The header of a proof.
 pub const HEADER: http::HeaderName = http::HeaderName::from_static("dpop");
@@ -118,7 +122,7 @@ fn judge(text: &str, request: &Request<'_>, now: Timestamp) -> Result<Proof, Ref
 }
 
 /// `ath`: base64url of the token's SHA-256.
-pub fn token_hash(token: &str) -> String {
+fn token_hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Digest::of(token).as_bytes())
 }
 
@@ -152,49 +156,66 @@ fn unescaped(path: &str) -> Vec<u8> {
     plain
 }
 
-/// What a proof of ours is about.
+/// A key of ours, and what all proofs that are made with it have in common.
+pub struct Prover {
+    key: Arc<SigningKey>,
+    header: String,
+    /// `ath`
+    token_hash: Option<String>,
+}
+
+/// The request that a proof of ours is for, and what its reader goes by.
 #[derive(Debug)]
-pub struct Claims<'a> {
+pub struct Occasion<'a> {
     /// `htm`
     pub method: &'a str,
     /// `htu`, without query and fragment.
     pub url: &'a str,
     /// `iat`: the time by the clock of whoever reads it, as far as that is known.
     pub at: Timestamp,
-    /// `jti`
+    /// `jti`: a text that was never used before.
     pub identifier: &'a str,
-    /// The server's latest nonce.
+    /// The reader's latest nonce.
     pub nonce: Option<&'a str>,
-    /// `ath`, of the access token that the request presents.
-    pub token_hash: Option<&'a str>,
+}
+
+impl Prover {
+    /// Proves that we hold `key`, which `token` is bound to where requests present one (RFC 9449 §7).
+    pub fn new(key: &Arc<SigningKey>, token: Option<&SecretString>) -> Self {
+        let token_hash = token.map(|token| token_hash(token.expose_secret()));
+        Self { key: Arc::clone(key), header: header_of(key.public()), token_hash }
+    }
+
+    /// The value of [`HEADER`] for one request (RFC 9449 §4.2).
+    pub fn prove(&self, occasion: &Occasion<'_>) -> HeaderValue {
+        let Occasion { method, url, at, identifier, nonce } = occasion;
+        let mut claims = serde_json::json!({ "htm": method, "htu": url, "iat": at.seconds(), "jti": identifier });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = (*nonce).into();
+        }
+        if let Some(hash) = &self.token_hash {
+            claims["ath"] = hash.as_str().into();
+        }
+        HeaderValue::try_from(self.key.sign(&self.header, &claims.to_string())).expect("base64url and dots are visible ASCII")
+    }
+}
+
+impl fmt::Debug for Prover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prover").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 /// The header of all proofs made with `key`.
-pub fn header_of(key: &PublicKey) -> String {
+fn header_of(key: &PublicKey) -> String {
     format!(r#"{{"alg":"{}","typ":"dpop+jwt","jwk":{}}}"#, key.algorithm().as_str(), key.to_bare_jwk())
-}
-
-impl Claims<'_> {
-    /// The claims as JSON.
-    pub fn to_json(&self) -> String {
-        let mut claims = serde_json::json!({ "htm": self.method, "htu": self.url, "iat": self.at.seconds(), "jti": self.identifier });
-        if let Some(nonce) = self.nonce {
-            claims["nonce"] = nonce.into();
-        }
-        if let Some(hash) = self.token_hash {
-            claims["ath"] = hash.into();
-        }
-        claims.to_string()
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::oauth::signing_key::SigningKey;
 
     const NOW: i64 = 1_000_000;
 
@@ -226,16 +247,11 @@ mod tests {
             assert_eq!(judged(&key, &header, &[(name, value.clone())]).map(|proof| proof.once), Ok(proof.once), "{name} {value}");
         }
         let url = url();
-        let ours = Claims {
-            method: "POST",
-            url: url.as_str(),
-            at: Timestamp::from_millis(NOW * 1000),
-            identifier: "b",
-            nonce: Some("n"),
-            token_hash: Some(&token_hash("token")),
-        };
+        let ours =
+            Occasion { method: "POST", url: url.as_str(), at: Timestamp::from_millis(NOW * 1000), identifier: "b", nonce: Some("n") };
+        let ours = HeaderMap::from_iter([(HEADER, Prover::new(&Arc::new(key), Some(&"token".into())).prove(&ours))]);
         let request = Request { method: "POST", urls: std::slice::from_ref(&url), token: Some("token") };
-        let read = judge(&key.sign(&header, &ours.to_json()), &request, Timestamp::from_millis(NOW * 1000)).expect("our own");
+        let read = presented(&ours, &request, Timestamp::from_millis(NOW * 1000)).expect("our own").expect("one");
         assert!(read.key == proof.key && read.once != proof.once);
     }
 

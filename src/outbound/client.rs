@@ -20,7 +20,7 @@ use crate::oauth::signing_key::SigningKey;
 use crate::secret::{ExposeSecret, SecretString};
 
 /// A clock that turned out to be off by more was the reason why something signed was refused.
-const OFF: Duration = Duration::from_secs(10);
+pub const OFF: Duration = Duration::from_secs(10);
 
 /// Sends one request and reads one small answer, without following redirects; and knows of the server what something signed for it needs.
 pub trait Transport: Send + Sync {
@@ -225,16 +225,15 @@ impl Client {
         }
         if let Some(Proof { key, .. }) = &self.proof {
             let (uri, nonce, identifier) = (request.uri().to_string(), transport.nonce(), transport.identifier());
-            let claims = dpop::Claims {
+            let occasion = dpop::Occasion {
                 method: request.method().as_str(),
                 url: uri.split('?').next().unwrap_or_default(),
                 at: transport.time_there(),
                 identifier: &identifier,
                 nonce: nonce.as_deref(),
-                token_hash: None,
             };
-            let proof = key.sign(&dpop::header_of(key.public()), &claims.to_json());
-            request.headers_mut().insert(dpop::HEADER, HeaderValue::try_from(proof).expect("base64url and dots are visible ASCII"));
+            let proof = dpop::Prover::new(key, None).prove(&occasion);
+            request.headers_mut().insert(dpop::HEADER, proof);
         }
         request
     }

@@ -15,15 +15,12 @@ use crate::oauth::dpop;
 use crate::oauth::signing_key::SigningKey;
 use crate::outbound::client;
 use crate::random;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::SecretString;
 
 /// Makes the proofs for one token.
 pub struct Prover {
-    key: Arc<SigningKey>,
-    /// The header of every proof.
-    header: String,
-    /// `ath`
-    token_hash: String,
+    /// Makes them.
+    with: dpop::Prover,
     remote: Arc<Remote>,
 }
 
@@ -34,34 +31,23 @@ pub struct Basis {
     ahead: i64,
 }
 
-/// A clock that turned out to be off by more, in milliseconds, was the reason why a proof was refused.
-const OFF: u64 = 10_000;
-
 impl Prover {
     /// For `token`, bound to `key`, at the server at the origin of `url`.
     pub(super) fn new(instance: &Instance, key: &Arc<SigningKey>, token: &SecretString, url: &Url) -> Self {
-        Self {
-            key: Arc::clone(key),
-            header: dpop::header_of(key.public()),
-            token_hash: dpop::token_hash(token.expose_secret()),
-            remote: instance.remotes.at(url),
-        }
+        Self { with: dpop::Prover::new(key, Some(token)), remote: instance.remotes.at(url) }
     }
 
     /// A proof for one request, by what is known of the server now.
     pub fn proof(&self, instance: &Instance, method: &Method, url: &str) -> HeaderValue {
         let (nonce, identifier) =
             (self.remote.nonce(Verifier::Resource), URL_SAFE_NO_PAD.encode(random::bytes::<16>(instance.random.as_ref())));
-        let claims = dpop::Claims {
+        self.with.prove(&dpop::Occasion {
             method: method.as_str(),
             url,
             at: self.remote.time(instance.clock.now().wall),
             identifier: &identifier,
             nonce: nonce.as_ref().map(|nonce| nonce.as_str()),
-            token_hash: Some(&self.token_hash),
-        };
-        let proof = self.key.sign(&self.header, &claims.to_json());
-        HeaderValue::try_from(proof).expect("base64url and dots are visible ASCII")
+        })
     }
 
     /// What the next proof will be made from.
@@ -77,7 +63,7 @@ impl Prover {
     /// Takes the clock of a server that refused a proof, where it is another than was thought.
     pub fn correct_clock(&self, headers: &HeaderMap, now: Timestamp) {
         if let Some(there) = client::date(headers)
-            && self.remote.time(now).millis().abs_diff(there.millis()) > OFF
+            && u128::from(self.remote.time(now).millis().abs_diff(there.millis())) > client::OFF.as_millis()
         {
             self.remote.set_time(there, now);
         }
@@ -91,6 +77,6 @@ impl Prover {
 
 impl fmt::Debug for Prover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prover").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Prover").field("with", &self.with).finish_non_exhaustive()
     }
 }
