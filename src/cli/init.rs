@@ -17,6 +17,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::select::DIRECTORY;
 use crate::config::{self, Blueprint, BlueprintTls, Problems};
+use crate::oauth::loopback::is_this_machine;
 use crate::store;
 
 /// The user of every service.
@@ -116,7 +117,7 @@ fn blueprint(command: &Init, public_url: &Url, is_service: bool, notes: &mut Vec
     let public = match public_url.host() {
         Some(Host::Ipv4(address)) if address.is_loopback() => SocketAddr::from((address, port)).to_string(),
         Some(Host::Ipv6(address)) if address.is_loopback() => SocketAddr::from((address, port)).to_string(),
-        Some(Host::Domain("localhost")) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string(),
+        Some(host @ Host::Domain(_)) if is_this_machine(&host) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string(),
         _ => format!("[::]:{port}"),
     };
     let mut taken = ports_of_others(&command.dir);

@@ -1,12 +1,12 @@
 //! Rules between keys: what each key says is fine by itself, and together they are not.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::build::{Listening, PlacedRoute};
 use super::section::{Findings, Placed};
 use super::tree::quoted;
 use super::{BUILT_IN_PATHS, Listen, OfferedScope, Paths, PublicUrl, Tls};
+use crate::oauth::loopback::{is_loopback, is_loopback_address};
 
 /// Tokens and passwords do not cross a network in clear.
 pub(super) fn clear_text(tls: &Placed<Tls>, listen: &[Placed<Listen>], findings: &Findings) {
@@ -15,7 +15,7 @@ pub(super) fn clear_text(tls: &Placed<Tls>, listen: &[Placed<Listen>], findings:
     }
     for placed in listen {
         if let Listen::Tcp(address) = placed.value
-            && !is_loopback(&address)
+            && !is_loopback_address(address.ip())
         {
             let found = format!("{address} without TLS");
             findings.note(placed.at, placed.key.clone(), found, format!("a loopback address, or a certificate in `{}`", tls.key));
@@ -54,7 +54,7 @@ pub(super) fn open(open: &Option<Placed<bool>>, listen: &[Placed<Listen>], findi
     let Some(open) = open.as_ref().filter(|open| open.value) else { return };
     for placed in listen {
         if let Listen::Tcp(address) = placed.value
-            && !is_loopback(&address)
+            && !is_loopback_address(address.ip())
         {
             let found = format!("true, with local.listen on {address}");
             findings.note(open.at, open.key.clone(), found, "false, or only loopback addresses and Unix sockets in local.listen");
@@ -65,11 +65,7 @@ pub(super) fn open(open: &Option<Placed<bool>>, listen: &[Placed<Listen>], findi
 /// An issuer in clear is for trying things out on one host.
 pub(super) fn public_url(url: &Placed<PublicUrl>, tls: &Tls, findings: &Findings) {
     let is_clear = url.value.url().scheme() == "http";
-    let host_is_local = url.value.url().host().is_some_and(|host| match host {
-        url::Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
-        url::Host::Ipv4(address) => address.is_loopback(),
-        url::Host::Ipv6(address) => address.is_loopback(),
-    });
+    let host_is_local = is_loopback(url.value.url());
     let found = quoted(url.value.as_str());
     if is_clear && !(host_is_local && *tls == Tls::Off) {
         findings.note(url.at, url.key.clone(), found, "an https URL (http only with a loopback host and `public.tls = \"off\"`)");
@@ -159,10 +155,6 @@ fn collide(one: &Listen, other: &Listen) -> bool {
 
 fn is_socket(listen: &Listen, path: &Path) -> bool {
     matches!(listen, Listen::Unix(socket) if socket == path)
-}
-
-fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 /// Whether `path` is `prefix` or lies below it, on segment boundaries.

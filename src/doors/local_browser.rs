@@ -6,6 +6,9 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap};
 use http::{HeaderName, Uri};
+use url::Host;
+
+use crate::oauth::loopback::is_this_machine;
 
 /// Why a request may come from a browser page that has no business here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,9 +82,12 @@ fn is_ours(host: &str, port: u16, hosts: &[String]) -> bool {
         return true;
     }
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let is_loopback =
-        bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    is_loopback && given_port == Some(port)
+    let host = match bare.parse() {
+        Ok(IpAddr::V4(address)) => Host::Ipv4(address),
+        Ok(IpAddr::V6(address)) => Host::Ipv6(address),
+        Err(_) => Host::Domain(bare.to_ascii_lowercase()),
+    };
+    is_this_machine(&host) && given_port == Some(port)
 }
 
 #[cfg(test)]
@@ -99,6 +105,7 @@ mod tests {
             &[][..],
             &[("host", "127.0.0.1:7490")],
             &[("host", "LOCALHOST:7490"), ("sec-fetch-site", "none")],
+            &[("host", "console.localhost:7490")],
             &[("host", "[::1]:7490"), ("origin", "http://[::1]:7490"), ("sec-fetch-site", "same-origin")],
             &[("host", "console.example.com"), ("origin", "https://console.example.com")],
             &[("host", "console.example.com:443")],
@@ -114,6 +121,7 @@ mod tests {
             &[("host", "evil.example.com:7490")][..],
             &[("host", "localhost")],
             &[("host", "localhost:80")],
+            &[("host", "localhost.example.com:7490")],
             &[("host", "localhost:+7490")],
             &[("host", "console.example.com:443@evil.example.com")],
             &[("host", "127.0.0.1:7490.evil.example.com:7490")],

@@ -10,6 +10,7 @@ pub mod error;
 pub mod json;
 pub mod jws;
 pub mod key;
+pub mod loopback;
 pub mod parameters;
 pub mod pkce;
 pub mod redirect_uri;

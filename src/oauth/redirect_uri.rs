@@ -1,9 +1,10 @@
 //! Redirect URIs: what may be registered, and what a request may name (RFC 6749 §3.1.2, RFC 8252 §7.3, RFC 9700 §2.1).
 
 use std::fmt;
-use std::net::IpAddr;
 
 use url::{Host, Url};
+
+use super::loopback::is_loopback;
 
 /// Longer than any redirect URI that is not an attack.
 const LONGEST: usize = 2048;
@@ -123,15 +124,6 @@ pub fn has_plain_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
         Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
-        None => false,
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
         None => false,
     }
 }

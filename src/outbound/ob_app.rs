@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use url::{Host, Origin, Url};
+use url::{Origin, Url};
 
 use super::keys::Keys;
 use super::metadata::Metadata;
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::oauth::client_auth::Method;
+use crate::oauth::loopback::is_loopback;
 use crate::oauth::redirect_uri::has_plain_host;
 use crate::oauth::scope::Scope;
 use crate::oauth::signing_key::SigningKey;
@@ -203,16 +204,6 @@ pub fn endpoint_url(text: &str) -> Result<Url, UrlProblem> {
         "http" if is_loopback(&url) => Ok(url),
         "http" => Err(UrlProblem::NotSecure),
         _ => Err(UrlProblem::NotAUrl),
-    }
-}
-
-/// Whether the URL's host can only be this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

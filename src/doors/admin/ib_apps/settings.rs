@@ -15,6 +15,7 @@ use crate::inbound::security::{Contradiction, Keys, Profile, Security};
 use crate::oauth::client_auth::Method;
 use crate::oauth::client_certificate::Subject;
 use crate::oauth::key::KeySet;
+use crate::oauth::loopback::is_loopback;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::rotation::Rotation;
 use crate::oauth::scope::Scope;
@@ -334,13 +335,7 @@ fn inline(set: &Value) -> Result<Keys, AdminError> {
 fn at_url(text: &str, guarded: bool) -> Result<Keys, AdminError> {
     let wrong = || AdminError::bad_attribute("jwks_uri", text, "https://…, or http:// on a loopback address; no fragment");
     let url = Url::parse(text).map_err(|_| wrong())?;
-    let is_loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
+    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
     if !is_safe || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(wrong());
     }
