@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::password::PasswordHash;
-use super::permission::{ADMIN, Rights};
+use super::permission::Rights;
 use super::role::HeldRole;
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -38,9 +38,7 @@ impl User {
 
     /// Whether the person may do what needs `permission` in `tenant`.
     pub fn may(&self, tenant: &str, permission: &str) -> bool {
-        let is_within = |held: &BTreeSet<String>| held.contains(ADMIN) || held.contains(permission);
-        let by_role = || self.roles.iter().any(|held| held.tenant == tenant && is_within(&held.permissions));
-        self.is_admin || self.permissions.get(tenant).is_some_and(is_within) || by_role()
+        self.rights().hold(tenant, permission)
     }
 
     /// What the person may do, all in all.
@@ -73,7 +71,7 @@ pub fn check_login(login: &str) -> Result<(), BadLogin> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbound::permission::APPROVE_LINKS;
+    use crate::inbound::permission::{ADMIN, APPROVE_LINKS};
 
     fn user(is_admin: bool, permissions: &[(&str, &str)], roles: &[(&str, &[&str])]) -> User {
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
