@@ -27,6 +27,7 @@ const RECORDS: [(&str, &[&str]); 9] = [
     ("tenants.oauth_clients", ALL),
     ("ib_apps", ALL),
     ("ob_apps", ALL),
+    // Nothing here serves them: it is taken so that rights can be kept the same as on a platform that has components.
     ("components", ALL),
     ("peers", ALL),
     ("realms", ALL),
