@@ -9,9 +9,9 @@
 //! |---|---|
 //! | [`secret`], [`clock`], [`random`], [`id`] | secrets and their digests, time and chance as values, identities |
 //! | [`audit`] | who did what to which record, from where, as values |
-//! | [`oauth`] | the vocabulary of the RFCs: scope, PKCE, redirect URI, client authentication, token request and reply, errors, bearer |
-//! | [`inbound`] | who may call us: IB apps, authorization, consent, codes, grants, refresh, introspection, revocation, the permit |
-//! | [`outbound`] | whom we may call: OB apps, peers, request URLs, handshakes, link states, refresh plan, token exchange |
+//! | [`oauth`] | the vocabulary of the RFCs: scope, PKCE, redirect URI, client authentication, keys, signatures, assertions, DPoP proofs, certificates, what a token is bound to, token request and reply, errors, bearer |
+//! | [`inbound`] | who may call us: IB apps and what they must show, pushed requests, authorization, consent, codes, grants, refresh, revocation, realms, permissions, the permit |
+//! | [`outbound`] | whom we may call: OB apps and their keys, peers, request URLs, handshakes, link states, refresh plan, token exchange, what our requests prove |
 //!
 //! | shell | |
 //! |---|---|
@@ -35,8 +35,8 @@
 //! # Invariants
 //!
 //! 1. Nothing is acknowledged before it is durable.
-//! 2. No secret is at rest in clear: digests of what we issued, seals around what we must present again.
-//! 3. Tickets, states and codes are used once, by one atomic statement.
+//! 2. No secret is at rest in clear: digests of what we issued, seals around what we must present again and around the keys that we sign with.
+//! 3. Tickets, states, codes, pushed requests, assertions and proofs are used once: proofs in memory, all others by one atomic statement.
 //! 4. A link is never lost to a crash or a lost answer, and never has two live branches ([`manual::refresh`]).
 //! 5. A call whose token is in the table touches no database and takes no contended lock.
 //! 6. Nothing is unbounded: bodies stream; buffers, caches, queues and waiting callers have limits with an answer for "full".
@@ -55,18 +55,19 @@
 //! # Three walks
 //!
 //! **A link.** `p2pid peer request` asks the admin API (`doors::admin::peers`) for a ticket ([`outbound::ticket`]). A browser opens
-//! `/link/{ticket}`: `doors::link::request` shows the page, and its POST consumes the ticket, keeps state and verifier ([`outbound::handshake`])
-//! and sends the browser to the peer. There `doors::authorization::authorize` judges the request ([`inbound::authorize`]), `login` signs the person in, the consent page
+//! `/link/{ticket}`: `doors::link::request` shows the page. Its POST pushes the request where that is done (RFC 9126), so that a push that fails costs
+//! no ticket; then it consumes the ticket, keeps state and verifier ([`outbound::handshake`]) and sends the browser to the peer. There
+//! `doors::authorization::par` took the pushed request ([`inbound::pushed`]), `doors::authorization::authorize` judges the request ([`inbound::authorize`]), `login` signs the person in, the consent page
 //! asks, and Allow makes a code. Back at ours `doors::link::callback` judges state and issuer ([`outbound::callback`]), exchanges the code
-//! ([`outbound::exchange`]) and stores the pair; the keeper shows it to the relay.
+//! ([`outbound::exchange`]), signed and proven as the OB app is told to ([`outbound::client`]), and stores the pair; the keeper shows it to the relay.
 //!
 //! **A refresh.** The link's actor (`tasks::keeper`) finds that [`outbound::turn`] says so, writes the intent, and asks (`flight`). The peer's
-//! `doors::authorization::token` loads the facts, [`inbound::refresh`] judges, [`store::refresh_token`] writes, and the answer leaves once the commit is on
+//! `doors::authorization::client` reads who claims to ask (a secret, an assertion, a certificate) and authenticates it; `doors::authorization::token` loads the facts, [`inbound::refresh`] judges, [`store::refresh_token`] writes, and the answer leaves once the commit is on
 //! disk. The flight stores the new pair by compare-and-set before anybody uses it; [`outbound::attempt`] says what any other answer means.
 //!
 //! **A call.** It stays on the thread of its connection ([`net::cores`]). `doors::relay` reads the path, the caller's key and the link's
 //! credential, all in memory, and streams through [`net::proxy`]. The peer's `doors::gateway` matches a route, finds the token in
-//! [`store::token_table`], asks [`inbound::permit`], and forwards what only a [`inbound::permit::Permit`] allows.
+//! [`store::token_table`], looks at the proof or certificate of one that is bound ([`oauth::binding`]), asks [`inbound::permit`], and forwards what only a [`inbound::permit::Permit`] allows.
 
 pub mod audit;
 pub mod cli;
