@@ -197,6 +197,36 @@ fn every_measure_against_a_threat_names_code_and_tests_that_are_there() {
 }
 
 #[test]
+fn what_the_checklist_and_the_threats_rest_on_is_run() {
+    let threats = fs::read_to_string(root().join("src/manual/threats.md")).expect("the threats");
+    let run = fs::read_to_string(root().join(".ci/run")).expect("what must hold before a change lands");
+    let rests = |name: &str| name.split('_').next().is_some_and(is_checklist_key) || threats.contains(&format!("`{name}`"));
+    let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
+    let ignored: Vec<String> = files.iter().flat_map(|file| ignored_tests(&file.text)).collect();
+    assert!(ignored.len() >= 3, "the rule does not see those that there are: {ignored:?}");
+    let is_run = |name: &str| run.lines().any(|line| line.contains("--ignored") && line.contains(name));
+    let idle: Vec<&String> = ignored.iter().filter(|name| rests(name) && !is_run(name)).collect();
+    assert_eq!(idle, Vec::<&String>::new(), "ignored, and .ci/run does not name them");
+    assert_eq!(ignored_tests("#[test]\n#[ignore = \"slow\"]\nasync fn a1_x() {}\n#[test]\nfn a2_y() {}\n"), ["a1_x"]);
+}
+
+/// The names of the tests that `#[ignore]` stands before.
+fn ignored_tests(text: &str) -> Vec<String> {
+    let mut is_ignored = false;
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        is_ignored |= line.starts_with("#[ignore");
+        if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
+            if is_ignored {
+                names.push(rest.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect());
+            }
+            is_ignored = false;
+        }
+    }
+    names
+}
+
+#[test]
 fn every_action_of_the_audit_is_in_a_test_of_the_whole_daemon() {
     let tests: String = files_in("tests/it", "rs").into_iter().map(|file| file.text).collect();
     let names = p2pid::audit::Action::ALL.iter().map(|action| action.as_str());
