@@ -18,14 +18,14 @@ const GRANTS: Collection = Collection {
 
 /// With what has ended, which needs to say so.
 const ALL: Collection =
-    Collection { columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at", "ended_at", "ended_why"], ..GRANTS };
+    Collection { columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at", "ended_at", "ended_why", "ended_by"], ..GRANTS };
 
 /// What peers and realms hold at this instance
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
     /// List what peers hold now: app, scope, who allowed it, last used
     List {
-        /// Also what has ended in the last 30 days: when, and why
+        /// Also what has ended in the last 30 days: when, why, and by whom
         #[arg(long)]
         all: bool,
         /// Only of the IB app with this name or client id

@@ -18,6 +18,7 @@ use super::{Fault, Store, StoreError, Transaction};
 use crate::audit::wall_clock::{self, Doubt, Judgement, Watch};
 use crate::audit::{Action, Actor, Entry, Origin, cut};
 use crate::clock::Timestamp;
+use crate::id::Id;
 
 const INSERT: &str = "INSERT INTO audit
         (at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details)
@@ -31,6 +32,7 @@ const WATCH: &str = "SELECT believed_wall, believed_boot, believed_boot_id, doub
     FROM audit_horizon";
 const SET_WATCH: &str = "UPDATE audit_horizon SET believed_wall = ?1, believed_boot = ?2, believed_boot_id = ?3,
     doubted_wall = ?4, doubted_boot = ?5, doubted_boot_id = ?6, doubt_left = ?7";
+const WHO: &str = "SELECT actor FROM audit WHERE record_id = ?1 AND action = ?2 ORDER BY id DESC LIMIT 1";
 const DELETE: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)";
 
 /// Rows deleted in one go.
@@ -310,6 +312,12 @@ fn look_at_clock(transaction: &Transaction<'_>) -> Result<Judgement, Fault> {
 
 fn milliseconds(count: i64) -> Duration {
     Duration::from_millis(u64::try_from(count).unwrap_or(0))
+}
+
+/// Who ended a grant, as long as the row that tells of it is kept.
+pub fn who_ended(connection: &Connection, grant: Id) -> Result<Option<String>, Fault> {
+    let row = params![grant.to_string(), Action::GrantEnded.as_str()];
+    Ok(connection.prepare_cached(WHO)?.query_row(row, |row| row.get(0)).optional()?)
 }
 
 impl Store {

@@ -52,7 +52,8 @@ async fn who_allowed_a_link_sees_it_and_takes_it_back_at_once() {
     let refused = world.alpha.calls(&world.beta, "/orders").await;
     assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{}", refused.text());
     let id = withdraw.body().and_then(|body| body.split("grant=").nth(1)).expect("a grant").to_owned();
-    assert_eq!(world.beta.shows("grant", &id).await["ended_why"], "revoked_by_user");
+    let shown = world.beta.shows("grant", &id).await;
+    assert_eq!((&shown["ended_why"], &shown["ended_by"]), (&json!("revoked_by_user"), &json!(world.operator.login)), "{shown}");
 
     let again = person.browser.step(&withdraw).await.expect("an answer");
     assert_eq!(again.status, 200);

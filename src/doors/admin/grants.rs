@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
 use crate::store::grant::{self as rows, ShownGrant};
-use crate::store::{Fault, Transaction, ib_app, user};
+use crate::store::{Fault, Transaction, audit, ib_app, user};
 
 const KIND: &str = "grant";
 
@@ -93,22 +93,31 @@ async fn list(
     let now = state.instance.clock.now().wall;
     let look = move |connection: &Connection| {
         let grants = rows::of_tenant(connection, &tenant)?;
-        let nobody = wanted.check(connection, &caller, &tenant, &grants)?;
-        Ok((wanted, grants, nobody))
+        if let Some(nobody) = wanted.check(connection, &caller, &tenant, &grants)? {
+            return Ok(Err(nobody));
+        }
+        let shown = grants.into_iter().filter(|shown| wanted.includes(shown, now));
+        Ok(Ok(shown.map(|shown| with_who_ended(connection, shown)).collect::<Result<Vec<_>, _>>()?))
     };
-    let (wanted, grants, nobody) = state.instance.store.read(look).await?;
-    if let Some(nobody) = nobody {
-        return Err(nobody);
-    }
-    let shown = grants.iter().filter(|shown| wanted.includes(shown, now));
-    Ok(document::shown(shown.map(|grant| resource(&state, grant)).collect::<Vec<_>>()))
+    let grants = state.instance.store.read(look).await??;
+    Ok(document::shown(grants.iter().map(|(grant, by)| resource(&state, grant, by.as_deref())).collect::<Vec<_>>()))
 }
 
 async fn show(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(String, String)>) -> Result<Response, AdminError> {
     let wanted = identity(&id)?;
-    let grant = state.instance.store.read(move |connection| rows::by_id(connection, &tenant, wanted)).await?;
-    let grant = grant.ok_or_else(|| AdminError::not_found(KIND, &id))?;
-    Ok(document::shown(resource(&state, &grant)))
+    let find =
+        move |connection: &Connection| rows::by_id(connection, &tenant, wanted)?.map(|shown| with_who_ended(connection, shown)).transpose();
+    let (grant, by) = state.instance.store.read(find).await?.ok_or_else(|| AdminError::not_found(KIND, &id))?;
+    Ok(document::shown(resource(&state, &grant, by.as_deref())))
+}
+
+/// A grant, and by whom it was ended, as the audit calls them.
+fn with_who_ended(connection: &Connection, shown: ShownGrant) -> Result<(ShownGrant, Option<String>), Fault> {
+    let by = match shown.grant.ended {
+        Some(_) => audit::who_ended(connection, shown.grant.id)?,
+        None => None,
+    };
+    Ok((shown, by))
 }
 
 /// Ends a grant: durable first, then in the table, so that the next call and every open stream see it.
@@ -133,7 +142,7 @@ fn identity(id: &str) -> Result<Id, AdminError> {
 }
 
 /// As `grant show` prints it.
-fn resource(state: &AdminState, shown: &ShownGrant) -> Value {
+fn resource(state: &AdminState, shown: &ShownGrant, ended_by: Option<&str>) -> Value {
     let grant = &shown.grant;
     // The table knows of uses that are not written down yet.
     let last_used_at: Option<Timestamp> = shown.last_used_at.max(state.instance.tokens.last_used(grant.id));
@@ -150,6 +159,7 @@ fn resource(state: &AdminState, shown: &ShownGrant) -> Value {
         "last_used_at": last_used_at,
         "ended_at": grant.ended.map(|ended| ended.at),
         "ended_why": grant.ended.map(|ended| ended.reason.as_str()),
+        "ended_by": ended_by,
     });
     document::record(KIND, grant.id, attributes)
 }
