@@ -194,7 +194,7 @@ fn read_all(path: &Path) -> Vec<SourceFile> {
 
 fn read(path: &Path) -> Result<Arc<str>, Unreadable> {
     let unreadable = |found: String, expected| Unreadable { found, expected, text: Arc::from(""), at: 0 };
-    let bytes = read_file(path, MOST_BYTES).map_err(|error| unreadable(error, "a file of TOML, at most 1 MiB"))?;
+    let bytes = read_file(path, MOST_BYTES).map_err(|error| unreadable(error.to_string(), "a file of TOML, at most 1 MiB"))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::from(text)),
         Err(error) => {
@@ -207,15 +207,37 @@ fn read(path: &Path) -> Result<Arc<str>, Unreadable> {
     }
 }
 
+/// What there is in the place of a file that can be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotRead {
+    /// Something is wrong with the file, or with what we may do.
+    #[error("no readable file ({0})")]
+    Unreadable(std::io::Error),
+    /// It is something else.
+    #[error("{0}")]
+    NoFile(&'static str),
+    /// It is larger than this.
+    #[error("more than {0} bytes")]
+    TooLong(u64),
+}
+
+impl NotRead {
+    /// Whether it says nothing of the file: this process, or the machine, has no more files to open now.
+    pub(super) fn is_for_want_of_files(&self) -> bool {
+        let Self::Unreadable(error) = self else { return false };
+        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
+}
+
 /// The content of a plain file of at most `most` bytes, or what there is instead.
-pub(super) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, NotRead> {
     // Asked before opening, which would wait for the writer of a named pipe.
-    let metadata = std::fs::metadata(path).map_err(|error| format!("no readable file ({error})"))?;
+    let metadata = std::fs::metadata(path).map_err(NotRead::Unreadable)?;
     if !metadata.is_file() {
-        return Err(if metadata.is_dir() { "a folder".to_owned() } else { "no plain file".to_owned() });
+        return Err(NotRead::NoFile(if metadata.is_dir() { "a folder" } else { "no plain file" }));
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| format!("no readable file ({error})"))?;
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| format!("no readable file ({error})"))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) { Ok(bytes) } else { Err(format!("more than {most} bytes")) }
+    let file = File::open(path).map_err(NotRead::Unreadable)?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(NotRead::Unreadable)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) { Ok(bytes) } else { Err(NotRead::TooLong(most)) }
 }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::load::{folder_of, parts, parts_folder, read_file};
+use super::load::{NotRead, folder_of, parts, parts_folder, read_file};
 
 /// More than any of the files may have.
 const MOST: u64 = 4 << 20;
@@ -41,9 +41,12 @@ impl Sources {
         &self.file
     }
 
-    /// The same files, as they are now.
-    pub fn again(&self) -> Self {
-        Self::observe(&self.file).with(self.materials.clone())
+    /// The same files, as they are now; nothing while there are no files left to open, which says nothing of these.
+    pub fn again(&self) -> Option<Self> {
+        let paths = std::iter::once(self.file.clone()).chain(parts(&self.file)).chain(self.materials.iter().cloned());
+        let held = paths.map(|path| looked_at(&path).map(|content| (path, content)));
+        let held = held.collect::<Result<_, NotRead>>().ok()?;
+        Some(Self { file: self.file.clone(), materials: self.materials.clone(), held })
     }
 
     /// Whether `now` says something that `self` did not. A file that is gone says nothing: a deleted file changes nothing, and
@@ -71,14 +74,30 @@ impl Sources {
 }
 
 fn content(path: &Path) -> Option<[u8; 32]> {
-    let bytes = zeroize::Zeroizing::new(match read_file(path, MOST) {
-        Ok(bytes) => bytes,
+    // Something else than the file holds, so that it is looked at again.
+    looked_at(path).unwrap_or_else(|want_of_files| Some(digest_of(want_of_files.to_string().as_bytes())))
+}
+
+/// What is at `path`, if anything.
+///
+/// # Errors
+/// That it cannot be said for want of files.
+fn looked_at(path: &Path) -> Result<Option<[u8; 32]>, NotRead> {
+    told_by(read_file(path, MOST), path)
+}
+
+fn told_by(read: Result<Vec<u8>, NotRead>, path: &Path) -> Result<Option<[u8; 32]>, NotRead> {
+    match read {
+        Ok(bytes) => Ok(Some(digest_of(&zeroize::Zeroizing::new(bytes)))),
+        Err(reason) if reason.is_for_want_of_files() => Err(reason),
         // What is there and cannot be read is something new, too: whoever loads it finds out what is wrong with it.
-        Err(reason) if path.exists() => reason.into_bytes(),
-        Err(_) => return None,
-    });
-    let digest = digest(&SHA256, &bytes);
-    Some(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+        Err(reason) if path.exists() => Ok(Some(digest_of(reason.to_string().as_bytes()))),
+        Err(_) => Ok(None),
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Adds the folder of `path`, and of each symbolic link on the way: a `ConfigMap` is changed by swapping a link further up.
@@ -112,4 +131,28 @@ fn folders_on_the_way(path: &Path, links_left: usize, folders: &mut BTreeSet<Pat
         }
     }
     folders.insert(folder_of(&path).to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_want_of_files_to_open_says_nothing_of_a_file_and_any_other_failure_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (there, gone) = (folder.path().join("there"), folder.path().join("gone"));
+        std::fs::write(&there, "x").expect("written");
+        let told = |path: &Path, errno: Errno| told_by(Err(NotRead::Unreadable(Error::from_raw_os_error(errno.raw_os_error()))), path);
+        for want in [Errno::MFILE, Errno::NFILE] {
+            assert!(told(&there, want).is_err() && told(&gone, want).is_err(), "{want}");
+        }
+        let refused = told(&there, Errno::ACCESS).expect("it is there").expect("and new");
+        assert!(Some(refused) != looked_at(&there).expect("read"));
+        assert_eq!(told(&gone, Errno::NOENT).expect("that is known"), None);
+        assert!(looked_at(folder.path()).expect("a folder is there").is_some());
+    }
 }

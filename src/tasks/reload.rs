@@ -182,14 +182,22 @@ impl Reloader {
         let mut folders = Folders::new();
         loop {
             let sources = self.state().seen.clone();
-            let now = tokio::task::spawn_blocking(move || {
+            let look = tokio::task::spawn_blocking(move || {
                 // Watched first: a change after the look below is an event.
                 folders.watch(&sources.folders());
                 let now = sources.again();
-                (folders, sources.is_changed_by(&now), sources.gone(&now), sources)
+                let now = now.map(|now| (sources.is_changed_by(&now), sources.gone(&now)));
+                (folders, now, sources)
             });
-            let (changed, gone, sources);
-            (folders, changed, gone, sources) = now.await.expect("looking at files does not panic");
+            let (now, sources);
+            (folders, now, sources) = look.await.expect("looking at files does not panic");
+            let Some((changed, gone)) = now else {
+                tracing::warn!(
+                    "the configuration is not looked at now: there are no files left to open (LimitNOFILE, `limits.connections`)"
+                );
+                folders.settled().await;
+                continue;
+            };
             // What was refused may be what is gone. A file that goes otherwise changes nothing.
             let is_mended = self.state().condition.error.is_some() && !gone.is_empty() && !gone.iter().any(|path| path == sources.file());
             if changed || is_mended {
