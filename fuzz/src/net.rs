@@ -18,7 +18,7 @@ use p2pid::net::headers::{
 };
 use p2pid::net::path::{self, Path, Upstream};
 use p2pid::oauth::client_certificate::Subject;
-use p2pid::oauth::key::Thumbprint;
+use p2pid::oauth::thumbprint::CertificateThumbprint;
 use rustls_pki_types::CertificateDer;
 use url::Url;
 
@@ -175,7 +175,7 @@ pub fn client_certificate(data: &[u8]) {
     let chain = ClientCertificate::read(vec![der.clone()]);
     assert!(chain.is_none() || read.is_some());
     let Some(chain) = chain else { return };
-    assert_eq!(chain.thumbprint(), Thumbprint::of_certificate(data));
+    assert_eq!(chain.thumbprint(), CertificateThumbprint::of_der(data));
     assert!(!chain.is_valid_at(Timestamp::default().plus(Duration::from_secs(u64::MAX / 1000))));
     let now = Timestamp::default().plus(Duration::from_secs(1_800_000_000));
     assert!(chain.check_authority(&[], now).is_err(), "nobody stands behind it");
@@ -203,7 +203,7 @@ pub fn client_cert_header(data: &[u8]) {
     let Some(came) = headers(data) else { return };
     let Some(certificate) = of_headers(&came) else { return };
     assert_eq!(came.get_all("client-cert").iter().count(), 1);
-    assert_eq!(certificate.thumbprint(), Thumbprint::of_certificate(certificate.der()));
+    assert_eq!(certificate.thumbprint(), CertificateThumbprint::of_der(certificate.der()));
     let written = format!(":{}:", STANDARD.encode(certificate.der()));
     let mut again = HeaderMap::new();
     again.insert("client-cert", HeaderValue::from_str(&written).expect("base64"));

@@ -10,7 +10,7 @@ use p2pid::oauth::bearer::{self, NotPresented};
 use p2pid::oauth::client_auth::{self, Presented, Way};
 use p2pid::oauth::error::{Code, WireError};
 use p2pid::oauth::jws::{AHEAD, Unverified};
-use p2pid::oauth::key::{ALGORITHMS, KeySet, PublicKey, Thumbprint};
+use p2pid::oauth::key::{ALGORITHMS, KeySet, PublicKey};
 use p2pid::oauth::parameters::{Malformed, Parameters};
 use p2pid::oauth::redirect_uri::RedirectUri;
 use p2pid::oauth::scope::Scope;
@@ -186,7 +186,7 @@ pub fn key(data: &[u8]) {
         let written = key.to_jwk();
         let read = PublicKey::from_jwk(&written).expect("what we write we read");
         assert!(read == *key, "{written}");
-        assert_eq!(Thumbprint::from_text(&key.thumbprint().to_string()), Some(key.thumbprint()));
+        assert_eq!(p2pid::oauth::thumbprint::KeyThumbprint::from_text(&key.thumbprint().to_string()), Some(key.thumbprint()));
         let bare: Value = serde_json::from_str(&key.to_bare_jwk()).expect("JSON");
         assert_eq!(PublicKey::from_jwk(&bare).map(|bare| bare.thumbprint()), Ok(key.thumbprint()));
         assert!(!key.verifies(b"a message", &data[..data.len().min(64)]));

@@ -42,7 +42,7 @@ pub fn server_metadata(data: &[u8]) {
             let endpoints =
                 [&found.authorization_endpoint, &found.introspection_endpoint, &found.revocation_endpoint].into_iter().flatten();
             for endpoint in endpoints.chain([&found.token_endpoint]) {
-                assert!(endpoint.scheme() == "https" || p2pid::outbound::ob_app::is_loopback(endpoint), "{endpoint}");
+                assert!(endpoint.scheme() == "https" || p2pid::oauth::loopback::is_loopback(endpoint), "{endpoint}");
                 assert!(endpoint.username().is_empty() && endpoint.fragment().is_none(), "{endpoint}");
             }
             let calls = found.p2pi_endpoint.as_ref().and_then(metadata::CallEndpoint::on_origin);
@@ -176,7 +176,7 @@ pub fn callback(data: &[u8]) {
 pub fn endpoint_answer(data: &[u8]) {
     let (status, body) = first_line(data);
     let Ok(status) = StatusCode::from_bytes(status) else { return };
-    match handshake::reference(status, body) {
+    match handshake::reference("app", true, status, body) {
         Ok(reference) => {
             assert!(status.is_success() && (1..=4096).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_graphic()));
             let url = handshake::pushed_url(&ENDPOINT, "one", &reference);

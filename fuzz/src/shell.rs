@@ -118,7 +118,7 @@ pub fn words(data: &[u8]) {
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#%&=\\".contains(&byte)));
     }
     for url in [ob_app::base_url(text), ob_app::endpoint_url(text)].into_iter().flatten() {
-        assert!(url.scheme() == "https" || ob_app::is_loopback(&url), "{url}");
+        assert!(url.scheme() == "https" || p2pid::oauth::loopback::is_loopback(&url), "{url}");
         assert_eq!(ob_app::endpoint_url(url.as_str()).as_ref(), Ok(&url), "what is stored is read again");
     }
 }

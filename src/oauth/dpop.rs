@@ -122,7 +122,7 @@ fn judge(text: &str, request: &Request<'_>, now: Timestamp) -> Result<Proof, Ref
 }
 
 /// `ath`: base64url of the token's SHA-256.
-fn token_hash(token: &str) -> String {
+pub fn token_hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Digest::of(token).as_bytes())
 }
 
@@ -207,7 +207,7 @@ impl fmt::Debug for Prover {
 }
 
 /// The header of all proofs made with `key`.
-fn header_of(key: &PublicKey) -> String {
+pub fn header_of(key: &PublicKey) -> String {
     format!(r#"{{"alg":"{}","typ":"dpop+jwt","jwk":{}}}"#, key.algorithm().as_str(), key.to_bare_jwk())
 }
 

@@ -209,8 +209,8 @@ fn is_reference(text: &str) -> bool {
     (1..=LONGEST_REFERENCE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The reference that the server gave for a pushed request of `app`, or why there is none.
-pub fn reference(app: &ObApp, status: StatusCode, body: &[u8]) -> Result<String, String> {
+/// The reference that the server gave for a pushed request, or why there is none; for the reason the OB app's name, and whether it signs.
+pub fn reference(ob_app: &str, signs: bool, status: StatusCode, body: &[u8]) -> Result<String, String> {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
     match (status.is_success(), text("request_uri"), text("error").map(answer::printable)) {
@@ -221,7 +221,7 @@ pub fn reference(app: &ObApp, status: StatusCode, body: &[u8]) -> Result<String,
         (false, _, Some(error)) => {
             let words = answer::refusal_in_words(&error, &text("error_description").map(answer::printable).unwrap_or_default());
             Err(match error.as_str() {
-                "invalid_client" | "unauthorized_client" => attempt::unknown_to_peer(&app.name, app.keys.is_some(), &words),
+                "invalid_client" | "unauthorized_client" => attempt::unknown_to_peer(ob_app, signs, &words),
                 _ => format!("it does not take the request: {words}"),
             })
         }
@@ -294,7 +294,7 @@ pub(crate) mod tests {
 
     #[test]
     fn c14_what_is_pushed_goes_by_a_reference_or_not_at_all() {
-        let read = |status: u16, body: &str| reference(&examples::app(), StatusCode::from_u16(status).expect("a status"), body.as_bytes());
+        let read = |status: u16, body: &str| reference("app", false, StatusCode::from_u16(status).expect("a status"), body.as_bytes());
         assert_eq!(read(201, r#"{"request_uri":"urn:x","expires_in":60}"#).as_deref(), Ok("urn:x"));
         let refused = read(400, r#"{"error":"invalid_request","error_description":"no"}"#).expect_err("refused");
         assert_eq!(refused, "it does not take the request: invalid_request (no)");

@@ -313,7 +313,7 @@ impl Links {
         let client = clients.for_endpoint(app, issuer.as_ref(), endpoint);
         let calls = wire::ServerCalls::new(&self.instance, client, endpoint);
         let response = us.send(us.request(endpoint, form), &calls).await.map_err(|error| error.to_string());
-        let pushed = response.and_then(|response| reference(app, response.status(), response.body()));
+        let pushed = response.and_then(|response| reference(&app.name, app.keys.is_some(), response.status(), response.body()));
         if let Err(why) = &pushed {
             // Whoever made the request URL sees it too, and not only whoever opened it.
             self.tell(facts.peer.id, Command::NotPushed(why.clone())).await;
