@@ -87,7 +87,12 @@ fn is_ours(host: &str, port: u16, hosts: &[String]) -> bool {
         Ok(IpAddr::V6(address)) => Host::Ipv6(address),
         Err(_) => Host::Domain(bare.to_ascii_lowercase()),
     };
-    is_this_machine(&host) && given_port == Some(port)
+    // Of names only the one that every resolver answers by itself: of those below it somebody else's may be asked, and lead here at will.
+    let is_own = match &host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(_) | Host::Ipv6(_) => is_this_machine(&host),
+    };
+    is_own && given_port == Some(port)
 }
 
 #[cfg(test)]
@@ -105,7 +110,6 @@ mod tests {
             &[][..],
             &[("host", "127.0.0.1:7490")],
             &[("host", "LOCALHOST:7490"), ("sec-fetch-site", "none")],
-            &[("host", "console.localhost:7490")],
             &[("host", "[::1]:7490"), ("origin", "http://[::1]:7490"), ("sec-fetch-site", "same-origin")],
             &[("host", "console.example.com"), ("origin", "https://console.example.com")],
             &[("host", "console.example.com:443")],
@@ -120,6 +124,7 @@ mod tests {
         for headers in [
             &[("host", "evil.example.com:7490")][..],
             &[("host", "localhost")],
+            &[("host", "console.localhost:7490")],
             &[("host", "localhost:80")],
             &[("host", "localhost.example.com:7490")],
             &[("host", "localhost:+7490")],

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,12 +16,14 @@ use hyper_util::client::legacy::connect::dns::Name;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
+use url::Host;
 
 use super::causes;
 use super::client::SendError;
 use super::guard;
 use super::stream::Stream;
 use super::trust::{self, Trust};
+use crate::oauth::loopback::is_this_machine;
 
 /// How long after TCP's first silence the kernel asks whether the other host is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -189,12 +191,31 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let guarded = self.guarded;
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = match is_this_machine(&Host::Domain(name.as_str().to_ascii_lowercase())) {
+                // Asked of nobody (RFC 6761 §6.3): over plain http what is meant for this machine would else go wherever an answer says.
+                true => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))],
+                false => tokio::net::lookup_host((name.as_str(), 0)).await?.collect(),
+            };
             let allowed: Vec<SocketAddr> = found.iter().copied().filter(|address| !guarded || guard::is_public(address.ip())).collect();
             if allowed.is_empty() && !found.is_empty() {
                 return Err(io::Error::other(NoPublicAddress));
             }
             Ok(allowed.into_iter())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_of_this_machine_are_asked_of_nobody() {
+        let found = async |guarded: bool, name: &str| Resolver { guarded }.call(name.parse().expect("a name")).await;
+        for name in ["localhost", "LocalHost", "peer.localhost", "a.b.localhost"] {
+            let addresses: Vec<SocketAddr> = found(false, name).await.unwrap_or_else(|error| panic!("{name}: {error}")).collect();
+            assert!(addresses.len() == 2 && addresses.iter().all(|address| address.ip().is_loopback()), "{name}: {addresses:?}");
+            assert!(found(true, name).await.is_err(), "{name} is nobody's word to call");
+        }
     }
 }
