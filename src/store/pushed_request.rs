@@ -39,7 +39,7 @@ const DECIDE: &str = "UPDATE pushed_request SET decided = 1 WHERE digest = ?1 AN
 ///
 /// Where its app has more than [`MOST`], what is over goes first; then, of the network that most of the others come from, the oldest. So
 /// whoever pushes in the name of an app that anybody can claim to be pushes out his own, and not what others wait for, until he has as many
-/// networks as the app has requests. What somebody who is signed in was asked stays in any case.
+/// networks as the app has requests. What somebody was asked who may allow it stays in any case.
 pub fn insert(transaction: &Transaction<'_>, seals: &Seals, digest: Digest, pushed: &Pushed, from: Option<IpAddr>) -> Result<bool, Fault> {
     let sealed = seals.seal(place(&digest), pushed.parameters.expose_secret().as_bytes());
     let (dpop_key, from) = (pushed.dpop_key.map(|key| key.to_string()), from.map(|network| network.to_string()));
@@ -54,7 +54,7 @@ pub fn insert(transaction: &Transaction<'_>, seals: &Seals, digest: Digest, push
     Ok(transaction.prepare_cached(IS_THERE)?.exists([digest])?)
 }
 
-/// Keeps a request for the person who is asked it now.
+/// Keeps a request for the person who is asked it now, and may allow it.
 pub fn open(transaction: &Transaction<'_>, digest: Digest) -> Result<(), Fault> {
     transaction.prepare_cached(OPEN)?.execute([digest])?;
     Ok(())

@@ -184,10 +184,17 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
     };
     let id = authorization.id.to_string();
     let seals = instance.store.seals().clone();
+    let (asking, person) = (app.clone(), signed_in.user.clone());
     let written = instance.store.write(move |transaction| {
         authorization::insert(transaction, &seals, &authorization, until)?;
-        authorization.pushed.map_or(Ok(()), |pushed| pushed_request::open(transaction, pushed))?;
-        realms::authorities(transaction, authorization.app, authorization.user)
+        let authorities = realms::authorities(transaction, authorization.app, authorization.user)?;
+        // Who may not allow it keeps nothing from others.
+        if let Some(pushed) = authorization.pushed
+            && may_allow(&asking, &person, !authorities.is_empty()).is_ok()
+        {
+            pushed_request::open(transaction, pushed)?;
+        }
+        Ok(authorities)
     });
     let Ok(authorities) = written.await else { return unavailable(&config) };
     let scopes = scope_lines(&config, &question.scope);

@@ -9,6 +9,7 @@ use crate::world::World;
 use crate::world::client::{Client, Tokens, VERIFIER, s256};
 use crate::world::key_holder::{Holder, redeeming};
 use crate::world::message::Message;
+use crate::world::person::Person;
 
 /// The parameters of a minimal request.
 fn request<'a>(client: &'a Client, challenge: &'a str) -> Vec<(&'a str, &'a str)> {
@@ -60,6 +61,26 @@ async fn d5_a_pushed_request_is_asked_as_it_was_pushed_and_answered_once() {
 
     let again = world.operator.decides(&url(&world, &client.id, &reference), "allow").await;
     assert_eq!((again.away, again.page.status.as_u16()), (false, 400), "{}", again.page.text());
+}
+
+/// Whether a request is kept for somebody, whoever pushes besides.
+fn is_kept(world: &World) -> bool {
+    let database = rusqlite::Connection::open(world.beta.settings.state_dir().join("p2pid.db")).expect("the database");
+    database.query_row("SELECT opened FROM pushed_request", [], |row| row.get(0)).expect("one request")
+}
+
+#[tokio::test]
+async fn d5_who_may_not_allow_what_was_pushed_keeps_it_from_nobody() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let (login, password) = ("clerk@beta.example", "another horse battery");
+    world.beta.creates("user", json!({ "login": login, "password": password, "permissions": ["peers.get"] })).await;
+    let url = url(&world, &client.id, &reference(&world, &client).await);
+    let mut clerk = Person::new(login, password, &[world.beta.settings.authority()]);
+    let question = clerk.opens(&url).logs_in().await;
+    assert!(question.text().contains("You may not allow links here") && !is_kept(&world), "{}", question.text());
+    assert_eq!(world.operator.opens(&url).logs_in().await.status, 200);
+    assert!(is_kept(&world));
 }
 
 #[tokio::test]
