@@ -1,8 +1,8 @@
 //! Names of headers by which a client could claim what is for us, or for a proxy before us, to say.
 //!
 //! There is no standard for most of them: a proxy sets one, an application behind it believes it, and takes it from a client where no proxy
-//! stands between. So the names that proxies and the frameworks behind them use by themselves never pass. What an application made up itself
-//! nobody else can know; it must not believe that without a proxy of its own that sets it.
+//! stands between. So the names that widely used proxies and the frameworks behind them use by themselves do not pass. No list of these is ever
+//! whole, and what an application made up itself nobody else can know: it must not believe such a name without a proxy of its own that sets it.
 
 /// How such names begin.
 const BEGINNINGS: &[&str] = &[
@@ -12,6 +12,12 @@ const BEGINNINGS: &[&str] = &[
     "x-forwarded-",
     "x-original-",
     "x-accel-",
+    "x-envoy-",
+    "x-azure-",
+    "cloudfront-viewer-",
+    "x-vercel-",
+    "incap-",
+    "x-sucuri-",
     // Who calls, as proxies that sign people in say it: Apache httpd and Authelia, Kubernetes, oauth2-proxy, Grafana, authentik,
     // Pomerium, mod_auth_openidc, Shibboleth, mod_auth_mellon, SiteMinder, WebSEAL, Google, AWS, Azure, Cloudflare, Tailscale.
     "remote-",
@@ -33,6 +39,16 @@ const BEGINNINGS: &[&str] = &[
     "x-ms-token-",
     "cf-access-",
     "tailscale-user-",
+    // Kong, Vouch, Google's gateways, App Engine, Teleport, Kubernetes' front proxies.
+    "x-consumer-",
+    "x-credential-identifier",
+    "x-anonymous-consumer",
+    "x-vouch-",
+    "x-apigateway-api-userinfo",
+    "x-endpoint-api-userinfo",
+    "x-appengine-",
+    "teleport-",
+    "impersonate-",
     // Which certificate a client showed: nginx, Apache httpd, HAProxy, Traefik, AWS, WebLogic.
     "client-cert",
     "x-client-cert",
@@ -62,12 +78,16 @@ const NAMES: &[&str] = &[
     "fastly-client-ip",
     "x-cluster-client-ip",
     "x-originating-ip",
+    "fly-client-ip",
+    "do-connecting-ip",
     // Hosts, schemes and paths.
     "x-host",
     "x-http-host-override",
     "x-scheme",
     "x-url-scheme",
     "front-end-https",
+    "cf-visitor",
+    "x-arr-ssl",
     "x-script-name",
     "x-rewrite-url",
     // People and certificates.
@@ -75,6 +95,9 @@ const NAMES: &[&str] = &[
     "x-arr-clientcert",
     // Which file the proxy is to send in place of the answer.
     "x-sendfile-type",
+    "x-sendfile",
+    // By which Next.js once took a request for one of its own (CVE-2025-29927).
+    "x-middleware-subrequest",
 ];
 
 /// Whether a header of that name, in lower case and with `-` for whatever is no letter or digit, makes such a claim.
