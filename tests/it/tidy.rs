@@ -10,7 +10,7 @@ const ROOMS: &[&[&str]] = &[
     &["secret", "clock", "random", "id", "audit"],
     &["oauth"],
     &["inbound", "outbound"],
-    &["store", "net", "pages", "dialect", "config", "observe"],
+    &["store", "net", "pages", "config", "observe"],
     &["instance"],
     &["tasks"],
     &["doors"],

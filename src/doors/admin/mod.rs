@@ -3,10 +3,14 @@
 //!
 //! | path below `/v2` | verbs |
 //! |---|---|
-//! | `/tenants`, `/users` and one of them | list, create · show, update, delete |
+//! | `/tenants`, `/users`, `/roles`, `/keys` and one of them | list, create · show, update, delete, as far as it has them |
+//! | `/users/{login}/key`, `/users/{login}/keys` | the API keys of a person |
 //! | `/tenants/{tenant}/{collection}` and one record by name or id | list, create · show, update, delete |
 //! | `/tenants/{tenant}/{collection}/{name}/{action}` | POST |
-//! | `/audit` | list |
+//! | `/audit`, `/status` | GET |
+//! | `/reload` | POST |
+//!
+//! What each path asks of whom is in `isolation_tests.rs`, which goes through all that the router has.
 //!
 //! A handler takes [`document::Document`] and answers with [`document::shown`], [`document::created`], [`document::done`] or an
 //! [`AdminError`]. Who asks and whether they may is settled before it runs, and every change is told of in
