@@ -254,7 +254,7 @@ client_requests = "60000/min"
 
 # Who did what to which record, from where: `p2pid audit`.
 [audit]
-# How long rows are kept: at least a day. Before that nobody can delete them, nor change them.
+# How long rows are kept: at least a day. Before that the database refuses to delete them, and to change them ever.
 keep = "400d"
 
 # What a strict server refuses; each is needed only by a peer of that kind.

@@ -32,6 +32,9 @@ const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.
 const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
+const SHOWN_OF_APP: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.app = ?1 AND g.ended_at IS NULL ORDER BY g.id";
 const SHOWN_OF_USER: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL ORDER BY g.id DESC";
@@ -125,6 +128,11 @@ pub fn by_id(connection: &Connection, tenant: &str, id: Id) -> Result<Option<Sho
 /// A tenant's grants, oldest first, those that are over too.
 pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant>, Fault> {
     Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
+}
+
+/// An app's grants that nobody ended, oldest first.
+pub fn shown_of_app(connection: &Connection, app: Id) -> Result<Vec<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(SHOWN_OF_APP)?.query_map([app], read_shown)?.collect::<Result<_, _>>()?)
 }
 
 /// What a person allowed and nobody ended, newest first.

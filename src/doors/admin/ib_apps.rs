@@ -339,8 +339,8 @@ async fn delete(
     let judge = move |transaction: &Transaction<'_>| {
         let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(Deleted::Missing) };
         let now = transaction.now().wall;
-        let mut held = grant::of_tenant(transaction, &tenant)?;
-        held.retain(|held| held.grant.app == app.id && held.grant.is_active(now));
+        let mut held = grant::shown_of_app(transaction, app.id)?;
+        held.retain(|held| held.grant.is_active(now));
         if !held.is_empty() && !force {
             return Ok(Deleted::InUse(held));
         }
