@@ -112,6 +112,9 @@ pub enum Contradiction {
     /// FAPI 2.0 §5.3.2.1. What the profile does by itself cannot be taken back beside it.
     #[error("the profile fapi2 has requests pushed, tokens bound and refresh tokens not rotated")]
     ProfileTakenBack,
+    /// FAPI 2.0 §5.3.2.2.
+    #[error("the profile fapi2 takes an http redirect URI (--redirect-uri) on a loopback address from native apps (--native) alone")]
+    ProfileRedirect,
 }
 
 /// What a client has shown of itself before its record is judged: whatever is slow, signatures and keys to be fetched, is done by then.

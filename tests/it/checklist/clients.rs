@@ -258,8 +258,10 @@ async fn t13_what_does_not_fit_together_is_no_app() {
         assert_eq!(answer.status(), status, "{changes}: {}", answer.text());
     }
     assert!(world.beta.lists("ib-app").await.is_empty());
-    // What the profile does by itself is not taken back beside it, and nothing that was said sleeps until the profile goes.
-    let taken_back = [json!({ "dpop": false }), json!({ "require_par": false }), json!({ "rotation": "strict" })];
+    // What the profile does by itself is not taken back beside it, and nothing that was said sleeps until the profile goes. Codes go to https,
+    // but for apps on the person's own machine.
+    let in_clear = json!({ "redirect_uris": ["http://127.0.0.1/cb"] });
+    let taken_back = [json!({ "dpop": false }), json!({ "require_par": false }), json!({ "rotation": "strict" }), in_clear];
     for changes in &taken_back {
         let mut attributes = base.clone();
         attributes["jwks"] = holder.jwks();
@@ -280,7 +282,11 @@ async fn t13_what_does_not_fit_together_is_no_app() {
         assert_eq!(answer.status(), 422, "{changes}: {}", answer.text());
     }
     assert_eq!(world.beta.shows("ib-app", "odd").await["rotation"], before["rotation"]);
-    for changes in [json!({ "rotation": "none", "dpop": true, "require_par": true }), json!({ "profile": "none", "rotation": "strict" })] {
+    for changes in [
+        json!({ "rotation": "none", "dpop": true, "require_par": true }),
+        json!({ "redirect_uris": ["http://127.0.0.1/cb"], "native": true }),
+        json!({ "profile": "none", "native": false, "rotation": "strict" }),
+    ] {
         world.beta.changes("ib-app", "odd", changes).await;
     }
 }

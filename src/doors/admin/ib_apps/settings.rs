@@ -156,7 +156,9 @@ impl Settings {
         let rotates = self.rotation.is_some_and(|rotation| rotation != Rotation::None);
         let is_unbound = self.security.dpop == Some(false) && !app.security.mtls;
         let is_taken_back = rotates || is_unbound || self.security.require_par == Some(false);
+        let is_in_clear = !app.native && app.redirect_uris.iter().any(|uri| uri.url().scheme() == "http");
         match app.security.profile {
+            Some(Profile::Fapi2) if is_in_clear => Err(Contradiction::ProfileRedirect),
             Some(Profile::Fapi2) if is_taken_back => Err(Contradiction::ProfileTakenBack),
             Some(Profile::Fapi2) | None => Ok(()),
         }
