@@ -53,14 +53,17 @@ pub(super) struct Places([Mutex<Taken>; 3]);
 struct Taken {
     all: usize,
     by_network: HashMap<IpAddr, usize>,
+    /// Connections that have no place and are still told so. They take none from others meanwhile.
+    without: usize,
 }
 
-/// A place; it is free again when this is dropped.
+/// A place, or that there is none; what it counts is free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     audience: Audience,
     network: Option<IpAddr>,
+    is_without: bool,
 }
 
 /// How many of `limit` places one address may have.
@@ -78,24 +81,23 @@ pub fn network(address: IpAddr) -> IpAddr {
 
 impl Places {
     /// Takes a place for a connection from `address`, or from a process or a proxy, whose connections are many people's (`None`). What is beyond
-    /// `limit` or its share is counted all the same, for as long as it takes to say so.
+    /// `limit` or its share has none, and is counted apart for as long as it takes to say so.
     pub(super) fn take(self: &Arc<Self>, audience: Audience, address: Option<IpAddr>, limit: usize) -> (Place, Option<Excess>) {
         let network = address.filter(|_| matches!(audience, Audience::Public | Audience::Console)).map(network);
-        let place = Place { places: Arc::clone(self), audience, network };
-        let Some(mut taken) = self.taken(audience) else { return (place, None) };
+        let place = |is_without| Place { places: Arc::clone(self), audience, network, is_without };
+        let Some(mut taken) = self.taken(audience) else { return (place(false), None) };
+        let of_one = network.and_then(|network| taken.by_network.get(&network).copied()).unwrap_or(0);
+        let (is_full, is_over_share) = (taken.all >= limit, of_one >= share(limit));
+        if is_full || is_over_share {
+            taken.without += 1;
+            let excess = if is_full { Excess::Full(taken.without) } else { Excess::Share(taken.without) };
+            return (place(true), Some(excess));
+        }
         taken.all += 1;
-        let of_one = network.map_or(0, |network| {
-            let count = taken.by_network.entry(network).or_default();
-            *count += 1;
-            *count
-        });
-        let excess = match (taken.all.saturating_sub(limit), of_one.saturating_sub(share(limit))) {
-            (0, 0) => None,
-            (0, number) => Some(Excess::Share(number)),
-            (number, _) => Some(Excess::Full(number)),
-        };
-        drop(taken);
-        (place, excess)
+        if let Some(network) = network {
+            *taken.by_network.entry(network).or_default() += 1;
+        }
+        (place(false), None)
     }
 
     /// Operators' connections are not counted.
@@ -114,6 +116,10 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(mut taken) = self.places.taken(self.audience) else { return };
+        if self.is_without {
+            taken.without -= 1;
+            return;
+        }
         taken.all -= 1;
         if let Some(network) = self.network
             && let Some(count) = taken.by_network.get_mut(&network)
@@ -152,6 +158,21 @@ mod tests {
         }
         drop(held);
         let taken = places.taken(Audience::Public).expect("they are counted");
-        assert_eq!((taken.all, taken.by_network.len()), (0, 0));
+        assert_eq!((taken.all, taken.by_network.len(), taken.without), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_is_refused_takes_no_place_from_others() {
+        for limit in [17, 64, 85, 176, 256] {
+            let places = Arc::new(Places::default());
+            let take = |address: &str| places.take(Audience::Public, address.parse().ok(), limit);
+            let greedy: Vec<_> = (0..limit * 2).map(|_| take("192.0.2.1")).collect();
+            assert_eq!(greedy.iter().filter(|(_, excess)| excess.is_none()).count(), share(limit), "{limit}");
+            let others: Vec<_> = (share(limit)..limit).map(|_| take("")).collect();
+            assert!(others.iter().all(|(_, excess)| excess.is_none()), "{limit}");
+            assert!(matches!(take("").1, Some(Excess::Full(_))), "{limit}");
+            drop(greedy);
+            assert_eq!(take("192.0.2.2").1, None, "{limit}");
+        }
     }
 }
