@@ -23,6 +23,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/12-epoch.sql")),
     M::up(include_str!("migrations/13-pushed-from.sql")),
     M::up(include_str!("migrations/14-audit-clock.sql")),
+    M::up(include_str!("migrations/15-pushed-question.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

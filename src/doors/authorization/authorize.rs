@@ -189,10 +189,8 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
         authorization::insert(transaction, &seals, &authorization, until)?;
         let authorities = realms::authorities(transaction, authorization.app, authorization.user)?;
         // Who may not allow it keeps nothing from others.
-        if let Some(pushed) = authorization.pushed
-            && may_allow(&asking, &person, !authorities.is_empty()).is_ok()
-        {
-            pushed_request::open(transaction, pushed)?;
+        if may_allow(&asking, &person, !authorities.is_empty()).is_ok() {
+            pushed_request::keep_for(transaction, &authorization)?;
         }
         Ok(authorities)
     });

@@ -128,6 +128,9 @@ pub(super) enum ClientError {
     /// It asked too much of late from this address.
     #[error("too many requests of this client from this address; ask again after the seconds of Retry-After")]
     TooManyRequests(Duration),
+    /// Everything that its app may have pushed waits for people who are asked it now.
+    #[error("people are being asked as many pushed requests of this client as it may have; push again after the seconds of Retry-After")]
+    TooManyPushed(Duration),
     /// Too many passwords are being checked.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -148,7 +151,9 @@ impl ClientError {
             Self::NotAnApp(_) | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
             Self::Proof(NoKey::NeedsNonce) => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::Proof(NoKey::Bad(_) | NoKey::Replayed) => WireError::new(Code::InvalidDpopProof, self.to_string()),
-            Self::TooManyFailures(_) | Self::TooManyRequests(_) => WireError::new(Code::TemporarilyUnavailable, self.to_string()),
+            Self::TooManyFailures(_) | Self::TooManyRequests(_) | Self::TooManyPushed(_) => {
+                WireError::new(Code::TemporarilyUnavailable, self.to_string())
+            }
             Self::NoKeys(_) => {
                 WireError::new(Code::ServerError, "the client's keys cannot be had at its jwks_uri now; the log of this instance says why")
             }
@@ -169,6 +174,7 @@ impl ClientError {
             | Self::Proof(_)
             | Self::TooManyFailures(_)
             | Self::TooManyRequests(_)
+            | Self::TooManyPushed(_)
             | Self::Busy(_)
             | Self::Store(_)
             | Self::TooSlow => self.wire().code.status(),
@@ -324,7 +330,7 @@ impl ClientRequest {
         if matches!(error, ClientError::Proof(NoKey::NeedsNonce)) {
             self.hand_out_nonce(&mut response);
         }
-        if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) = error {
+        if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) | ClientError::TooManyPushed(wait) = error {
             problem::mark_rate_limited(response.headers_mut(), *wait);
         } else if let ClientError::NotAnApp(NotAnApp::FromBeforeRestore(later)) = error {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(later.as_secs()));

@@ -66,8 +66,8 @@ async fn take(instance: &Instance, client: &mut ClientRequest, form: Parameters,
         let expires_at = transaction.now().wall.plus(pushed::LIFE);
         let parameters = pushed::request_of(&form, &app.client_id);
         let pushed = Pushed { app: app.id, parameters, dpop_key: key, is_decided: false, expires_at };
-        let is_kept = pushed_request::insert(transaction, &seals, digest, &pushed, from)?;
-        Ok(if is_kept { Ok(()) } else { Err(ClientError::TooManyRequests(pushed::LIFE)) })
+        let inserted = pushed_request::insert(transaction, &seals, digest, &pushed, from)?;
+        Ok(inserted.map_err(|full| ClientError::TooManyPushed(full.until.since(transaction.now().wall).min(pushed::LIFE))))
     };
     client.judged(claim, judge).await?;
     if let Some(anybody) = anybody {

@@ -47,7 +47,7 @@ const ROWS: &str = "
     INSERT INTO app_token VALUES (:digest, :id, 'p2pi', :binding, 1, 1000, 253402300799999, 0, 253402300799999);
     INSERT INTO used_once VALUES (:digest, 253402300799999);
     INSERT INTO pushed_request VALUES (:digest, :id, :parameters, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', 1, 0, 253402300799999,
-        253402300799999, '192.0.2.1', 0);
+        253402300799999, '192.0.2.1', :id);
     INSERT INTO audit VALUES (NULL, 1000, 'user.created', 'done', 'process', 'uid 0', 'user', '01010101010101010101010101010101',
         'ops@two.example.com', NULL, NULL, '5f0c', '{\"given\":[\"login\",\"password\"]}');
     UPDATE audit_horizon SET believed_wall = 1000, believed_boot = 1000, believed_boot_id = 1, doubted_wall = 253402300799999,

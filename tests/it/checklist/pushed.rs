@@ -63,10 +63,14 @@ async fn d5_a_pushed_request_is_asked_as_it_was_pushed_and_answered_once() {
     assert_eq!((again.away, again.page.status.as_u16()), (false, 400), "{}", again.page.text());
 }
 
-/// Whether a request is kept for somebody, whoever pushes besides.
-fn is_kept(world: &World) -> bool {
-    let database = rusqlite::Connection::open(world.beta.settings.state_dir().join("p2pid.db")).expect("the database");
-    database.query_row("SELECT opened FROM pushed_request", [], |row| row.get(0)).expect("one request")
+fn database(world: &World) -> rusqlite::Connection {
+    rusqlite::Connection::open(world.beta.settings.state_dir().join("p2pid.db")).expect("the database")
+}
+
+/// How many requests are kept for somebody, whoever pushes besides.
+fn kept(world: &World) -> u32 {
+    let count = "SELECT count(*) FROM pushed_request WHERE question IS NOT NULL";
+    database(world).query_row(count, [], |row| row.get(0)).expect("a count")
 }
 
 #[tokio::test]
@@ -78,9 +82,44 @@ async fn d5_who_may_not_allow_what_was_pushed_keeps_it_from_nobody() {
     let url = url(&world, &client.id, &reference(&world, &client).await);
     let mut clerk = Person::new(login, password, &[world.beta.settings.authority()]);
     let question = clerk.opens(&url).logs_in().await;
-    assert!(question.text().contains("You may not allow links here") && !is_kept(&world), "{}", question.text());
+    assert!(question.text().contains("You may not allow links here") && kept(&world) == 0, "{}", question.text());
     assert_eq!(world.operator.opens(&url).logs_in().await.status, 200);
-    assert!(is_kept(&world));
+    assert_eq!(kept(&world), 1);
+}
+
+#[tokio::test]
+async fn d5_who_opens_more_and_more_does_not_fill_the_share_of_the_app() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let mut elsewhere = Person::new(&world.operator.login, &world.operator.password, &[world.beta.settings.authority()]);
+    for number in 0..20 {
+        let url = url(&world, &client.id, &reference(&world, &client).await);
+        let person = if number < 10 { &mut world.operator } else { &mut elsewhere };
+        let visit = person.opens(&url);
+        let question = if number % 10 == 0 { visit.logs_in().await } else { visit.await };
+        assert_eq!(question.status, 200, "{}", question.text());
+    }
+    assert_eq!(kept(&world), 16, "of the twenty in two browsers");
+}
+
+#[tokio::test]
+async fn d5_an_app_all_of_whose_requests_are_being_asked_is_told_so() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let url = url(&world, &client.id, &reference(&world, &client).await);
+    assert_eq!(world.operator.opens(&url).logs_in().await.status, 200);
+    // As if 63 people looked at 16 each.
+    let others = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+        INSERT INTO pushed_request (digest, app, parameters_sealed, epoch, decided, expires_at, purge_at, question)
+        SELECT randomblob(32), app, parameters_sealed, epoch, decided, expires_at, purge_at, question FROM pushed_request, n";
+    database(&world).execute(others, []).expect("a thousand requests");
+    let full = push(&world, &client, &request(&client, &s256(VERIFIER))).await;
+    refused(&full, 429, "temporarily_unavailable");
+    let wait: u64 = full.header("retry-after").and_then(|wait| wait.parse().ok()).expect("how long");
+    assert!((1..=540).contains(&wait) && full.header("p2pi-error") == Some("rate_limited"), "{wait}");
+    assert!(full.text().contains("people are being asked") && !full.text().contains("address"), "{}", full.text());
+    world.clock.advance(Duration::from_secs(wait));
+    assert_eq!(push(&world, &client, &request(&client, &s256(VERIFIER))).await.status(), 201, "what is over makes room");
 }
 
 #[tokio::test]
