@@ -1,5 +1,5 @@
-//! Purge: how long token issues and look-ups take while a million access tokens of grants that have run out are deleted, beside how long they
-//! take before and afterwards.
+//! Purge: how long token issues and look-ups take while a million access tokens are deleted, beside how long they take before and afterwards.
+//! One half hangs on grants that have run out, the other on an app that is deleted in the same moment.
 //!
 //! `cargo bench --bench purge [-- ROWS [DIRECTORY]]`. The directory should be on the disk that matters (default: the target directory's).
 //! The store is the daemon's own, in this process; what is issued is an access token of an app itself, durably. Ratios within one run say
@@ -21,7 +21,7 @@ use p2pid::secret::{ExposeSecret, SecretString};
 use p2pid::store::token_table::TokenTable;
 use p2pid::store::{Store, Transaction, app_token, ib_app};
 use p2pid::system::{SystemClock, SystemRandom};
-use p2pid::tasks::purge::REST;
+use p2pid::tasks::purge::rest;
 
 /// Who issues at the same time.
 const CLIENTS: usize = 16;
@@ -44,6 +44,11 @@ const DEAD_TOKENS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i 
     INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended)
     SELECT randomblob(32), g.id, n.i, '', 0, 1, 0 FROM grant AS g, n WHERE g.created_at = ?2";
 
+/// Tokens of an app itself, which is deleted before they have run out.
+const APP_TOKENS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+    INSERT INTO app_token (digest, app, scope, epoch, issued_at, expires_at, ended, purge_at)
+    SELECT randomblob(32), ?2, '', 1, 0, ?3, 0, ?3 FROM n";
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What was measured over one stretch of time.
@@ -62,25 +67,35 @@ fn main() -> Result<(), Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(rows, &base))
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a pace is approximate")]
 async fn run(rows: i64, base: &std::path::Path) -> Result<(), Failure> {
     let directory = tempfile::tempdir_in(base)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store = Store::open(directory.path(), None, Arc::clone(&clock))?;
-    store.write(|transaction| ib_app::insert(transaction, &client())).await?;
-    for chunk in 0..rows / (CHUNK * TOKENS) {
+    let doomed = || IbApp { id: Id::from_bytes([2; 16]), name: "doomed".to_owned(), client_id: "doomed".to_owned(), ..client() };
+    store.write(move |transaction| Ok(ib_app::insert(transaction, &client())? && ib_app::insert(transaction, &doomed())?)).await?;
+    for chunk in 0..rows / (2 * CHUNK * TOKENS) {
         let fill = move |transaction: &Transaction<'_>| {
             transaction.execute(DEAD_GRANTS, (CHUNK, client().id, chunk))?;
+            transaction.execute(APP_TOKENS, (CHUNK * TOKENS, doomed().id, i64::MAX / 2))?;
             Ok(transaction.execute(DEAD_TOKENS, (TOKENS, chunk))?)
         };
         store.write(fill).await?;
     }
     let (before, _) = measured(&store, &clock, nothing()).await?;
-    let (purging, now) = (store.clone(), clock.now().wall);
-    let resting = Arc::clone(&clock);
-    let purge = async move { Ok(purging.purge_resting(now, || resting.sleep(REST)).await?) };
+    let (purging, resting) = (store.clone(), Arc::clone(&clock));
+    let purge = async move {
+        let one = Instant::now();
+        purging.write(move |transaction| ib_app::delete(transaction, doomed().id)).await?;
+        say(&format!("the app with {} tokens was deleted in {:.1} ms", rows / 2, one.elapsed().as_secs_f64() * 1e3));
+        let begun_at = resting.now();
+        let now = begun_at.wall.plus(Duration::from_millis(1));
+        Ok(purging.purge_resting(now, || resting.sleep(rest(resting.now().age_of(&begun_at)))).await?)
+    };
     let (during, gone) = measured(&store, &clock, purge).await?;
     let (after, _) = measured(&store, &clock, nothing()).await?;
-    say(&format!("{gone} rows deleted in {:.1} s", during.took.as_secs_f64()));
+    let seconds = during.took.as_secs_f64();
+    say(&format!("{gone} rows deleted in {seconds:.1} s: {:.0} a second", gone as f64 / seconds));
     for (when, without) in [("before", &before), ("afterwards", &after)] {
         report(&format!("issues, against {when}"), &during.issues, &without.issues);
         report(&format!("look-ups, against {when}"), &during.calls, &without.calls);

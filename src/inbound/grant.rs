@@ -84,11 +84,13 @@ pub enum EndReason {
     PasswordChanged,
     /// Of a realm: the person it signed in holds no role there any more.
     RoleTaken,
+    /// Of a realm: the person it signed in has signed in too often since.
+    Displaced,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RevokedByClient,
         Self::RevokedByAdmin,
         Self::RevokedByUser,
@@ -98,6 +100,7 @@ impl EndReason {
         Self::UserDeleted,
         Self::PasswordChanged,
         Self::RoleTaken,
+        Self::Displaced,
     ];
 
     /// For logs and lists.
@@ -112,6 +115,7 @@ impl EndReason {
             Self::UserDeleted => "user_deleted",
             Self::PasswordChanged => "password_changed",
             Self::RoleTaken => "role_taken",
+            Self::Displaced => "displaced",
         }
     }
 }

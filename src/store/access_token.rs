@@ -21,8 +21,9 @@ const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expire
         EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0),
         t.binding
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
-    WHERE t.digest = ?1";
-const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
+    WHERE t.digest = ?1 AND a.purge_at IS NULL";
+const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app
+    WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND ended = 0 AND generation = ?2";
 const END_BEFORE: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND ended = 0 AND generation < ?2";
 

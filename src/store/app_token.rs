@@ -20,10 +20,9 @@ const INSERT: &str = "INSERT INTO app_token (digest, app, scope, binding, epoch,
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, 0, ?7)";
 const FIND: &str = "SELECT t.scope, t.issued_at, t.expires_at, t.ended OR t.epoch <> (SELECT epoch FROM meta), t.binding,
         a.id, a.client_id, a.name, a.tenant, a.scope
-    FROM app_token t JOIN ib_app a ON a.id = t.app WHERE t.digest = ?1";
-const OWNER: &str = "SELECT app FROM app_token WHERE digest = ?1";
+    FROM app_token t JOIN ib_app a ON a.id = t.app WHERE t.digest = ?1 AND a.purge_at IS NULL";
+const OWNER: &str = "SELECT t.app FROM app_token t JOIN ib_app a ON a.id = t.app WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const END: &str = "UPDATE app_token SET ended = 1 WHERE digest = ?1 AND ended = 0";
-const OF_APP: &str = "SELECT digest FROM app_token WHERE app = ?1 AND expires_at > ?2";
 const LAST: &str = "SELECT max(2 * expires_at - issued_at) FROM app_token WHERE app = ?1 AND ended = 0";
 
 /// Adds a token of `app`.
@@ -66,11 +65,6 @@ pub fn end(transaction: &Transaction<'_>, digest: Digest) -> Result<bool, Fault>
     Ok(transaction.prepare_cached(END)?.execute([digest])? == 1)
 }
 
-/// The tokens of an app that have not expired.
-pub fn of_app(connection: &Connection, app: Id, now: Timestamp) -> Result<Vec<Digest>, Fault> {
-    Ok(connection.prepare_cached(OF_APP)?.query_map(params![app, now], |row| row.get(0))?.collect::<Result<_, _>>()?)
-}
-
 /// Until when what an app opened may stay open: the life of an access token beyond the end of its last good one. None when it has none.
 pub fn streams_end(connection: &Connection, app: Id) -> Result<Option<Timestamp>, Fault> {
     Ok(connection.prepare_cached(LAST)?.query_row([app], |row| row.get(0))?)
@@ -97,7 +91,6 @@ mod tests {
             assert_eq!((found.bearer.grant, found.bearer.subject.as_str()), (None, "client-one"));
             assert!(found.is_live(now) && !found.is_live(now.plus(HOUR)));
             assert_eq!(owner(transaction, token.digest)?, Some(app().id));
-            assert_eq!(of_app(transaction, app().id, now)?.len(), 2);
             assert_eq!(streams_end(transaction, app().id)?, Some(now.plus(HOUR * 2)));
             assert!(end(transaction, token.digest)? && !end(transaction, token.digest)?);
             assert!(!access_token::find(transaction, token.digest)?.expect("known").is_live(now));

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::purge::BATCH;
 use super::rows::{moment, moment_columns};
 use super::{Fault, Store, StoreError, Transaction};
 use crate::audit::wall_clock::{self, Doubt, Judgement, Watch};
@@ -33,10 +34,6 @@ const WATCH: &str = "SELECT believed_wall, believed_boot, believed_boot_id, doub
 const SET_WATCH: &str = "UPDATE audit_horizon SET believed_wall = ?1, believed_boot = ?2, believed_boot_id = ?3,
     doubted_wall = ?4, doubted_boot = ?5, doubted_boot_id = ?6, doubt_left = ?7";
 const WHO: &str = "SELECT actor FROM audit WHERE record_id = ?1 AND action = ?2 ORDER BY id DESC LIMIT 1";
-const DELETE: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)";
-
-/// Rows deleted in one go.
-const BATCH: i64 = 200;
 
 /// How much longer than they must be rows may stay, so that the horizon moves, and says so, once a day and not once a minute.
 const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
@@ -314,6 +311,11 @@ fn milliseconds(count: i64) -> Duration {
     Duration::from_millis(u64::try_from(count).unwrap_or(0))
 }
 
+/// Deletes a few rows that are older than `?1`.
+fn older_rows() -> String {
+    format!("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT {BATCH})")
+}
+
 /// Who ended a grant, as long as the row that tells of it is kept.
 pub fn who_ended(connection: &Connection, grant: Id) -> Result<Option<String>, Fault> {
     let row = params![grant.to_string(), Action::GrantEnded.as_str()];
@@ -321,9 +323,17 @@ pub fn who_ended(connection: &Connection, grant: Id) -> Result<Option<String>, F
 }
 
 impl Store {
-    /// Deletes rows that are older than `keep`, and says so in the audit, unless the wall clock is doubted ([`wall_clock`]).
+    /// Deletes rows that are older than `keep`, without a pause, and says so in the audit, unless the wall clock is doubted ([`wall_clock`]).
     pub async fn prune_audit(&self, keep: Duration) -> Result<Pruned, StoreError> {
-        let begin = move |transaction: &Transaction<'_>| -> Result<Result<Option<Timestamp>, Pruned>, Fault> {
+        self.prune_audit_resting(keep, || std::future::ready(())).await
+    }
+
+    /// The same, with a `rest` after each few rows, as the purge has it ([`Store::purge_resting`]).
+    pub async fn prune_audit_resting<R>(&self, keep: Duration, rest: impl Fn() -> R + Send + Sync) -> Result<Pruned, StoreError>
+    where
+        R: Future<Output = ()> + Send,
+    {
+        let look = move |transaction: &Transaction<'_>| -> Result<Result<Option<Timestamp>, Pruned>, Fault> {
             let Judgement { is_believed, is_news, .. } = look_at_clock(transaction)?;
             if !is_believed {
                 return Ok(Err(Pruned::Doubted(is_news)));
@@ -333,25 +343,22 @@ impl Store {
             if oldest.is_none_or(|oldest| oldest >= now.minus(keep).minus(SLACK)) {
                 return Ok(Ok(None));
             }
-            let before = now.minus(keep);
-            let older: i64 = transaction.prepare_cached(OLDER)?.query_row([before], |row| row.get(0))?;
-            transaction.prepare_cached(MOVE_HORIZON)?.execute([before])?;
-            transaction.record(&Entry::of(Action::AuditPruned).at("before", before).with("rows", older))?;
-            Ok(Ok(Some(before)))
+            Ok(Ok(Some(now.minus(keep))))
         };
-        let before = match self.write(begin).await? {
+        let before = match self.write(look).await? {
             Ok(Some(before)) => before,
             Ok(None) => return Ok(Pruned::Rows(0)),
             Err(doubted) => return Ok(doubted),
         };
-        let mut total = 0;
-        loop {
-            let delete = move |transaction: &Transaction<'_>| Ok(transaction.prepare_cached(DELETE)?.execute(params![before, BATCH])?);
-            let deleted = self.write(delete).await?;
-            total += deleted;
-            if deleted < usize::try_from(BATCH).unwrap_or(usize::MAX) {
-                return Ok(Pruned::Rows(total));
-            }
-        }
+        // No other row is as old, so that they may be counted beside the writer.
+        let count = move |connection: &Connection| Ok(connection.prepare_cached(OLDER)?.query_row([before], |row| row.get(0))?);
+        let older: i64 = self.read(count).await?;
+        let begin = move |transaction: &Transaction<'_>| {
+            transaction.record(&Entry::of(Action::AuditPruned).at("before", before).with("rows", older))?;
+            transaction.prepare_cached(MOVE_HORIZON)?.execute([before])?;
+            Ok(())
+        };
+        self.write(begin).await?;
+        Ok(Pruned::Rows(self.purge_kinds(vec![vec![older_rows()]], before, rest).await?))
     }
 }

@@ -21,26 +21,30 @@ const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding, made_by)
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
-const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1";
+const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1 AND a.purge_at IS NULL";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
-const OF_USER: &str = "SELECT id FROM grant WHERE user = ?1 AND ended_at IS NULL";
-const OF_APP: &str = "SELECT id FROM grant WHERE app = ?1 AND ended_at IS NULL";
+const LEAVES: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1";
+const OF_USER: &str = "SELECT g.id FROM grant g JOIN ib_app a ON a.id = g.app
+    WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL";
+const COUNT_OF_APP: &str = "SELECT count(*) FROM grant WHERE app = ?1 AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)
+        AND epoch = (SELECT epoch FROM meta)";
 const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 AND g.id = ?2";
 const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
-const SHOWN_OF_APP: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+const ACTIVE_OF_APP: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.app = ?1 AND g.ended_at IS NULL ORDER BY g.id";
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.app = ?1 AND g.ended_at IS NULL
+        AND (g.expires_at IS NULL OR g.expires_at > ?2) AND g.epoch = (SELECT epoch FROM meta) ORDER BY g.id LIMIT ?3";
 const SHOWN_OF_USER: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL ORDER BY g.id DESC";
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL ORDER BY g.id DESC";
 const SHOWN_OF_USER_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.id = ?2";
+    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.id = ?2 AND a.purge_at IS NULL";
 
 /// A grant with the names that people know it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,13 @@ pub fn end(transaction: &Transaction<'_>, id: Id, reason: EndReason) -> Result<b
     Ok(has_ended)
 }
 
+/// Ends a grant that was one too many: the next purge takes it, with all that hangs on it.
+pub fn displace(transaction: &Transaction<'_>, id: Id) -> Result<(), Fault> {
+    end(transaction, id, EndReason::Displaced)?;
+    transaction.prepare_cached(LEAVES)?.execute(params![id, transaction.now().wall])?;
+    Ok(())
+}
+
 /// A grant as the audit names it: by its app's name, in that app's tenant.
 pub fn record(connection: &Connection, id: Id) -> Result<Option<Record>, Fault> {
     let read = |row: &Row<'_>| Ok(Record::of_tenant("grant", &row.get::<_, String>(0)?, id, &row.get::<_, String>(1)?));
@@ -110,9 +121,9 @@ pub fn used(transaction: &Transaction<'_>, id: Id, at: Timestamp) -> Result<(), 
     Ok(())
 }
 
-/// The grants of an app that have not been ended.
-pub fn of_app(connection: &Connection, app: Id) -> Result<Vec<Id>, Fault> {
-    Ok(connection.prepare_cached(OF_APP)?.query_map([app], |row| row.get(0))?.collect::<Result<_, _>>()?)
+/// How many grants of an app are active.
+pub fn count_active_of_app(connection: &Connection, app: Id, now: Timestamp) -> Result<u32, Fault> {
+    Ok(connection.prepare_cached(COUNT_OF_APP)?.query_row(params![app, now], |row| row.get(0))?)
 }
 
 /// The grants that a person allowed and that have not been ended.
@@ -130,9 +141,9 @@ pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant
     Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
 }
 
-/// An app's grants that nobody ended, oldest first.
-pub fn shown_of_app(connection: &Connection, app: Id) -> Result<Vec<ShownGrant>, Fault> {
-    Ok(connection.prepare_cached(SHOWN_OF_APP)?.query_map([app], read_shown)?.collect::<Result<_, _>>()?)
+/// The first of an app's active grants, oldest first.
+pub fn active_of_app(connection: &Connection, app: Id, now: Timestamp, most: u32) -> Result<Vec<ShownGrant>, Fault> {
+    Ok(connection.prepare_cached(ACTIVE_OF_APP)?.query_map(params![app, now, most], read_shown)?.collect::<Result<_, _>>()?)
 }
 
 /// What a person allowed and nobody ended, newest first.

@@ -28,9 +28,10 @@ const UPDATE: &str =
     "UPDATE ib_app SET name = ?2, redirect_uris = ?3, grants = ?4, scope = ?5, access_ttl = ?6, rotation = ?7, native = ?8,
         security = ?9
     WHERE id = ?1";
-const DELETE: &str = "DELETE FROM ib_app WHERE id = ?1";
+const DELETE: &str = "UPDATE ib_app SET tenant = NULL, name = NULL, client_id = NULL, redirect_uris = '[]', security = '{}', purge_at = ?2
+    WHERE id = ?1 AND purge_at IS NULL";
 const BY_ID: &str = "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
-    FROM ib_app WHERE id = ?1";
+    FROM ib_app WHERE id = ?1 AND purge_at IS NULL";
 const BY_CLIENT_ID: &str =
     "SELECT id, tenant, name, client_id, redirect_uris, grants, scope, access_ttl, rotation, native, created_at, security
     FROM ib_app WHERE client_id = ?1";
@@ -86,9 +87,10 @@ pub fn update(transaction: &Transaction<'_>, app: &IbApp) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Deletes an app, and with it its secrets, grants and tokens.
+/// Deletes an app, and with it its secrets, grants and tokens: nothing finds them any more, however many they are. Their rows go with the
+/// purge, a little at a time. False when there is no such app.
 pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<bool, Fault> {
-    Ok(transaction.prepare_cached(DELETE)?.execute([id])? == 1)
+    Ok(transaction.prepare_cached(DELETE)?.execute(params![id, transaction.now().wall])? == 1)
 }
 
 /// The app with that id.

@@ -24,6 +24,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/13-pushed-from.sql")),
     M::up(include_str!("migrations/14-audit-clock.sql")),
     M::up(include_str!("migrations/15-pushed-question.sql")),
+    M::up(include_str!("migrations/16-gone-apps.sql")).foreign_key_check(),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.
@@ -44,5 +45,10 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, no
             Err(error) => tracing::warn!(%error, "the database is brought up to date without a backup"),
         }
     }
-    MIGRATIONS.to_latest(connection)
+    // A table that is made anew is dropped first, which must not take along what refers to it. The step that does so looks at the end
+    // whether everything still refers to something. Within a transaction this pragma does nothing.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    let taken = MIGRATIONS.to_latest(connection);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    taken
 }

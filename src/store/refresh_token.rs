@@ -21,9 +21,11 @@ const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires
     FROM refresh_token t
     JOIN grant g ON g.id = t.grant
     JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
+    JOIN ib_app a ON a.id = g.app
     LEFT JOIN user u ON u.id = g.user
-    WHERE t.digest = ?1";
-const OWNER: &str = "SELECT g.id, g.app FROM refresh_token t JOIN grant g ON g.id = t.grant WHERE t.digest = ?1";
+    WHERE t.digest = ?1 AND a.purge_at IS NULL";
+const OWNER: &str = "SELECT g.id, g.app FROM refresh_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app
+    WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const INSERT: &str = "INSERT INTO refresh_token
         (digest, grant, generation, state, since_wall, since_boot, since_boot_id, renewed_at, used, remints)
     VALUES (?1, ?2, ?3, 'current', ?4, ?5, ?6, ?4, ?7, 0)";

@@ -51,13 +51,15 @@ pub struct LiveToken {
 }
 
 /// What all tokens of a grant share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Hold {
     life: Arc<Life>,
     /// Tokens of earlier generations have been withdrawn.
     oldest_generation: AtomicU32,
     /// The app, of a token that stands alone.
-    app: Option<Id>,
+    alone_of: Option<Id>,
+    /// The app.
+    app: Id,
     /// When one of them was last used, in milliseconds.
     last_used: AtomicI64,
     /// As far as it was written down.
@@ -65,10 +67,15 @@ struct Hold {
 }
 
 impl Hold {
+    fn of(app: Id, alone_of: Option<Id>) -> Self {
+        let (life, oldest_generation) = (Arc::default(), AtomicU32::default());
+        Self { life, oldest_generation, alone_of, app, last_used: AtomicI64::default(), written: AtomicI64::default() }
+    }
+
     /// Whether something has yet to be written down, or a token or a stream rests on it. To be asked under the lock, under which nothing takes up
     /// a hold that only the table has.
     fn is_needed(self: &Arc<Self>) -> bool {
-        let is_written = self.app.is_some() || self.written.load(Ordering::Relaxed) == self.last_used.load(Ordering::Relaxed);
+        let is_written = self.alone_of.is_some() || self.written.load(Ordering::Relaxed) == self.last_used.load(Ordering::Relaxed);
         let is_rested_on = Arc::strong_count(self) > 1 || Arc::strong_count(&self.life) > 1;
         !is_written || !self.life.is_ended() && is_rested_on
     }
@@ -125,6 +132,11 @@ impl TokenTable {
         self.tokens.remove(&digest);
     }
 
+    /// Ends an app here: all its tokens are refused, and the streams that were opened with them end. Called like [`TokenTable::end`].
+    pub fn end_app(&self, app: Id) {
+        self.revoke(|holds| holds.values().filter(|hold| hold.app == app).for_each(|hold| hold.life.end()));
+    }
+
     /// Refuses a grant's tokens of generations before `generation`; its streams go on. Called like [`TokenTable::end`].
     pub fn withdraw_before(&self, grant: Id, generation: u32) {
         self.revoke(|holds| {
@@ -150,7 +162,7 @@ impl TokenTable {
     /// then.
     pub async fn write_down(&self) -> Result<(), StoreError> {
         let mut used = Vec::new();
-        for (grant, hold) in self.holds().iter().filter(|(_, hold)| hold.app.is_none()) {
+        for (grant, hold) in self.holds().iter().filter(|(_, hold)| hold.alone_of.is_none()) {
             let last = hold.last_used.load(Ordering::Relaxed);
             if hold.written.load(Ordering::Relaxed) != last {
                 used.push((*grant, last));
@@ -180,13 +192,13 @@ impl TokenTable {
 
     /// Ends the streams of apps that act for themselves and have had no good token for as long as one lives.
     async fn end_streams_of_apps(&self) -> Result<(), StoreError> {
-        let mut apps: Vec<Id> = self.holds().values().filter(|hold| !hold.life.is_ended()).filter_map(|hold| hold.app).collect();
+        let mut apps: Vec<Id> = self.holds().values().filter(|hold| !hold.life.is_ended()).filter_map(|hold| hold.alone_of).collect();
         apps.sort_unstable();
         apps.dedup();
         for app in apps {
             let end = self.store.read(move |connection| app_token::streams_end(connection, app)).await?;
             if end.is_none_or(|end| end <= self.clock.now().wall) {
-                self.holds().values().filter(|hold| hold.app == Some(app)).for_each(|hold| hold.life.end());
+                self.holds().values().filter(|hold| hold.alone_of == Some(app)).for_each(|hold| hold.life.end());
             }
         }
         Ok(())
@@ -228,12 +240,12 @@ impl TokenTable {
         if self.revocations.load(Ordering::Acquire) != revocations {
             return None;
         }
-        let (key, app) = match found.bearer.grant {
+        let (key, alone_of) = match found.bearer.grant {
             Some(grant) => (grant, None),
             None => (alone(digest), Some(found.bearer.app)),
         };
         let living = holds.get(&key).filter(|hold| !hold.life.is_ended());
-        let hold = living.map(Arc::clone).unwrap_or_else(|| Arc::new(Hold { app, ..Hold::default() }));
+        let hold = living.map(Arc::clone).unwrap_or_else(|| Arc::new(Hold::of(found.bearer.app, alone_of)));
         holds.insert(key, Arc::clone(&hold));
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
         let live = Arc::new(LiveToken {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::purge;
 use crate::audit::Action;
 use crate::instance::Instance;
 use crate::observe::log::AUDIT;
@@ -18,7 +19,9 @@ pub async fn run(instance: Arc<Instance>) {
         if let Err(error) = write_tally(&instance, false).await {
             tracing::warn!(%error, "what was refused is not in the audit yet; again in a minute");
         }
-        match instance.store.prune_audit(instance.config().audit.keep).await {
+        let begun_at = instance.clock.now();
+        let rest = || instance.clock.sleep(purge::rest(instance.clock.now().age_of(&begun_at)));
+        match instance.store.prune_audit_resting(instance.config().audit.keep, rest).await {
             Ok(Pruned::Rows(0) | Pruned::Doubted(false)) => {}
             Ok(Pruned::Doubted(true)) => tracing::warn!(
                 target: AUDIT,

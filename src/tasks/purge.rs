@@ -7,14 +7,21 @@ use crate::instance::Instance;
 
 const EVERY: Duration = Duration::from_secs(60);
 
-/// The pause after each few rows, several times as long as these take: a million are gone within minutes, and nobody else waits for them.
-pub const REST: Duration = Duration::from_millis(25);
+/// The pause after each few rows, several times as long as these take, so that nobody else waits for them.
+const REST: Duration = Duration::from_millis(25);
+
+/// The pause `elapsed` after the beginning. A backlog that is still there after a minute is one that grows, or a big one: each minute halves the
+/// pause, until as much is deleted as the disk takes. A million rows are gone within minutes, and no client makes rows faster than they go.
+pub fn rest(elapsed: Duration) -> Duration {
+    let minutes = u32::try_from(elapsed.as_secs() / 60).unwrap_or(u32::MAX);
+    REST.checked_div(2_u32.saturating_pow(minutes)).unwrap_or_default()
+}
 
 /// Runs until it is dropped; what is being deleted then is still finished.
 pub async fn run(instance: Arc<Instance>) {
     loop {
         let purged_at = instance.clock.now();
-        match instance.store.purge_resting(purged_at.wall, || instance.clock.sleep(REST)).await {
+        match instance.store.purge_resting(purged_at.wall, || instance.clock.sleep(rest(instance.clock.now().age_of(&purged_at)))).await {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "what had run out was deleted"),
             Err(error) => tracing::warn!(%error, "what has run out could not be deleted; again in a minute"),
@@ -42,6 +49,13 @@ mod tests {
     use crate::system::SystemRandom;
 
     const START: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn the_pause_gets_shorter_while_a_backlog_stays() {
+        let after = |seconds| rest(Duration::from_secs(seconds)).as_micros();
+        assert_eq!([0, 59, 60, 120, 180, 100 * 60].map(after), [25_000, 25_000, 12_500, 6_250, 3_125, 0]);
+        assert_eq!(rest(Duration::MAX), Duration::ZERO);
+    }
 
     /// A clock on which every sleep is over at once, and early: after seven seconds at most.
     #[derive(Debug)]

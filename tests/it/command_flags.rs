@@ -12,9 +12,15 @@ async fn an_app_in_use_is_deleted_by_force_and_its_grants_end_at_once() {
     assert_eq!(pair.calls().await, 200);
     assert_eq!(pair.two.refuses(&["ib", "delete", "one", "--yes"]).await["code"], "in_use");
     assert_eq!(pair.calls().await, 200, "a refusal ends nothing");
+    let client_id = pair.two.runs(&["ib", "show", "one"]).await["client_id"].as_str().expect("a client_id").to_owned();
     pair.two.runs(&["ib", "delete", "one", "--force", "--yes"]).await;
     assert_ne!(pair.calls().await, 200);
     assert_eq!((pair.two.runs(&["grant", "list"]).await, pair.two.runs(&["ib", "list"]).await), (json!([]), json!([])));
+    // Its names are free at once, its tokens stay what they are: nobody's.
+    let again = ["ib", "create", "one", "--peer-url", "https://one.example.com", "--scope", "p2pi", "--client-id"];
+    pair.two.runs(&[&again[..], &[client_id.as_str()]].concat()).await;
+    assert_ne!(pair.calls().await, 200);
+    assert_eq!(pair.two.runs(&["grant", "list"]).await, json!([]));
 }
 
 #[tokio::test]

@@ -27,9 +27,9 @@ use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{self, Kind};
 use crate::outbound::ob_app::is_name;
-use crate::secret::{Digest, ExposeSecret, SecretString};
+use crate::secret::{ExposeSecret, SecretString};
 use crate::store::grant::{self, ShownGrant};
-use crate::store::{Fault, Seals, Transaction, app_token, ib_app as rows};
+use crate::store::{Fault, Seals, Transaction, ib_app as rows};
 use settings::{Create, Settings, only_introspects};
 
 const KIND: &str = "ib-app";
@@ -319,12 +319,15 @@ async fn rotate_secret(
     Ok(document::shown(resource(&app, &state.instance.config(), Some(&secret))))
 }
 
+/// Of the grants that an app is held by, so many are named; more are counted only.
+const NAMED: u32 = 3;
+
 /// What became of an app that was to be deleted.
 enum Deleted {
-    /// It is gone, and with it these grants and its own tokens.
-    Gone(Vec<Id>, Vec<Digest>),
-    /// Peers hold these by it.
-    InUse(Vec<ShownGrant>),
+    /// It is gone.
+    Gone(Id),
+    /// Peers hold these by it, and so many in all.
+    InUse(Vec<ShownGrant>, u32),
     Missing,
 }
 
@@ -335,45 +338,44 @@ async fn delete(
     document: Document,
 ) -> Result<Response, AdminError> {
     let Delete { force } = document.attributes(KIND)?;
+    // There may be a hundred thousand, which the writer has no time to count.
+    let (place, wanted, now) = (tenant.clone(), name.clone(), state.instance.clock.now().wall);
+    let count = move |connection: &Connection| match find(connection, &place, &wanted)? {
+        Some(app) => grant::count_active_of_app(connection, app.id, now),
+        None => Ok(0),
+    };
+    let count = state.instance.store.read(count).await?;
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(Deleted::Missing) };
-        let now = transaction.now().wall;
-        let mut held = grant::shown_of_app(transaction, app.id)?;
-        held.retain(|held| held.grant.is_active(now));
-        if !held.is_empty() && !force {
-            return Ok(Deleted::InUse(held));
+        if !force {
+            let held = grant::active_of_app(transaction, app.id, transaction.now().wall, NAMED)?;
+            if !held.is_empty() {
+                return Ok(Deleted::InUse(held, count));
+            }
         }
-        let (grants, tokens) = (grant::of_app(transaction, app.id)?, app_token::of_app(transaction, app.id, now)?);
         rows::delete(transaction, app.id)?;
-        transaction.record(&Entry::of(Action::IbAppDeleted).on(app.record()).with("grants", grants.len()))?;
-        Ok(Deleted::Gone(grants, tokens))
+        transaction.record(&Entry::of(Action::IbAppDeleted).on(app.record()).with("grants", count))?;
+        Ok(Deleted::Gone(app.id))
     };
-    let (grants, tokens) = match state.instance.store.write(judge).await? {
-        Deleted::Gone(grants, tokens) => (grants, tokens),
-        Deleted::InUse(held) => return Err(held_by_peers(&name, &held)),
+    match state.instance.store.write(judge).await? {
+        Deleted::Gone(app) => state.instance.tokens.end_app(app),
+        Deleted::InUse(held, count) => return Err(held_by_peers(&name, &held, count)),
         Deleted::Missing => return Err(AdminError::not_found(KIND, &name)),
-    };
-    for grant in grants {
-        state.instance.tokens.end(grant);
-    }
-    for token in tokens {
-        state.instance.tokens.end_token(token);
     }
     Ok(document::done())
 }
 
 /// 409: links rest on the app, which are named.
-fn held_by_peers(name: &str, held: &[ShownGrant]) -> AdminError {
-    /// More are counted only.
-    const NAMED: usize = 3;
-    let named = held.iter().take(NAMED).map(|held| {
+fn held_by_peers(name: &str, held: &[ShownGrant], count: u32) -> AdminError {
+    let named = held.iter().map(|held| {
         let by = held.login.as_deref().unwrap_or("somebody who was deleted");
         format!("the grant {} of {} (allowed by {by})", held.grant.id, held.app_name)
     });
     let mut users = named.collect::<Vec<_>>().join(", ");
-    if held.len() > NAMED {
-        users += &format!(" and {} more", held.len() - NAMED);
+    let more = (count as usize).saturating_sub(held.len());
+    if more > 0 {
+        users += &format!(" and {more} more");
     }
     let first = held.first().map(|held| held.grant.id.to_string()).unwrap_or_default();
     AdminError::in_use(KIND, name, &users).next(format!("p2pid grant revoke {first}; or add --force, which ends all grants of the app"))

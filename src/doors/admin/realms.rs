@@ -21,7 +21,7 @@ use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::token::{self, Kind};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::realm::{self as rows, Unassigned};
-use crate::store::{Fault, Seals, Transaction, grant, ib_app, user};
+use crate::store::{Fault, Seals, Transaction, ib_app, user};
 
 const KIND: &str = "realm";
 
@@ -216,13 +216,12 @@ async fn delete(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path
     let wanted = name.clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(realm) = rows::by_name(transaction, &tenant, &wanted)? else { return Ok(None) };
-        let grants = grant::of_app(transaction, realm.app.id)?;
         ib_app::delete(transaction, realm.app.id)?;
         transaction.record(&Entry::of(Action::RealmDeleted).on(realm.app.record()))?;
-        Ok(Some(grants))
+        Ok(Some(realm.app.id))
     };
-    let grants = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
-    end(&state.instance, &grants);
+    let app = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
+    state.instance.tokens.end_app(app);
     Ok(document::done())
 }
 

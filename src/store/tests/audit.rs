@@ -46,6 +46,10 @@ async fn rows_are_neither_changed_nor_replaced_nor_deleted() {
         "INSERT OR REPLACE INTO audit SELECT id, at, action, outcome, 'daemon', 'x', record_kind, record_id, record_name, tenant, address, \
          request_id, details FROM audit WHERE id = 1",
         "INSERT INTO audit (id, at, action, outcome, actor_kind, actor, details) VALUES (0, 1, 'x', 'done', 'daemon', 'x', '{}')",
+        "INSERT INTO audit (id, at, action, outcome, actor_kind, actor, details) VALUES (-2, 1, 'x', 'done', 'daemon', 'x', '{}')",
+        "INSERT OR REPLACE INTO audit (id, at, action, outcome, actor_kind, actor, details) VALUES (-2, 1, 'x', 'done', 'daemon', 'x', '{}')",
+        "UPDATE audit_horizon SET at = 9007199254740991",
+        "UPDATE audit_horizon SET at = (SELECT max(at) + 1 FROM audit)",
         "UPDATE audit_horizon SET at = -1",
         "UPDATE audit_horizon SET one = 1, at = -1",
         "DELETE FROM audit_horizon",

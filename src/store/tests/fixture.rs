@@ -22,7 +22,7 @@ const ROWS: &str = "
     INSERT INTO session VALUES (:digest, :id, 1, 1000, 253402300799999);
     INSERT INTO ib_app VALUES (:id, 'default', 'instance1', '5f0c', '[\"https://one.example.com:7443/oauth/callback\"]',
         '[\"authorization_code\",\"refresh_token\"]', 'p2pi', NULL, NULL, 0, 1000,
-        '{\"method\":\"none\",\"dpop\":true,\"introspects\":[]}');
+        '{\"method\":\"none\",\"dpop\":true,\"introspects\":[]}', NULL);
     INSERT INTO client_secret VALUES (:id, :id, :hash, 1000, NULL, NULL);
     INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999, :binding,
         'password');
