@@ -9,6 +9,11 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// The start goes on, and takes up to `limit` from now where a start was to take less.
+pub fn starts_within(limit: Duration) {
+    tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(limit.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// The configuration is being read again. systemd takes the time to tell this reload from an earlier one.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::connection::{self, Use};
 use super::key_file::{self, KeyFileError, KeyId};
@@ -128,7 +128,7 @@ pub fn backup(state_dir: &Path, to: &Path, now: Timestamp) -> Result<BackupRepor
     aws_lc_rs::rand::fill(&mut chance).expect("the system's random generator does not fail");
     let beside = with_suffix(to, &format!(".{:016x}.new", u64::from_be_bytes(chance)));
     key_file::make_new(&beside).map_err(|error| BackupError::File(beside.clone(), error))?;
-    let copied = copy(&from, &beside, now).map_err(|error| BackupError::Copy(from.clone(), error));
+    let copied = copy(&from, &beside, now);
     let finished = copied.and_then(|keys| {
         let told = Entry::of(Action::BackupMade).with("file", to.display().to_string());
         let source = connection::connect(&from, Use::Write);
@@ -144,19 +144,31 @@ pub fn backup(state_dir: &Path, to: &Path, now: Timestamp) -> Result<BackupRepor
     });
     if finished.is_err() {
         let _ = fs::remove_file(&beside);
+        // SQLite leaves it where the disk takes no more.
+        let _ = fs::remove_file(with_suffix(&beside, "-journal"));
     }
     finished
 }
 
-/// Copies all pages in one step, so as one state of the database, and marks the copy.
-fn copy(from: &Path, to: &Path, now: Timestamp) -> rusqlite::Result<Vec<KeyId>> {
-    let source = connection::connect(from, Use::Read)?;
-    let mut target = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    Backup::new(&source, &mut target)?.step(-1)?;
-    // One file, without a log beside it.
-    target.pragma_update(None, "journal_mode", "DELETE")?;
-    target.execute("UPDATE meta SET copied_at = ?1", [now])?;
-    key_columns::known(&target)
+/// Copies all pages in one step, so as one state of the database, marks the copy, and looks at all of it.
+fn copy(from: &Path, to: &Path, now: Timestamp) -> Result<Vec<KeyId>, BackupError> {
+    let copied = (|| {
+        let source = connection::connect(from, Use::Read)?;
+        let mut target = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        if Backup::new(&source, &mut target)?.step(-1)? != StepResult::Done {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None));
+        }
+        // One file, without a log beside it.
+        target.pragma_update(None, "journal_mode", "DELETE")?;
+        target.execute("UPDATE meta SET copied_at = ?1", [now])?;
+        let found: String = target.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((key_columns::known(&target)?, found))
+    })();
+    match copied.map_err(|error| BackupError::Copy(from.to_owned(), error))? {
+        (keys, found) if found == "ok" => Ok(keys),
+        // It is a true copy; one that nothing can be put back from.
+        (_, found) => Err(OpenError::Corrupt(from.to_owned(), found).into()),
+    }
 }
 
 /// Puts the backup `from` in the place of the database of `state_dir`, while no daemon runs. The database that was there is kept beside

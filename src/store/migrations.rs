@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 
-use super::backup;
+use super::backup::BackupError;
+use super::schema_copy;
 use crate::clock::Timestamp;
 
 const STEPS: &[M<'static>] = &[
@@ -33,22 +34,32 @@ const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 /// The newest schema version that this program knows.
 pub(super) const NEWEST: usize = STEPS.len();
 
-/// Takes the steps that the database in `state_dir` has not taken, all or none of each. Before the first, a backup of it as it was is
-/// kept as `p2pid-schema-N.db`, so that the program of before can be put back together with its database.
-pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, now: Timestamp) -> Result<(), rusqlite_migration::Error> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if (1..NEWEST).contains(&(version as usize)) {
-        let kept = state_dir.join(format!("p2pid-schema-{version}.db"));
-        match backup(state_dir, &kept, now) {
-            Ok(_) => tracing::info!(file = %kept.display(), "the database as it was before this version is kept"),
-            // Of an upgrade that was interrupted, perhaps; and no reason to stay down.
-            Err(error) => tracing::warn!(%error, "the database is brought up to date without a backup"),
-        }
-    }
+/// Why the schema is not up to date.
+pub(super) enum NotTaken {
+    /// There is no copy of the database as it is. Nothing was changed.
+    NotKept(u32, BackupError),
+    /// A step failed; those before it were taken.
+    Step(rusqlite_migration::Error),
+    Database(rusqlite::Error),
+}
+
+/// Takes the steps that the database in `state_dir` has not taken, all or none of each. A copy of it as it was is kept before the first
+/// ([`schema_copy`]): without one there is no way back, so without one no step is taken.
+pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, now: Timestamp) -> Result<(), NotTaken> {
+    let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
+    let before = version(connection).map_err(NotTaken::Database)?;
+    let is_older = (1..NEWEST).contains(&(before as usize));
+    let copy = is_older.then(|| schema_copy::keep(state_dir, before, now)).transpose();
+    let copy = copy.map_err(|error| NotTaken::NotKept(before, error))?;
     // A table that is made anew is dropped first, which must not take along what refers to it. The step that does so looks at the end
     // whether everything still refers to something. Within a transaction this pragma does nothing.
-    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "foreign_keys", false).map_err(NotTaken::Database)?;
     let taken = MIGRATIONS.to_latest(connection);
-    connection.pragma_update(None, "foreign_keys", true)?;
-    taken
+    connection.pragma_update(None, "foreign_keys", true).map_err(NotTaken::Database)?;
+    taken.map_err(|error| {
+        if let Some(copy) = copy.filter(|_| version(connection).is_ok_and(|now| now == before)) {
+            schema_copy::is_not_needed(&copy);
+        }
+        NotTaken::Step(error)
+    })
 }

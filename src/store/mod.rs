@@ -33,6 +33,7 @@ pub mod realm;
 pub mod refresh_token;
 pub mod role;
 pub mod rows;
+mod schema_copy;
 mod seal;
 pub mod session;
 pub mod tenant;

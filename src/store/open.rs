@@ -11,9 +11,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use rustix::fs::OFlags;
 
+use super::backup::BackupError;
 use super::connection::{self, APPLICATION_ID, Counters, Use};
 use super::key_file::{self, KeyFileError, KeyId, StateKey};
-use super::migrations::{self, NEWEST};
+use super::migrations::{self, NEWEST, NotTaken};
 use super::{Inner, Seals, Store, audit, key_columns, reader, writer};
 use crate::audit::{Action, Entry};
 use crate::clock::{Clock, Timestamp};
@@ -69,6 +70,13 @@ pub enum OpenError {
         path: PathBuf,
         /// Its schema version.
         found: i64,
+    },
+    /// The schema has to change, and there is no copy of the database as it is.
+    NotKept {
+        /// Its schema version.
+        version: u32,
+        /// Why there is none.
+        error: Box<BackupError>,
     },
     /// Anything else that SQLite says.
     Database(PathBuf, rusqlite::Error),
@@ -177,6 +185,15 @@ impl OpenError {
                 format!("schema version {found}"),
                 format!("at most {NEWEST}"),
                 "install that version or a later one, or put back a backup made before the upgrade".to_owned(),
+            ),
+            Self::NotKept { version, error } => say(
+                "upgrade_not_kept",
+                format!(
+                    "the database has schema version {version}, and this p2pid changes it to {NEWEST} only beside a copy of it as it is"
+                ),
+                error.to_string(),
+                "room in the state folder for a whole copy of the database".to_owned(),
+                "make room, and start again; nothing was changed, and the version before still opens the database".to_owned(),
             ),
             Self::Database(path, error) => say(
                 "database",
@@ -311,8 +328,11 @@ fn prepare(connection: &mut Connection, state_dir: &Path, key_path: &Path, seals
         key_columns::recognise(connection, seals, key_path)?;
     }
     migrations::bring_up_to_date(connection, state_dir, now).map_err(|error| match error {
-        rusqlite_migration::Error::RusqliteError { err, .. } => Unprepared::Database(err),
-        error => {
+        NotTaken::NotKept(version, error) => OpenError::NotKept { version, error: Box::new(error) }.into(),
+        NotTaken::Database(error) | NotTaken::Step(rusqlite_migration::Error::RusqliteError { err: error, .. }) => {
+            Unprepared::Database(error)
+        }
+        NotTaken::Step(error) => {
             OpenError::Corrupt(state_dir.join(connection::FILE), format!("a schema that cannot be brought up to date: {error}")).into()
         }
     })?;

@@ -36,5 +36,6 @@ mod states;
 mod strangers;
 mod tidy;
 mod under_a_path;
+mod upgrades;
 mod whole_story;
 mod world;

@@ -23,6 +23,10 @@ fn fixtures() -> Vec<(u32, PathBuf)> {
     fixtures
 }
 
+fn fixture(version: u32) -> PathBuf {
+    fixtures().into_iter().find(|(found, _)| *found == version).expect("a fixture of that version").1
+}
+
 /// A state directory as the fixture has it.
 fn thawed(fixture: &Path) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
@@ -91,6 +95,20 @@ async fn every_schema_that_shipped_is_brought_up_to_date_with_all_that_is_in_it(
     }
 }
 
+/// The copies that upgrades have left in a state directory, by name.
+fn copies(state_dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(state_dir).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> =
+        names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("p2pid-schema-")).collect();
+    names.sort();
+    names
+}
+
+fn version_of(file: &Path) -> usize {
+    let version = Connection::open(file).and_then(|file| file.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)));
+    version.expect("a database") as usize
+}
+
 #[tokio::test]
 async fn before_a_step_the_database_is_kept_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -105,13 +123,50 @@ async fn before_a_step_the_database_is_kept_as_it_was() {
     raw.execute("INSERT INTO state_key VALUES (x'00000000', zeroblob(32), 1)", []).expect("another key");
     let open = || Store::open(directory.path(), None, Arc::new(SystemClock::new()));
     assert_eq!(open().expect_err("the key is another").explain().code, "wrong_key");
-    assert!(!directory.path().join("p2pid-schema-1.db").exists(), "no step is taken under a wrong key");
+    assert_eq!(copies(directory.path()), [""; 0], "no step is taken under a wrong key");
     raw.execute("DELETE FROM state_key", []).expect("gone");
     drop(raw);
     fs::write(directory.path().join("epoch"), "1\n").expect("written");
     let store = open().expect("brought up to date");
     assert_eq!(store.epoch(), 1);
-    let kept = Connection::open(directory.path().join("p2pid-schema-1.db")).expect("kept");
-    let version: usize = kept.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).expect("a version") as usize;
-    assert_eq!(version, 1);
+    let kept = copies(directory.path());
+    assert_eq!((kept.len(), version_of(&directory.path().join(&kept[0])), version_of(&database)), (1, 1, NEWEST), "{kept:?}");
+    store.close().await;
+    open().expect("opened").close().await;
+    assert_eq!(copies(directory.path()), kept, "a start that changes no schema keeps no copy");
+}
+
+#[tokio::test]
+async fn an_upgrade_beside_an_older_copy_keeps_one_of_its_own() {
+    let directory = thawed(&fixture(13));
+    let state_dir = directory.path();
+    let database = state_dir.join("p2pid.db");
+    let older = state_dir.join("p2pid-schema-13.db");
+    fs::write(&older, "of an upgrade before a restore, say").expect("written");
+    let raw = Connection::open(&database).expect("opened");
+    raw.execute("INSERT INTO tenant VALUES ('made-since', 1000)", []).expect("changed since the older copy");
+    drop(raw);
+    Store::open(state_dir, None, Arc::new(SystemClock::new())).expect("brought up to date").close().await;
+
+    assert_eq!(fs::read_to_string(&older).expect("still there"), "of an upgrade before a restore, say");
+    let kept = copies(state_dir);
+    let [new] = &kept.iter().filter(|name| !older.ends_with(name)).collect::<Vec<_>>()[..] else { panic!("one more: {kept:?}") };
+    let new = state_dir.join(new);
+    let has_it = Connection::open(&new).expect("opened").query_row("SELECT 1 FROM tenant WHERE name = 'made-since'", [], |_| Ok(()));
+    assert_eq!((version_of(&new), has_it), (13, Ok(())), "the database as it was just before");
+    assert_eq!(fs::metadata(&new).expect("a file").permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_the_database_and_the_copies_as_they_were() {
+    let directory = thawed(&fixture(13));
+    let database = directory.path().join("p2pid.db");
+    let raw = Connection::open(&database).expect("opened");
+    raw.execute_batch("ALTER TABLE audit_horizon RENAME TO somewhere_else").expect("the next step does not find its table");
+    drop(raw);
+    for _ in 0..2 {
+        let error = Store::open(directory.path(), None, Arc::new(SystemClock::new())).expect_err("a step fails").explain();
+        assert!(error.found.contains("audit_horizon"), "{error}");
+        assert_eq!((version_of(&database), copies(directory.path())), (13, Vec::new()), "{error}");
+    }
 }
