@@ -22,6 +22,7 @@ use p2pid::inbound::ib_app::{GrantType, IbApp};
 use p2pid::inbound::permit::{Holder, RouteRule, permit};
 use p2pid::inbound::user::User;
 use p2pid::net::client::Client;
+use p2pid::net::outgoing::{Outgoing, Purpose};
 use p2pid::net::trust::Trust;
 use p2pid::oauth::pkce::Challenge;
 use p2pid::oauth::redirect_uri::RedirectUri;
@@ -206,7 +207,8 @@ impl Daemon {
     /// A client that knows the daemon's certificate, with connections of its own.
     fn client(&self) -> Result<Client, Failure> {
         let certificate = self.folder.path().join("bench/tls/cert.pem");
-        Ok(Client::new(&Trust::only(&std::fs::read(&certificate)?, "cert.pem")?, &self.limits))
+        let outgoing = Arc::new(Outgoing::new(&self.limits));
+        Ok(Client::new(&Trust::only(&std::fs::read(&certificate)?, "cert.pem")?, &self.limits, outgoing.share(Purpose::Own)))
     }
 
     /// What it has committed since its start.

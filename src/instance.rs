@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::net::outgoing::Outgoing;
 use crate::observe::metrics::Metrics;
 use crate::random::Random;
 use crate::store::Store;
@@ -58,6 +59,8 @@ pub struct Instance {
     pub remotes: Remotes,
     /// Local applications that may use the relay.
     pub callers: Callers,
+    /// Connections that go out.
+    pub outgoing: Arc<Outgoing>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Requests at our own endpoints, which are served to their end.
@@ -70,10 +73,12 @@ impl Instance {
     /// An instance that starts now.
     pub fn new(config: Arc<Config>, store: Store, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let started_at = clock.now();
+        let outgoing = Arc::new(Outgoing::new(&config.limits));
         let tokens = Arc::new(TokenTable::new(store.clone(), Arc::clone(&clock)));
         Self {
             config: ArcSwap::new(config),
-            metrics: Arc::new(Metrics::new().of_store(store.clone())),
+            metrics: Arc::new(Metrics::new().of_store(store.clone()).of_outgoing(Arc::clone(&outgoing))),
+            outgoing,
             store,
             tokens,
             clock,

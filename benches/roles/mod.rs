@@ -1,6 +1,7 @@
 //! The processes that are measured.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use p2pid::config::{Limits, Listen, Rate};
 use p2pid::net::body::{IncomingBody, RequestBody, ResponseBody};
 use p2pid::net::client::Client;
 use p2pid::net::listener::Listener;
+use p2pid::net::outgoing::{Outgoing, Purpose};
 use p2pid::net::serve::{Server, Serving};
 use p2pid::net::tls::{Identity, ServerTls};
 use p2pid::net::trust::Trust;
@@ -45,7 +47,8 @@ async fn hop(target: &str, certificate: Option<&String>, tls: Option<(ServerTls,
         Some(file) => Trust::only(&std::fs::read(file).expect("a certificate"), file).expect("a certificate"),
         None => Trust::system(&[]).expect("the system's roots"),
     };
-    let client = Client::new(&trust, &limits());
+    let outgoing = Arc::new(Outgoing::new(&limits()));
+    let client = Client::new(&trust, &limits(), outgoing.share(Purpose::Applications));
     let target: Uri = target.parse().expect("a URL");
     let service = tower_service_fn(move |request: Request<IncomingBody>| {
         let (client, target) = (client.clone(), target.clone());
@@ -116,6 +119,9 @@ fn limits() -> Limits {
         form_bytes: 64 << 10,
         body_bytes: 0,
         connections: 10_000,
+        outgoing_connections: 10_000,
+        calls_per_grant: 512,
+        calls_per_caller: 1024,
         calls_per_peer: 512,
         queue_per_peer: 1024,
         connect_timeout: seconds(5),

@@ -19,7 +19,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), Failure> {
         }
         Failure::from(&problems)
     })?;
-    if let Some(warning) = files::too_few(loaded.config.limits.connections, files::hard_limit()) {
+    if let Some(warning) = files::too_few(&loaded.config.limits, files::hard_limit()) {
         context.report.note(&format!("{}: as started from here: {warning}\n", file.display()));
     }
     let document = json!({ "file": file, "instance": loaded.config.instance.name, "errors": [] });

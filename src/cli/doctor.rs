@@ -128,7 +128,7 @@ fn certificate(config: &Config) -> Option<Check> {
 
 /// Whether the connections that are allowed fit into the files that a daemon may have open which is started from here.
 fn open_files(config: &Config) -> Option<Check> {
-    let warning = files::too_few(config.limits.connections, files::hard_limit())?;
+    let warning = files::too_few(&config.limits, files::hard_limit())?;
     Some(Check::new("open files", Health::Warning, format!("as started from here: {warning}")))
 }
 

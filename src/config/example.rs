@@ -232,6 +232,13 @@ body_bytes = 0
 # Open connections: of [public] and [mtls] together, of [local], and of [console], each. One address (of IPv6 the /64) has at most a quarter
 # of those at [public], [mtls] and [console], unless it is one of trusted_proxies; more are answered 503.
 connections = 10000
+# Open connections that go out: calls to applications and calls to peers have most of them, half each, and an eighth is kept for what p2pid
+# asks itself (tokens, metadata, keys). What finds none free is answered 503.
+outgoing_connections = 10000
+# Calls under way at the gateway with one grant (of an app that acts for itself, with all its tokens), and at the relay of one caller: at most a
+# quarter of the connections that such calls have altogether.
+calls_per_grant = 512
+calls_per_caller = 1024
 # Calls under way to one peer, and calls waiting for one.
 calls_per_peer = 512
 queue_per_peer = 1024

@@ -376,6 +376,12 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Open connections to each: what is public, the relay, the console.
     pub connections: usize,
+    /// Open connections that go out, to applications, to peers and for ourselves together.
+    pub outgoing_connections: usize,
+    /// Calls under way at the gateway with one grant.
+    pub calls_per_grant: usize,
+    /// Calls under way at the relay of one caller.
+    pub calls_per_caller: usize,
     /// Calls under way to one peer.
     pub calls_per_peer: usize,
     /// Calls waiting for one peer.

@@ -8,6 +8,7 @@ use crate::doors::gateway::Gateway;
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::files;
+use crate::net::outgoing::Purpose;
 use crate::net::serve::Server;
 use crate::net::tls::{Identity, ServerTls, TlsError};
 use crate::net::trust::Trust;
@@ -40,18 +41,20 @@ pub(super) fn certificate(listener: &'static str, shown: Option<ServerTls>, whic
 
 /// Says in the log that fewer connections fit than are allowed.
 pub(super) fn tell_of_files(limits: &Limits) {
-    if let Some(reason) = files::too_few(limits.connections, files::limit()) {
+    if let Some(reason) = files::too_few(limits, files::limit()) {
         tracing::warn!("{reason}");
     }
 }
 
 /// The limits of connections.
-pub(super) fn limits(server: Server) -> Part {
+pub(super) fn limits(server: Server, instance: Arc<Instance>) -> Part {
     Part::new(move |config| {
+        let outgoing = Arc::clone(&instance.outgoing);
         let (server, limits, proxies) = (server.clone(), config.limits.clone(), config.public.trusted_proxies.clone());
         Ok(Replacement::new(move || {
             tell_of_files(&limits);
             server.set_limits(&limits, &proxies);
+            outgoing.set_limits(&limits);
         }))
     })
 }
@@ -65,7 +68,7 @@ pub(super) fn applications(gateway: Arc<Gateway>, instance: Arc<Instance>) -> Pa
         }
         let gateway = Arc::clone(&gateway);
         let trust = Trust::system(&config.trust.ca).map_err(|error| format!("[trust] ca: {error}"))?;
-        let client = Client::new(&trust, &config.limits);
+        let client = Client::new(&trust, &config.limits, instance.outgoing.share(Purpose::Applications));
         Ok(Replacement::new(move || gateway.set_client(client)))
     })
 }

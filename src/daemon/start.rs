@@ -20,6 +20,7 @@ use crate::doors::{authorization, browser, console, finish, link};
 use crate::instance::Instance;
 use crate::net::client::Client;
 use crate::net::cores::Cores;
+use crate::net::outgoing::Purpose;
 use crate::net::places::Audience;
 use crate::net::serve::{Server, Serving};
 use crate::net::tls::{Identity, ServerTls, TlsError};
@@ -52,7 +53,8 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let links = Links::start(Arc::clone(&instance)).await?;
     let relay = Arc::new(Relay::start(Arc::clone(&instance), Arc::clone(&links)).await?);
 
-    let applications = Client::new(&Trust::system(&config.trust.ca)?, &config.limits);
+    let to_applications = instance.outgoing.share(Purpose::Applications);
+    let applications = Client::new(&Trust::system(&config.trust.ca)?, &config.limits, to_applications);
     let gateway = Arc::new(Gateway::new(Arc::clone(&instance), applications));
 
     let cores = Arc::new(Cores::start().map_err(StartError::Threads)?);
@@ -63,7 +65,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         parts::certificate("[public]", public_tls.clone(), |config| &config.public.tls, Arc::clone(&instance.clock)),
         parts::certificate("[mtls]", mtls_tls.clone(), |config| &config.mtls.tls, Arc::clone(&instance.clock)),
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
-        parts::limits(server.clone()),
+        parts::limits(server.clone(), Arc::clone(&instance)),
         parts::applications(Arc::clone(&gateway), Arc::clone(&instance)),
         parts::peers(Arc::clone(&links)),
     ];

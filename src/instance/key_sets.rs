@@ -17,6 +17,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::inbound::security::Keys;
 use crate::net::client::{Client, FetchError};
+use crate::net::outgoing::{Purpose, Share};
 use crate::net::trust::{Trust, Untrusted};
 use crate::oauth::key::KeySet;
 
@@ -79,7 +80,7 @@ impl KeySets {
     /// keeps nobody from looking.
     pub async fn try_url(&self, instance: &Instance, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
         let begun = instance.clock.now();
-        let set = Arc::new(fetch(&instance.config(), url, guarded).await?);
+        let set = Arc::new(fetch(&instance.config(), instance.outgoing.share(Purpose::Own), url, guarded).await?);
         let entry = self.entry(url);
         let mut known = entry.lock();
         (known.keys, known.looked_at) = (Some((Arc::clone(&set), begun)), Some(instance.clock.now()));
@@ -99,7 +100,14 @@ impl KeySets {
         }
         if entry.may_look(&now) {
             // A task of its own: whoever asks may give up before the other side answers, and the look is over for all at its end.
-            let look = look(Arc::clone(&entry), instance.config(), Arc::clone(&instance.clock), url.clone(), guarded);
+            let look = look(
+                Arc::clone(&entry),
+                instance.config(),
+                instance.outgoing.share(Purpose::Own),
+                Arc::clone(&instance.clock),
+                url.clone(),
+                guarded,
+            );
             tokio::spawn(look).await.expect("a look does not panic, and nobody ends it");
         }
         let known = entry.set(&instance.clock.now(), KEPT_AT_MOST);
@@ -131,13 +139,13 @@ impl Entry {
 }
 
 /// Looks at the URL, or waits for the look that is under way.
-async fn look(entry: Arc<Entry>, config: Arc<Config>, clock: Arc<dyn Clock>, url: Url, guarded: bool) {
+async fn look(entry: Arc<Entry>, config: Arc<Config>, share: Share, clock: Arc<dyn Clock>, url: Url, guarded: bool) {
     let _alone = entry.looking.lock().await;
     let begun = clock.now();
     if !entry.may_look(&begun) {
         return;
     }
-    let fetched = fetch(&config, &url, guarded).await;
+    let fetched = fetch(&config, share, &url, guarded).await;
     let mut known = entry.lock();
     known.looked_at = Some(clock.now());
     match fetched {
@@ -147,10 +155,10 @@ async fn look(entry: Arc<Entry>, config: Arc<Config>, clock: Arc<dyn Clock>, url
 }
 
 /// Fetches a set under the trust of peers, without following redirects.
-async fn fetch(config: &Config, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
+async fn fetch(config: &Config, share: Share, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
     let other = |why: &dyn fmt::Display| NotFetched::Other(why.to_string());
     let trust = Trust::system(&config.trust.ca).map_err(|error| other(&error))?;
-    let client = if guarded { Client::guarded(&trust, &config.limits) } else { Client::new(&trust, &config.limits) };
+    let client = if guarded { Client::guarded(&trust, &config.limits, share) } else { Client::new(&trust, &config.limits, share) };
     let request = http::Request::get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json").body(Bytes::new());
     let request = request.map_err(|error| other(&error))?;
     let response = client.fetch(request, config.limits.token_timeout, MOST_BYTES).await.map_err(|error| match error {

@@ -15,6 +15,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::causes;
 use super::certificate::Certificate;
 use super::connect::{Connector, Origin};
+use super::outgoing::Share;
 use super::pool::{Ages, Pool, Unanswered};
 use super::trust::{Trust, Untrusted};
 use crate::config::Limits;
@@ -28,25 +29,25 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for URLs that operators gave.
-    pub fn new(trust: &Trust, limits: &Limits) -> Self {
-        Self::make(trust, limits, false, Ages::default())
+    /// A client for URLs that operators gave, whose connections are of that share.
+    pub fn new(trust: &Trust, limits: &Limits, share: Share) -> Self {
+        Self::make(trust, limits, false, Ages::default(), share)
     }
 
     /// A client for URLs learnt from others: private, loopback and reserved addresses are not called.
-    pub fn guarded(trust: &Trust, limits: &Limits) -> Self {
-        Self::make(trust, limits, true, Ages::default())
+    pub fn guarded(trust: &Trust, limits: &Limits, share: Share) -> Self {
+        Self::make(trust, limits, true, Ages::default(), share)
     }
 
     /// A client whose connections age faster.
     #[cfg(test)]
-    pub(super) fn ageing(trust: &Trust, limits: &Limits, ages: Ages) -> Self {
-        Self::make(trust, limits, false, ages)
+    pub(super) fn ageing(trust: &Trust, limits: &Limits, ages: Ages, share: Share) -> Self {
+        Self::make(trust, limits, false, ages, share)
     }
 
-    fn make(trust: &Trust, limits: &Limits, guarded: bool, ages: Ages) -> Self {
+    fn make(trust: &Trust, limits: &Limits, guarded: bool, ages: Ages, share: Share) -> Self {
         let connector = Connector::new(trust, limits.connect_timeout, guarded);
-        Self { pool: Arc::new(Pool::new(connector, limits, ages)) }
+        Self { pool: Pool::new(connector, limits, ages, share) }
     }
 
     /// Sends a request and reads the head of its answer; bodies stream both ways. The URI is absolute.
@@ -85,7 +86,7 @@ impl Client {
     /// What the certificate of `url`'s host says, when it is trusted; `None` without TLS. Makes a connection of its own.
     pub async fn certificate(&self, url: &Uri) -> Result<Option<Certificate>, SendError> {
         let origin = Origin::of(url).ok_or_else(|| SendError::BadUrl(format!("found {url}, expected http:// or https:// and a host")))?;
-        let certificate = self.pool.connector().certificate(&origin).await?;
+        let certificate = self.pool.certificate(&origin).await?;
         Ok(certificate.and_then(|der| Certificate::read(&der)))
     }
 
@@ -143,6 +144,9 @@ pub enum SendError {
     /// No connection: name, network, TLS; or it was closed before anything was sent.
     #[error("{0}")]
     Unreachable(String),
+    /// As many connections go out as may; none was made.
+    #[error("{0}")]
+    Full(String),
     /// No connection within the time allowed.
     #[error("{0}")]
     ConnectTimeout(String),
@@ -166,6 +170,7 @@ impl SendError {
         match self {
             Self::BadUrl(_)
             | Self::Unreachable(_)
+            | Self::Full(_)
             | Self::ConnectTimeout(_)
             | Self::Untrusted(_)
             | Self::Forbidden(_)

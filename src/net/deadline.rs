@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::connection::Slot;
+use super::lane::Pass;
 use super::stream::Stream;
 
 /// A timer that is armed while something is awaited, and costs nothing before it first is.
@@ -53,17 +54,19 @@ pub(super) struct Deadlined {
     write_idle: Duration,
     writing: Patience,
     slot: Option<Arc<Slot>>,
+    /// Dropped last, when the connection's file is closed.
+    _pass: Option<Pass>,
 }
 
 impl Deadlined {
-    /// A connection of ours to somebody.
-    pub(super) fn new(stream: Stream, write_idle: Duration) -> Self {
-        Self { stream, ahead: Bytes::new(), write_idle, writing: Patience::default(), slot: None }
+    /// A connection of ours to somebody, which has that place among those that go out.
+    pub(super) fn outgoing(stream: Stream, write_idle: Duration, pass: Pass) -> Self {
+        Self { stream, ahead: Bytes::new(), write_idle, writing: Patience::default(), slot: None, _pass: Some(pass) }
     }
 
     /// A connection of somebody to us, of which `ahead` was already read.
     pub(super) fn accepted(stream: Stream, ahead: Bytes, write_idle: Duration, slot: Arc<Slot>) -> Self {
-        Self { ahead, slot: Some(slot), ..Self::new(stream, write_idle) }
+        Self { stream, ahead, write_idle, writing: Patience::default(), slot: Some(slot), _pass: None }
     }
 
     /// Notes what was written, for whoever looks whether anything is.

@@ -19,6 +19,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
@@ -28,6 +29,8 @@ use super::connect::{Connector, Offer, Origin};
 use super::cores;
 use super::deadline::Deadlined;
 use super::gather::Gathering;
+use super::lane::Pass;
+use super::outgoing::Share;
 use super::stream::Stream;
 use crate::config::Limits;
 
@@ -68,6 +71,8 @@ impl Default for Ages {
 pub(super) struct Pool {
     ages: Ages,
     connector: Connector,
+    /// What bounds its connections, together with those of other pools.
+    share: Share,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     /// By origin and core: a connection serves the thread that it was made on.
@@ -78,7 +83,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, limits: &Limits, ages: Ages) -> Self {
+    pub(super) fn new(connector: Connector, limits: &Limits, ages: Ages, share: Share) -> Arc<Self> {
         let header_bytes = limits.header_bytes;
         let mut http1 = http1::Builder::new();
         http1.max_header_size(header_bytes);
@@ -90,20 +95,31 @@ impl Pool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self {
+        let this = Arc::new(Self {
             ages,
             connector,
+            share,
             http1,
             http2,
             hosts: ArcSwap::default(),
             write_idle: limits.idle_timeout,
             born: Instant::now(),
             swept: AtomicBool::new(false),
-        }
+        });
+        this.share.register(Arc::downgrade(&this));
+        this
     }
 
-    pub(super) fn connector(&self) -> &Connector {
-        &self.connector
+    /// The certificate that `origin` shows, over a connection of its own.
+    pub(super) async fn certificate(&self, origin: &Origin) -> Result<Option<CertificateDer<'static>>, SendError> {
+        let _pass = self.share.enter().await?;
+        self.connector.certificate(origin).await
+    }
+
+    /// A connection to `host`, with its place among those that go out.
+    async fn connect(&self, host: &Host, offer: Offer) -> Result<(Stream, Pass), SendError> {
+        let pass = self.share.enter().await?;
+        Ok((self.connector.connect(&host.origin, offer).await?, pass))
     }
 
     /// What is known of `uri`'s origin.
@@ -155,8 +171,8 @@ impl Pool {
 
     /// One HTTP/1.1 connection outside the pool, for an upgrade.
     pub(super) async fn apart(self: &Arc<Self>, host: &Arc<Host>) -> Result<Lease, SendError> {
-        let stream = self.connector.connect(&host.origin, Offer::Http1).await?;
-        let sender = self.shake_http1(host, stream).await?;
+        let (stream, pass) = self.connect(host, Offer::Http1).await?;
+        let sender = self.shake_http1(host, stream, pass).await?;
         Ok(Lease { kind: Kind::Alone(Alone { sender, born: Instant::now() }), host: Arc::clone(host), reused: false })
     }
 
@@ -189,16 +205,16 @@ impl Pool {
         if !self.swept.swap(true, Ordering::Relaxed) {
             tokio::spawn(sweep_while_used(Arc::downgrade(self), self.ages));
         }
-        let stream = self.connector.connect(&host.origin, Offer::Both).await?;
+        let (stream, pass) = self.connect(host, Offer::Both).await?;
         let born = Instant::now();
         if !stream.speaks_http2() && !host.origin.is_h2c() {
-            let sender = self.shake_http1(host, stream).await?;
+            let sender = self.shake_http1(host, stream, pass).await?;
             host.protocol.store(HTTP1, Ordering::Relaxed);
             return Ok(Opened::Alone(Alone { sender, born }));
         }
         let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: HTTP/2: {}", host.origin, causes::told(&error)));
         let (mut sender, connection) =
-            self.http2.handshake(TokioIo::new(Gathering::new(Deadlined::new(stream, self.write_idle)))).await.map_err(failed)?;
+            self.http2.handshake(TokioIo::new(Gathering::new(Deadlined::outgoing(stream, self.write_idle, pass)))).await.map_err(failed)?;
         tokio::spawn(connection.map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
         let shared = Arc::new(Shared { sender, born, under_way: AtomicUsize::new(0), last_used: AtomicU64::new(0) });
@@ -209,12 +225,18 @@ impl Pool {
         Ok(Opened::Shared(shared))
     }
 
-    async fn shake_http1(&self, host: &Host, stream: Stream) -> Result<http1::SendRequest<RequestBody>, SendError> {
+    async fn shake_http1(&self, host: &Host, stream: Stream, pass: Pass) -> Result<http1::SendRequest<RequestBody>, SendError> {
         let failed = |error: hyper::Error| SendError::Unreachable(format!("{}: {}", host.origin, causes::told(&error)));
-        let (mut sender, connection) = self.http1.handshake(TokioIo::new(Deadlined::new(stream, self.write_idle))).await.map_err(failed)?;
+        let (mut sender, connection) =
+            self.http1.handshake(TokioIo::new(Deadlined::outgoing(stream, self.write_idle, pass))).await.map_err(failed)?;
         tokio::spawn(connection.with_upgrades().map(|ended| log_end(ended.err())));
         sender.ready().await.map_err(failed)?;
         Ok(sender)
+    }
+
+    /// Gives up one connection that nothing is under way on, if there is one.
+    pub(super) fn evict(&self) -> bool {
+        self.hosts.load().values().any(|host| host.evict())
     }
 
     /// Closes what is closed, expired or unused, and forgets origins without connections.
@@ -308,6 +330,25 @@ impl Host {
         if idle.len() < MOST_IDLE {
             idle.push(Idle { alone, since: Instant::now() });
         }
+    }
+
+    /// Gives up one connection that nothing is under way on, if there is one.
+    fn evict(&self) -> bool {
+        let idle = {
+            let mut idle = lock(&self.idle);
+            // One that its server has closed leaves no place.
+            idle.retain(|idle| !idle.alone.sender.is_closed());
+            // The one that was used last is the one that is used next.
+            let oldest = idle.iter().position(|idle| idle.alone.sender.is_ready());
+            oldest.map(|oldest| idle.remove(oldest))
+        };
+        if idle.is_some() {
+            return true;
+        }
+        let unused = |shared: &Arc<Shared>| shared.under_way.load(Ordering::Relaxed) == 0 && !shared.sender.is_closed();
+        let Some(unused) = self.shared.load().iter().find(|shared| unused(shared)).cloned() else { return false };
+        self.shared.rcu(|list| list.iter().filter(|shared| !Arc::ptr_eq(shared, &unused)).cloned().collect::<Vec<_>>());
+        true
     }
 
     fn is_forgettable(self: &Arc<Self>) -> bool {

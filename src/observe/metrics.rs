@@ -1,18 +1,21 @@
 //! What `/metrics` shows. Every metric exists from the start with 0, so that an alert never waits for a first event.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::calls::Calls;
 use crate::clock::Timestamp;
+use crate::net::outgoing::{Outgoing, Purpose};
 use crate::store::Store;
 
 /// The media type of [`Metrics::text`].
@@ -114,6 +117,13 @@ impl Metrics {
         self
     }
 
+    /// With the connections that go out.
+    #[must_use]
+    pub fn of_outgoing(mut self, outgoing: Arc<Outgoing>) -> Self {
+        self.registry.register_collector(Box::new(OutgoingGauges(outgoing)));
+        self
+    }
+
     /// The series of one peer, which start at 0 and are gone with [`Metrics::forget_peer`].
     pub fn peer(&self, tenant: &str, name: &str) -> PeerMetrics {
         self.forget_series("");
@@ -191,6 +201,27 @@ impl Collector for StoreCounters {
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looked at when somebody asks.
+#[derive(Debug)]
+struct OutgoingGauges(Arc<Outgoing>);
+
+impl Collector for OutgoingGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, is_limit) in [
+            ("p2pid_outgoing_connections", "Connections that go out, by what they are for", false),
+            ("p2pid_outgoing_connections_limit", "How many connections may go out, by what they are for", true),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for purpose in Purpose::ALL {
+                let number = if is_limit { self.0.limit(purpose) } else { self.0.open(purpose) };
+                let number = i64::try_from(number).unwrap_or(i64::MAX);
+                ConstGauge::new(number).encode(metric.encode_family(&[("purpose", purpose.name())])?)?;
+            }
         }
         Ok(())
     }

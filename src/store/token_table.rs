@@ -18,6 +18,7 @@ use crate::id::Id;
 use crate::inbound::grant::is_in_its_time;
 use crate::inbound::permit::Bearer;
 use crate::net::headers::Identity;
+use crate::net::lane::Lane;
 use crate::net::life::Life;
 use crate::oauth::token::{Kind, digest_if};
 use crate::secret::Digest;
@@ -35,6 +36,8 @@ pub struct TokenTable {
     revocations: AtomicU64,
     /// By grant, or by token where there is none; each stays until its last use is written down.
     holds: Mutex<HashMap<Id, Arc<Hold>>>,
+    /// By app, of those whose tokens stand alone.
+    lanes: Mutex<HashMap<Id, Arc<Lane>>>,
 }
 
 /// An access token that is good, but for its expiry.
@@ -48,12 +51,15 @@ pub struct LiveToken {
     pub identity: Identity,
     /// Ends when the grant is ended; open streams rest on it.
     pub life: Arc<Life>,
+    /// The calls that are under way with the grant, or of the app, where its tokens stand alone.
+    pub lane: Arc<Lane>,
 }
 
 /// What all tokens of a grant share.
 #[derive(Debug)]
 struct Hold {
     life: Arc<Life>,
+    lane: Arc<Lane>,
     /// Tokens of earlier generations have been withdrawn.
     oldest_generation: AtomicU32,
     /// The app, of a token that stands alone.
@@ -67,9 +73,9 @@ struct Hold {
 }
 
 impl Hold {
-    fn of(app: Id, alone_of: Option<Id>) -> Self {
+    fn of(app: Id, alone_of: Option<Id>, lane: Arc<Lane>) -> Self {
         let (life, oldest_generation) = (Arc::default(), AtomicU32::default());
-        Self { life, oldest_generation, alone_of, app, last_used: AtomicI64::default(), written: AtomicI64::default() }
+        Self { life, lane, oldest_generation, alone_of, app, last_used: AtomicI64::default(), written: AtomicI64::default() }
     }
 
     /// Whether something has yet to be written down, or a token or a stream rests on it. To be asked under the lock, under which nothing takes up
@@ -92,8 +98,8 @@ impl Deref for LiveToken {
 impl TokenTable {
     /// An empty table over `store`.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        let (tokens, revocations, holds) = (Cache::new(MOST), AtomicU64::new(0), Mutex::default());
-        Self { store, clock, tokens, revocations, holds }
+        let (tokens, revocations) = (Cache::new(MOST), AtomicU64::new(0));
+        Self { store, clock, tokens, revocations, holds: Mutex::default(), lanes: Mutex::default() }
     }
 
     /// The token when it is in memory and good: no wait, no database, no lock that is contended.
@@ -178,6 +184,7 @@ impl TokenTable {
         self.mark_written(&used);
         self.end_streams_of_apps().await?;
         self.holds().retain(|_, hold| hold.is_needed());
+        self.lanes().retain(|_, lane| Arc::strong_count(lane) > 1);
         Ok(())
     }
 
@@ -245,7 +252,10 @@ impl TokenTable {
             None => (alone(digest), Some(found.bearer.app)),
         };
         let living = holds.get(&key).filter(|hold| !hold.life.is_ended());
-        let hold = living.map(Arc::clone).unwrap_or_else(|| Arc::new(Hold::of(found.bearer.app, alone_of)));
+        let hold = living.map(Arc::clone).unwrap_or_else(|| {
+            let lane = alone_of.map(|app| Arc::clone(self.lanes().entry(app).or_default())).unwrap_or_default();
+            Arc::new(Hold::of(found.bearer.app, alone_of, lane))
+        });
         holds.insert(key, Arc::clone(&hold));
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
         let live = Arc::new(LiveToken {
@@ -254,6 +264,7 @@ impl TokenTable {
             issued_at: found.issued_at,
             generation: found.generation,
             life: Arc::clone(&hold.life),
+            lane: Arc::clone(&hold.lane),
             hold,
         });
         self.tokens.insert(digest, Arc::clone(&live));
@@ -264,6 +275,11 @@ impl TokenTable {
         let holds = self.holds();
         self.revocations.fetch_add(1, Ordering::AcqRel);
         ends(&holds);
+    }
+
+    /// May be locked under the lock of `holds`, never the other way round.
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Id, Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn holds(&self) -> MutexGuard<'_, HashMap<Id, Arc<Hold>>> {
@@ -363,6 +379,7 @@ mod tests {
         world.table.end_token(digest);
         assert!(first.life.is_ended() && world.table.present(access).await.expect("read").is_none());
         assert!(!second.life.is_ended() && world.table.present(other).await.expect("read").is_some());
+        assert!(Arc::ptr_eq(&first.lane, &second.lane), "an app has no more calls under way for having more tokens");
 
         // Its streams go on for as long again as its last good token lived.
         world.clock.pass(HOUR * 3 / 2);

@@ -19,6 +19,7 @@ mod init;
 mod keeper;
 mod linking;
 mod linking_by_key;
+mod outgoing;
 mod pages_of_a_handshake;
 mod peers_that_move;
 mod people;

@@ -25,16 +25,18 @@ use tower_service::Service;
 
 use super::call::{self, Handler, Refusal, Told};
 use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
-use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config};
+use crate::config::{ADMIN_API_PATH, BUILT_IN_PATHS, Config, Limits};
 use crate::inbound::permit::{self, Holder, Permit, permit};
 use crate::instance::Instance;
 use crate::instance::proofs::NoKey;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
-use crate::net::client::Client;
+use crate::net::client::{Client, SendError};
 use crate::net::client_certificate;
 use crate::net::connection::Connection;
 use crate::net::forwarded;
 use crate::net::headers;
+use crate::net::lane::Pass;
+use crate::net::outgoing::Purpose;
 use crate::net::path::{Path, below};
 use crate::net::problem::{Code, REQUEST_ID};
 use crate::net::proxy::{self, Failure, Terms};
@@ -176,8 +178,9 @@ impl Gateway {
         }
         let permit = permitted.map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
+        let pass = self.enter(&live, &routes.config.limits)?;
         let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
-        let mut response = self.pass(request, call).await?;
+        let mut response = self.pass(request, call, pass).await?;
         if let Some(nonce) = next_nonce {
             response.headers_mut().insert(NONCE_HEADER, nonce);
         }
@@ -217,8 +220,17 @@ impl Gateway {
         live.ok_or_else(|| invalid_token("the access token is unknown, expired or revoked", routes))
     }
 
-    /// Forwards a call that is permitted.
-    async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>) -> Result<Response<Body>, Refusal> {
+    /// A place among the calls of the same grant: no client takes all that there is for calls to applications.
+    fn enter(&self, live: &LiveToken, limits: &Limits) -> Result<Pass, Refusal> {
+        let most = self.instance.outgoing.of_one(Purpose::Applications, limits.calls_per_grant);
+        live.lane.try_enter(most).ok_or_else(|| {
+            let detail = format!("{most} calls with this grant are under way, and no more may be; see limits.calls_per_grant");
+            Refusal::new(Code::Overloaded, detail)
+        })
+    }
+
+    /// Forwards a call that is permitted. `pass` is given back when the answer has been sent to its end, or the WebSocket ends.
+    async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>, pass: Pass) -> Result<Response<Body>, Refusal> {
         let config = &call.routes.config;
         let terms = Terms::new(&config.limits, Arc::clone(&call.live.life));
         call::check_length(request.headers(), terms.most)?;
@@ -233,8 +245,8 @@ impl Gateway {
         let client = self.client.load_full();
         if let Some(asked) = asked {
             asked.mark(outgoing.headers_mut());
-            return match Box::pin(asked.send(&client, outgoing, &terms, ())).await.map_err(|failure| failed(failure, call.routes))? {
-                Answer::Refused(response, ..) => Ok(passed_on(response, &terms)),
+            return match Box::pin(asked.send(&client, outgoing, &terms, pass)).await.map_err(|failure| failed(failure, call.routes))? {
+                Answer::Refused(response, _, pass) => Ok(passed_on(response, &terms, pass)),
                 Answer::Granted(mut head) => {
                     headers::strip_application_answer(&mut head.headers);
                     websocket::mark_granted(&mut head);
@@ -248,7 +260,7 @@ impl Gateway {
         });
         let answer = pin!(client.send(outgoing));
         let response = proxy::head(answer, sending.as_deref(), &terms).await.map_err(|failure| failed(failure, call.routes))?;
-        Ok(passed_on(response, &terms))
+        Ok(passed_on(response, &terms, pass))
     }
 }
 
@@ -306,10 +318,10 @@ fn forwarded_for(request: &Request<IncomingBody>, config: &Config) -> Option<IpA
 }
 
 /// The application's answer as the peer gets it.
-fn passed_on(response: Response<ResponseBody>, terms: &Terms) -> Response<Body> {
+fn passed_on(response: Response<ResponseBody>, terms: &Terms, pass: Pass) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     headers::strip_application_answer(&mut head.headers);
-    Response::from_parts(head, proxy::download(body, terms, headers::strip_application_trailers, ()))
+    Response::from_parts(head, proxy::download(body, terms, headers::strip_application_trailers, pass))
 }
 
 fn no_route(why: NoRoute) -> Refusal {
@@ -368,6 +380,7 @@ fn failed(failure: Failure, routes: &Routes) -> Refusal {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
         Failure::Withdrawn => invalid_token("the access token was revoked during the call", routes),
+        Failure::Unreachable(SendError::Full(why)) => Refusal::new(Code::Overloaded, why),
         Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => {
             Refusal::new(Code::UpstreamUnreachable, failure.to_string())
         }

@@ -43,9 +43,10 @@ impl World {
         let clock = sample::StandingClock::new();
         let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
         let token = sample::linked(&store).await.access.expose_secret().to_owned();
-        let client = Client::new(&Trust::system(&[]).expect("the system's authorities"), &config.limits);
         let limits = config.limits.clone();
         let instance = Arc::new(Instance::new(Arc::new(config), store.clone(), clock.clone(), Arc::new(SystemRandom)));
+        let share = instance.outgoing.share(Purpose::Applications);
+        let client = Client::new(&Trust::system(&[]).expect("the system's authorities"), &limits, share);
         let tokens = Arc::clone(&instance.tokens);
         let gateway = Arc::new(Gateway::new(instance, client));
         let server = Server::new(&limits, "two", &SystemRandom);

@@ -3,7 +3,8 @@
 //! While the token is fresh a call takes a snapshot of the configuration, one of the callers and one of the link, and is on its way. A 401
 //! `invalid_token`, which a gateway gives before it touches its application, is followed by one refresh and one more attempt.
 
-mod lane;
+mod refusals;
+mod senders;
 mod tape;
 #[cfg(test)]
 pub(super) mod tests;
@@ -30,12 +31,13 @@ use crate::id::Id;
 use crate::instance::Instance;
 use crate::instance::throttle::Attempt;
 use crate::net::body::{IncomingBody, RequestBody, ResponseBody};
-use crate::net::client::SendError;
 use crate::net::connection::Connection;
 use crate::net::headers;
+use crate::net::lane::{Lane, Pass, Width};
+use crate::net::outgoing::Purpose;
 use crate::net::path::{self, Path};
 use crate::net::problem::{Code, ERROR, REQUEST_ID};
-use crate::net::proxy::{self, Failure, Sending, Terms};
+use crate::net::proxy::{self, Sending, Terms};
 use crate::net::request_id::{self, RequestIds};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer::{self, Scheme};
@@ -43,9 +45,10 @@ use crate::oauth::dpop;
 use crate::observe::calls::Series;
 use crate::observe::metrics;
 use crate::store::StoreError;
-use crate::tasks::keeper::{Basis, Credential, Link, LinkRefusal, Links, Target};
+use crate::tasks::keeper::{Basis, Credential, Link, Links, Target};
 
-use lane::{Lane, Pass, Width};
+use refusals::{failed, refused_link, retry_call};
+use senders::{Sender, Senders};
 use tape::Tape;
 
 /// Whose peers a caller without a key reaches, where the relay is open.
@@ -60,6 +63,7 @@ pub struct Relay {
     instance: Arc<Instance>,
     links: Arc<Links>,
     peers: ArcSwap<HashMap<Id, Arc<Peer>>>,
+    senders: Senders,
     request_ids: RequestIds,
     /// Where calls are counted that no peer gets.
     nobody: Series,
@@ -72,6 +76,20 @@ struct Peer {
     name: String,
     lane: Arc<Lane>,
     series: Series,
+}
+
+/// A call that may be made.
+struct Admitted {
+    link: Arc<Link>,
+    /// Where in the path the peer's own begins.
+    rest: String,
+    sender: Sender,
+}
+
+/// A call's places, which are free when it is over.
+struct Places {
+    _at_peer: Pass,
+    _of_sender: Pass,
 }
 
 /// What a call sends, again where there is a second attempt.
@@ -101,7 +119,7 @@ impl Relay {
         instance.callers.reload(&instance.store).await?;
         let request_ids = RequestIds::new(instance.random.as_ref());
         let nobody = instance.metrics.relay.series("");
-        Ok(Self { instance, links, peers: ArcSwap::default(), request_ids, nobody })
+        Ok(Self { instance, links, peers: ArcSwap::default(), senders: Senders::default(), request_ids, nobody })
     }
 
     /// Answers one request of the local listener; `port` is that of a TCP listener, for what browsers may do.
@@ -130,30 +148,30 @@ impl Relay {
         &self,
         request: Request<B>,
         request_id: HeaderValue,
-        admitted: Result<(Arc<Link>, String), Refusal>,
+        admitted: Result<Admitted, Refusal>,
         config: &Config,
     ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         match admitted {
-            Ok((link, rest)) => {
-                let peer = self.peer(&link);
+            Ok(admitted) => {
+                let peer = self.peer(&admitted.link);
                 let told = Told::new(&request, request_id, &peer.series);
-                let outcome = self.forward(request, &link, &peer.lane, rest, told.request_id(), config).await;
+                let outcome = self.forward(request, admitted, &peer.lane, told.request_id(), config).await;
                 told.settle(outcome, &config.instance.name)
             }
             Err(refusal) => Told::new(&request, request_id, &self.nobody).settle(Err(refusal), &config.instance.name),
         }
     }
 
-    fn find_for_operator<B>(&self, request: &Request<B>, tenant: &str, name: &str) -> Result<(Arc<Link>, String), Refusal> {
+    fn find_for_operator<B>(&self, request: &Request<B>, tenant: &str, name: &str) -> Result<Admitted, Refusal> {
         if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
             return Err(call::never_forwarded(call::ALLOW));
         }
         let path = Path::of_request(request.uri(), request.version())?;
         let link = self.links.find(tenant, name).ok_or_else(|| Refusal::new(Code::UnknownPeer, format!("there is no peer {name:?}")))?;
-        Ok((link, path.as_str().to_owned()))
+        Ok(Admitted { link, rest: path.as_str().to_owned(), sender: Sender::Operator })
     }
 
     /// The service of one local listener.
@@ -169,14 +187,8 @@ impl Relay {
         })
     }
 
-    /// Which peer a request is for, when its sender may call it, and where in the path the peer's own begins.
-    fn admit<B>(
-        &self,
-        request: &Request<B>,
-        request_id: &HeaderValue,
-        port: Option<u16>,
-        config: &Config,
-    ) -> Result<(Arc<Link>, String), Refusal> {
+    /// Which peer a request is for, when its sender may call it.
+    fn admit<B>(&self, request: &Request<B>, request_id: &HeaderValue, port: Option<u16>, config: &Config) -> Result<Admitted, Refusal> {
         if *request.method() == Method::TRACE || *request.method() == Method::CONNECT && !websocket::is_websocket_connect(request) {
             return Err(call::never_forwarded(call::ALLOW));
         }
@@ -205,7 +217,8 @@ impl Relay {
         }
         let unknown =
             || Refusal::new(Code::UnknownPeer, format!("there is no peer {name:?}; a path begins with a peer's name (`p2pid peer list`)"));
-        Ok((link.ok_or_else(unknown)?, rest.to_owned()))
+        let sender = caller.as_ref().map_or(Sender::Anybody, |caller| Sender::Caller(caller.id));
+        Ok(Admitted { link: link.ok_or_else(unknown)?, rest: rest.to_owned(), sender })
     }
 
     /// A key that is none of ours, which is counted. A right one is never looked at here, so it takes no lock and never waits.
@@ -227,9 +240,8 @@ impl Relay {
     async fn forward<B>(
         &self,
         mut request: Request<B>,
-        link: &Link,
+        Admitted { link, rest, sender }: Admitted,
         lane: &Arc<Lane>,
-        rest: String,
         request_id: &HeaderValue,
         config: &Config,
     ) -> Result<Response<Body>, Refusal>
@@ -239,10 +251,18 @@ impl Relay {
         let limits = &config.limits;
         let terms = Terms::new(limits, link.life());
         call::check_length(request.headers(), terms.most)?;
+        let link = link.as_ref();
         let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
         let pass = lane.enter(width).await;
         let pass =
             pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
+        let most = self.instance.outgoing.of_one(Purpose::Peers, limits.calls_per_caller);
+        let of_sender = self.senders.lane(sender).try_enter(most);
+        let of_sender = of_sender.ok_or_else(|| {
+            let detail = format!("{most} calls of this caller are under way, and no more may be; see limits.calls_per_caller");
+            Refusal::new(Code::Overloaded, detail)
+        })?;
+        let places = Places { _at_peer: pass, _of_sender: of_sender };
         let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
 
         let asked = websocket::asked(&mut request, self.instance.random.as_ref());
@@ -261,14 +281,14 @@ impl Relay {
         if let Some(asked) = asked {
             asked.mark(&mut outgoing.headers);
             // What few calls need is put aside, here and below, so that it makes no call's memory larger.
-            return Box::pin(switched(&outgoing, asked, link, credential, pass, config)).await;
+            return Box::pin(switched(&outgoing, asked, link, credential, places, config)).await;
         }
         let upload = proxy::upload(body, &outgoing.terms).map(|(passage, sending)| {
             let is_long = call::announced_length(&outgoing.headers).is_some_and(|length| length > tape::MOST as u64);
             Upload { tape: Tape::new(passage), sending, is_long }
         });
         let response = relayed(&outgoing, upload, link, credential, config).await?;
-        Ok(outgoing.passed_on(response, pass))
+        Ok(outgoing.passed_on(response, places))
     }
 
     /// What is kept of the peer behind a link. What nobody needs any more goes when a new one comes.
@@ -336,24 +356,24 @@ async fn switched(
     asked: Asked,
     link: &Link,
     credential: Credential,
-    pass: Pass,
+    places: Places,
     config: &Config,
 ) -> Result<Response<Body>, Refusal> {
-    let first = asked_with_proof(outgoing, asked, &credential, pass).await?;
+    let first = asked_with_proof(outgoing, asked, &credential, places).await?;
     let answer = match first {
-        Answer::Refused(response, asked, pass) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
+        Answer::Refused(response, asked, places) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
             if renewed.generation == credential.generation {
-                return Ok(outgoing.passed_on(response, pass));
+                return Ok(outgoing.passed_on(response, places));
             }
             drop(response);
             outgoing.check_place(&renewed)?;
-            asked_with_proof(outgoing, asked, &renewed, pass).await?
+            asked_with_proof(outgoing, asked, &renewed, places).await?
         }
         answer => answer,
     };
     match answer {
-        Answer::Refused(response, _, pass) => Ok(outgoing.passed_on(response, pass)),
+        Answer::Refused(response, _, places) => Ok(outgoing.passed_on(response, places)),
         Answer::Granted(mut head) => {
             headers::strip_peer_answer(&mut head.headers, outgoing.us);
             websocket::mark_granted(&mut head);
@@ -363,14 +383,19 @@ async fn switched(
 }
 
 /// Asks for a WebSocket, and once more where the proof alone was refused.
-async fn asked_with_proof(outgoing: &Outgoing<'_>, asked: Asked, credential: &Credential, pass: Pass) -> Result<Answer<Pass>, Refusal> {
+async fn asked_with_proof(
+    outgoing: &Outgoing<'_>,
+    asked: Asked,
+    credential: &Credential,
+    places: Places,
+) -> Result<Answer<Places>, Refusal> {
     let client = &outgoing.target.client;
     let basis = credential.prover.as_ref().map(|prover| prover.basis());
-    let first = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, pass).await;
+    let first = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, places).await;
     let answer = match first.map_err(failed)? {
-        Answer::Refused(response, asked, pass) if outgoing.is_worth_another_proof(&response, credential, basis.as_ref()) => {
+        Answer::Refused(response, asked, places) if outgoing.is_worth_another_proof(&response, credential, basis.as_ref()) => {
             drop(response);
-            let second = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, pass).await;
+            let second = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, places).await;
             let second = second.map_err(failed)?;
             if let Answer::Refused(response, ..) = &second {
                 outgoing.settle_proof(response, credential, basis.as_ref());
@@ -445,11 +470,11 @@ impl Outgoing<'_> {
         Err(Refusal::new(Code::RetryCall, "the peer's address was changed while the call was under way; send the call again"))
     }
 
-    /// The peer's answer as the caller gets it; the call's place is free when the body is done with.
-    fn passed_on(&self, response: Response<ResponseBody>, pass: Pass) -> Response<Body> {
+    /// The peer's answer as the caller gets it; the call's places are free when the body is done with.
+    fn passed_on(&self, response: Response<ResponseBody>, places: Places) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         headers::strip_peer_answer(&mut head.headers, self.us);
-        Response::from_parts(head, proxy::download(body, &self.terms, headers::strip_peer_trailers, pass))
+        Response::from_parts(head, proxy::download(body, &self.terms, headers::strip_peer_trailers, places))
     }
 
     fn request(&self, body: RequestBody, credential: &Credential) -> Request<RequestBody> {
@@ -539,43 +564,4 @@ fn without_query(uri: &Uri) -> String {
 
 fn caller_unknown(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Code::CallerUnknown, detail).with(header::WWW_AUTHENTICATE, CHALLENGE)
-}
-
-fn retry_call() -> Refusal {
-    Refusal::new(
-        Code::RetryCall,
-        "the peer refused the token before it took the call, whose body is too long to be remembered; send the call again",
-    )
-}
-
-/// Why the link gives no token.
-fn refused_link(refusal: LinkRefusal) -> Refusal {
-    match refusal {
-        LinkRefusal::NotLinked => {
-            Refusal::new(Code::NotLinked, "the peer is not linked; `p2pid peer show` says why, `p2pid peer request` links it")
-        }
-        LinkRefusal::RelinkRequired => {
-            Refusal::new(Code::RelinkRequired, "the peer has withdrawn the link; make a new request URL with `p2pid peer request`")
-        }
-        LinkRefusal::Maintenance { retry_after } => {
-            Refusal::new(Code::PeerMaintenance, "calls to the peer are held back (`p2pid peer maintenance`)").after(retry_after)
-        }
-        LinkRefusal::RefreshFailed { retry_after } => {
-            Refusal::new(Code::RefreshFailed, "the peer's token has run out and could not be renewed yet; it is tried on")
-                .after(retry_after)
-        }
-        LinkRefusal::Overloaded => Refusal::new(Code::Overloaded, "too many calls wait for the peer's token; see limits.queue_per_peer"),
-    }
-}
-
-/// Why the peer gave no answer.
-fn failed(failure: Failure) -> Refusal {
-    match failure {
-        Failure::BodyTooLarge(most) => call::body_too_large(most),
-        Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
-        Failure::Withdrawn => refused_link(LinkRefusal::NotLinked),
-        Failure::Unreachable(SendError::NotProcessed(why)) => Refusal::new(Code::RetryCall, why),
-        Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => Refusal::new(Code::PeerUnreachable, failure.to_string()),
-        Failure::Timeout(_) => Refusal::new(Code::PeerTimeout, failure.to_string()),
-    }
 }

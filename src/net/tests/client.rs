@@ -31,7 +31,7 @@ async fn connections_are_used_again() {
 
 /// A client whose connections age as `ages` says.
 fn ageing(pem: &str, ages: Ages) -> Client {
-    Client::ageing(&Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate"), &limits(), ages)
+    Client::ageing(&Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate"), &limits(), ages, share())
 }
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -94,7 +94,9 @@ async fn c5_certificates_are_believed_by_authority_or_by_pin_and_refused_with_th
     text(&pinning(pin), &url).await;
 
     let other = super::identity();
-    for client in [trusting(&other.1), pinning(other.0.certificate().pin), Client::new(&Trust::system(&[]).expect("roots"), &limits())] {
+    for client in
+        [trusting(&other.1), pinning(other.0.certificate().pin), Client::new(&Trust::system(&[]).expect("roots"), &limits(), share())]
+    {
         let Err(FetchError::Untrusted(untrusted)) = fetch(&client, &url).await else { panic!("expected a refusal") };
         assert_eq!(untrusted.pin, pin);
         assert!(untrusted.to_string().contains(&format!("({pin})")), "{untrusted}");
@@ -189,7 +191,37 @@ async fn c10_a_guarded_client_calls_no_private_address_by_number_or_by_name() {
 }
 
 fn anybody_but_private() -> Client {
-    Client::guarded(&Trust::system(&[]).expect("roots"), &limits())
+    Client::guarded(&Trust::system(&[]).expect("roots"), &limits(), share())
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_makes_room_and_one_in_use_holds_its_place() {
+    // Of eight there are three for calls to peers.
+    let outgoing = Arc::new(Outgoing::new(&Limits { outgoing_connections: 8, ..limits() }));
+    let (identity, pem) = identity();
+    let trust = Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate");
+    let client = Client::new(&trust, &limits(), outgoing.share(Purpose::Peers));
+    let [one, two, three, four] = [(); 4].map(|()| Site::plain(who_calls()));
+    let (five, _) = Site::secure(who_calls(), &identity);
+    let urls = [one.url("/"), five.secure_url("/"), two.url("/"), three.url("/"), four.url("/"), five.secure_url("/")];
+    for url in urls.iter().chain(&urls) {
+        text(&client, url).await;
+        assert!(outgoing.open(Purpose::Peers) <= 3, "{url}");
+    }
+
+    let endless =
+        || axum::body::Body::from_stream(futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x"))));
+    let site = Site::plain(Router::new().route("/", get(async move || endless())));
+    let call = async || client.send(Request::get(site.url("/")).body(RequestBody::Empty).expect("a request")).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(soon("an answer", call()).await.expect("an answer"));
+    }
+    assert!(matches!(soon("a refusal", call()).await, Err(SendError::Full(_))));
+    assert!(matches!(fetch(&client, &one.url("/")).await, Err(FetchError::NotSent(_))));
+    drop(open);
+    until("the places to be free", || outgoing.open(Purpose::Peers) == 0).await;
+    assert!(call().await.is_ok());
 }
 
 #[tokio::test]

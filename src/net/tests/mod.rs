@@ -15,6 +15,7 @@ use super::certificate::Pin;
 use super::client::{Client, FetchError};
 use super::connection::{Connection, Neighbour};
 use super::listener::Listener;
+use super::outgoing::{Outgoing, Purpose, Share};
 use super::places::Audience;
 use super::serve::{Server, Serving};
 use super::tls::{Identity, ServerTls};
@@ -48,12 +49,15 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         header_bytes: 64 << 10,
         form_bytes: 64 << 10,
         body_bytes: 0,
         connections: 100,
+        outgoing_connections: 100,
+        calls_per_grant: 512,
+        calls_per_caller: 1024,
         calls_per_peer: 512,
         queue_per_peer: 1024,
         connect_timeout: Duration::from_secs(5),
@@ -65,6 +69,11 @@ fn limits() -> Limits {
         auth_failures: Rate { count: 20, per: Duration::from_secs(60) },
         client_requests: None,
     }
+}
+
+/// Room for connections that go out.
+fn share() -> Share {
+    Arc::new(Outgoing::new(&limits())).share(Purpose::Peers)
 }
 
 /// A service and where it listens.
@@ -126,11 +135,11 @@ fn now() -> Timestamp {
 }
 
 fn trusting(pem: &str) -> Client {
-    Client::new(&Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate"), &limits())
+    Client::new(&Trust::only(pem.as_bytes(), "cert.pem").expect("a certificate"), &limits(), share())
 }
 
 fn pinning(pin: Pin) -> Client {
-    Client::new(&Trust::pinned(pin), &limits())
+    Client::new(&Trust::pinned(pin), &limits(), share())
 }
 
 /// A client that trusts nobody, for calls without TLS.

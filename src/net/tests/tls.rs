@@ -46,7 +46,7 @@ async fn c5_a_certificate_that_is_named_is_believed_though_it_is_an_authoritys_a
     let (site, tls) = Site::secure(who_calls(), &right);
     text(&trusting(&pem), &site.secure_url("/")).await;
     let more = Trust::system(&[]).expect("roots").with_authorities(pem.as_bytes(), "cert.pem").expect("a certificate");
-    text(&Client::new(&more, &limits()), &site.secure_url("/")).await;
+    text(&Client::new(&more, &limits(), share()), &site.secure_url("/")).await;
 
     let by_name = site.secure_url("/").replace("127.0.0.1", "localhost");
     for (client, url, reason) in [

@@ -442,7 +442,7 @@ pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
         name: facts.peer.name.clone(),
         is_gateway: facts.metadata.as_ref().and_then(|metadata| metadata.p2pi_endpoint.as_ref()?.on_origin()).is_some_and(is_below),
         upstream: Upstream::new(&base).expect("a peer's URLs were checked: http or https, with a host"),
-        client: clients.guarded_if(facts.peer.guarded).clone(),
+        client: clients.for_calls(facts.peer.guarded).clone(),
         maintenance_until: facts.peer.maintenance.map(|maintenance| maintenance.until),
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::net::certificate::Pin;
 use crate::net::client::Client;
+use crate::net::outgoing::{Outgoing, Purpose};
 use crate::net::trust::{Trust, TrustError};
 use crate::outbound::metadata;
 use crate::outbound::ob_app::ObApp;
@@ -16,18 +17,17 @@ use crate::outbound::peer::PeerTrust;
 #[derive(Debug)]
 pub(super) struct Clients {
     config: Arc<Config>,
+    outgoing: Arc<Outgoing>,
     trust: Trust,
-    common: Client,
-    guarded: Client,
+    common: PeerClients,
 }
 
 impl Clients {
     /// Reads the system's authorities and those of the configuration.
-    pub(super) fn new(config: Arc<Config>) -> Result<Self, TrustError> {
+    pub(super) fn new(config: Arc<Config>, outgoing: &Arc<Outgoing>) -> Result<Self, TrustError> {
         let trust = Trust::system(&config.trust.ca)?;
-        let common = Client::new(&trust, &config.limits);
-        let guarded = Client::guarded(&trust, &config.limits);
-        Ok(Self { config, trust, common, guarded })
+        let common = PeerClients::new(&trust, &config.limits, outgoing);
+        Ok(Self { config, outgoing: Arc::clone(outgoing), trust, common })
     }
 
     /// Whether a change to `config` leaves the clients as they are.
@@ -38,14 +38,14 @@ impl Clients {
     /// The clients of a peer with that trust. A trust that no longer reads believes nobody: such a peer is unreachable, and says why.
     pub(super) fn of(&self, trust: &PeerTrust) -> PeerClients {
         if *trust == PeerTrust::default() {
-            return PeerClients { direct: self.common.clone(), guarded: self.guarded.clone() };
+            return self.common.clone();
         }
         let own = self.own_trust(trust).unwrap_or_else(|problem| {
             tracing::error!(reason = %problem, "a peer's own certificates cannot be read; it is not called");
             // Matches no certificate: SHA-256 of nothing that could be one.
             Trust::pinned(Pin::of(&Vec::new().into()))
         });
-        PeerClients { direct: Client::new(&own, &self.config.limits), guarded: Client::guarded(&own, &self.config.limits) }
+        PeerClients::new(&own, &self.config.limits, &self.outgoing)
     }
 
     /// Reads a peer's own trust.
@@ -72,20 +72,47 @@ pub enum TrustProblem {
 /// How one peer is called.
 #[derive(Clone, Debug)]
 pub(super) struct PeerClients {
+    /// For what we ask ourselves: tokens, metadata.
+    own: Ways,
+    /// For the calls of the relay.
+    calls: Ways,
+}
+
+#[derive(Clone, Debug)]
+struct Ways {
     /// For URLs that somebody gave who rules the instance, and what is on their host.
     direct: Client,
     /// For URLs that were learnt, or that somebody else gave, which may not lead into private networks.
     guarded: Client,
 }
 
+impl Ways {
+    const fn guarded_if(&self, guarded: bool) -> &Client {
+        if guarded { &self.guarded } else { &self.direct }
+    }
+}
+
 impl PeerClients {
-    /// The client for `endpoint` of the server of `app`, learnt from the metadata of `issuer` or, without one, given by an operator.
-    pub(super) fn for_endpoint(&self, app: &ObApp, issuer: Option<&Url>, endpoint: &Url) -> &Client {
-        self.guarded_if(app.guarded || issuer.is_some_and(|issuer| metadata::is_off_host(issuer, endpoint)))
+    fn new(trust: &Trust, limits: &Limits, outgoing: &Arc<Outgoing>) -> Self {
+        let ways = |purpose| Ways {
+            direct: Client::new(trust, limits, outgoing.share(purpose)),
+            guarded: Client::guarded(trust, limits, outgoing.share(purpose)),
+        };
+        Self { own: ways(Purpose::Own), calls: ways(Purpose::Peers) }
     }
 
-    /// The guarded client when `guarded`.
+    /// The client for `endpoint` of the server of `app`, learnt from the metadata of `issuer` or, without one, given by an operator.
+    pub(super) fn for_endpoint(&self, app: &ObApp, issuer: Option<&Url>, endpoint: &Url) -> &Client {
+        self.own.guarded_if(app.guarded || issuer.is_some_and(|issuer| metadata::is_off_host(issuer, endpoint)))
+    }
+
+    /// The client for what we ask ourselves, the guarded one when `guarded`.
     pub(super) const fn guarded_if(&self, guarded: bool) -> &Client {
-        if guarded { &self.guarded } else { &self.direct }
+        self.own.guarded_if(guarded)
+    }
+
+    /// The client for the relay's calls, the guarded one when `guarded`.
+    pub(super) const fn for_calls(&self, guarded: bool) -> &Client {
+        self.calls.guarded_if(guarded)
     }
 }

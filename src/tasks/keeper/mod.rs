@@ -117,7 +117,7 @@ pub enum Unlinked {
 impl Links {
     /// Reads every peer and starts to look after its link. No peer is asked anything before this returns.
     pub async fn start(instance: Arc<Instance>) -> Result<Arc<Self>, StartError> {
-        let clients = Clients::new(instance.config())?;
+        let clients = Clients::new(instance.config(), &instance.outgoing)?;
         let links = Arc::new(Self {
             skews: Arc::new(Skews::new(Arc::clone(&instance.metrics))),
             clients: ArcSwap::from_pointee(clients),
@@ -334,7 +334,7 @@ impl Links {
         if self.clients.load().fit(&config) {
             return Ok(());
         }
-        self.clients.store(Arc::new(Clients::new(config)?));
+        self.clients.store(Arc::new(Clients::new(config, &self.instance.outgoing)?));
         for link in self.all() {
             self.reconnect(&link).await;
         }

@@ -84,6 +84,69 @@ async fn connections() {
     assert!(first.answer().await.is_some(), "the first goes on");
 }
 
+/// Opens so many streams of events through `alpha` to the application behind `beta`.
+async fn streams(world: &World, count: usize) -> Vec<Wire> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let mut wire = Wire::plain(world.alpha.settings.local).await;
+        wire.sends(request("GET", "/beta/events", &world.alpha.settings.local.to_string(), &[], "")).await;
+        let head = wire.some_bytes(12).await;
+        assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        open.push(wire);
+    }
+    open
+}
+
+#[tokio::test]
+async fn outgoing_connections() {
+    let (world, _) = World::linked().await;
+    // Three for calls to applications, three for those to peers, two of its own.
+    says(&world.beta, "[limits]\noutgoing_connections = 8").await;
+    let open = streams(&world, 3).await;
+    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!(error_of(&refused), (503, Some("overloaded")));
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("limits.outgoing_connections"), "{}", refused.text());
+
+    // What it asks itself gets through meanwhile.
+    let authority = std::fs::read_to_string(world.alpha.settings.authority()).expect("its certificate");
+    let attributes = json!({ "name": "alpha", "url": world.alpha.settings.url(), "client_id": "x", "client_secret": "y", "ca": authority });
+    let made = world.beta.creates("peer", attributes).await;
+    assert!(made["probe"].as_str().is_some_and(|probe| probe.starts_with("reached ")), "{made}");
+
+    drop(open);
+    eventually("places that are free again", async || (world.alpha.calls(&world.beta, "/orders").await.status() == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn calls_per_grant() {
+    let (world, _) = World::linked().await;
+    says(&world.beta, "[limits]\ncalls_per_grant = 2").await;
+    let open = streams(&world, 2).await;
+    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!(error_of(&refused), (503, Some("overloaded")));
+    assert_eq!(refused.header("p2pi-error-from"), Some("beta"));
+    drop(open);
+    eventually("places that are free again", async || (world.alpha.calls(&world.beta, "/orders").await.status() == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn calls_per_caller() {
+    let (world, _) = World::linked().await;
+    says(&world.alpha, "[limits]\ncalls_per_caller = 2").await;
+    let open = streams(&world, 2).await;
+    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    assert_eq!(error_of(&refused), (503, Some("overloaded")));
+    assert_eq!(refused.header("p2pi-error-from"), Some("alpha"));
+    let made = world.alpha.creates("caller", json!({ "name": "other" })).await;
+    let key = format!("Bearer {}", made["key"].as_str().unwrap_or_else(|| panic!("no key in {made}")));
+    assert_eq!(world.alpha.relays("GET", "/beta/orders", &[("Authorization", &key)], "").await.status(), 200, "another caller");
+    drop(open);
+    eventually("places that are free again", async || (world.alpha.calls(&world.beta, "/orders").await.status() == 200).then_some(()))
+        .await;
+}
+
 #[tokio::test]
 async fn calls_per_peer_and_queue_per_peer() {
     let (node, peer) = calling().await;

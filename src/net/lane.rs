@@ -1,4 +1,5 @@
-//! One peer's share of the relay: so many calls at once, so many that wait, and no more.
+//! A share of something: so many at once, so many that wait, and no more. One peer's of the relay, one grant's of the gateway, and
+//! that of each kind of connections that go out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,18 +9,18 @@ use tokio::sync::Notify;
 
 /// What may happen on a lane at once; the configuration's values of the moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Width {
+pub struct Width {
     /// Calls under way.
-    pub(super) calls: usize,
+    pub calls: usize,
     /// Calls waiting for one of those to end.
-    pub(super) queue: usize,
+    pub queue: usize,
     /// How long they wait.
-    pub(super) wait: Duration,
+    pub wait: Duration,
 }
 
-/// The calls to one peer.
+/// What shares a bound: the calls to one peer, for example.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub struct Lane {
     running: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
@@ -27,20 +28,26 @@ pub(super) struct Lane {
 
 /// One call's place on its lane; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Pass(Arc<Lane>);
+pub struct Pass(Arc<Lane>);
 
 impl Lane {
     /// A place: at once if there is one, otherwise in the order of asking. `None` when too many wait, or for too long.
-    pub(super) async fn enter(self: &Arc<Self>, width: Width) -> Option<Pass> {
+    pub async fn enter(self: &Arc<Self>, width: Width) -> Option<Pass> {
         match self.try_enter(width.calls) {
             Some(pass) => Some(pass),
             None => Box::pin(self.queue(width)).await,
         }
     }
 
-    fn try_enter(self: &Arc<Self>, calls: usize) -> Option<Pass> {
+    /// A place, if one of `calls` is free now.
+    pub fn try_enter(self: &Arc<Self>, calls: usize) -> Option<Pass> {
         let take = |running| (running < calls).then_some(running + 1);
         self.running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok().map(|_| Pass(Arc::clone(self)))
+    }
+
+    /// How many are under way.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
     }
 
     async fn queue(self: &Arc<Self>, width: Width) -> Option<Pass> {

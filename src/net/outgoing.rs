@@ -1,0 +1,237 @@
+//! How many connections go out: calls to applications, calls to peers, and what p2pid asks itself have shares of their own.
+//!
+//! A connection that comes in may carry hundreds of calls (HTTP/2), and each call may need a connection that goes out: what comes in bounds
+//! nothing here. A place is held from before the connection is made until its file is closed, whoever has it by then, so a WebSocket and an
+//! answer that streams hold theirs to their end. One that only waits for its next request gives its place up when somebody else needs it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::client::SendError;
+use super::files;
+use super::lane::{Lane, Pass, Width};
+use super::pool::Pool;
+use crate::config::Limits;
+
+/// One part in so many is for what p2pid asks itself; calls to applications and to peers have half each of the rest.
+const OWN: usize = 8;
+/// One grant or caller has at most one in so many of the connections for such calls.
+const ONE: usize = 4;
+/// And at least so many: few places are few for everybody.
+const LEAST_OF_ONE: usize = 16;
+/// How long a connection that was given up may take to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
+/// That no more connections are made is told in the log this often at most, for each purpose.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What a connection that goes out is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Calls of the gateway.
+    Applications,
+    /// Calls of the relay.
+    Peers,
+    /// What we ask ourselves: tokens, metadata, keys. It gets through whatever others do.
+    Own,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Applications, Self::Peers, Self::Own];
+
+    /// As the metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applications => "applications",
+            Self::Peers => "peers",
+            Self::Own => "own",
+        }
+    }
+
+    /// How many of `all` connections are for it.
+    fn part(self, all: usize) -> usize {
+        let own = (all / OWN).max(1);
+        match self {
+            Self::Own => own,
+            Self::Applications | Self::Peers => ((all - own) / 2).max(1),
+        }
+    }
+}
+
+/// All connections that go out.
+pub struct Outgoing {
+    all: AtomicUsize,
+    kinds: [Kind; 3],
+}
+
+/// Those of one purpose.
+#[derive(Default)]
+struct Kind {
+    lane: Arc<Lane>,
+    /// Where connections wait for their next request.
+    pools: Mutex<Vec<Weak<Pool>>>,
+    told: Mutex<Option<Instant>>,
+}
+
+/// The connections of one purpose, for whoever makes them.
+#[derive(Clone)]
+pub struct Share {
+    outgoing: Arc<Outgoing>,
+    purpose: Purpose,
+}
+
+impl Outgoing {
+    /// As many as `limits` allows and the open files of this process.
+    pub fn new(limits: &Limits) -> Self {
+        let this = Self { all: AtomicUsize::new(0), kinds: Default::default() };
+        this.set_limits(limits);
+        this
+    }
+
+    /// Allows another number from now on; connections that are open stay.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.all.store(limits.outgoing_connections.min(files::connections(files::limit())), Ordering::Relaxed);
+    }
+
+    /// Those of one purpose.
+    pub fn share(self: &Arc<Self>, purpose: Purpose) -> Share {
+        Share { outgoing: Arc::clone(self), purpose }
+    }
+
+    /// How many there may be for `purpose`.
+    pub fn limit(&self, purpose: Purpose) -> usize {
+        purpose.part(self.all.load(Ordering::Relaxed))
+    }
+
+    /// How many there are for `purpose`.
+    pub fn open(&self, purpose: Purpose) -> usize {
+        self.kind(purpose).lane.running()
+    }
+
+    /// How many calls for `purpose` one grant or caller may have under way when the configuration says `wanted`.
+    pub fn of_one(&self, purpose: Purpose, wanted: usize) -> usize {
+        wanted.min((self.limit(purpose) / ONE).max(LEAST_OF_ONE))
+    }
+
+    fn kind(&self, purpose: Purpose) -> &Kind {
+        let [applications, peers, own] = &self.kinds;
+        match purpose {
+            Purpose::Applications => applications,
+            Purpose::Peers => peers,
+            Purpose::Own => own,
+        }
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("all", &self.all).finish_non_exhaustive()
+    }
+}
+
+impl Kind {
+    /// Gives up one connection that waits for its next request.
+    fn evict(&self) -> bool {
+        let pools: Vec<_> = self.pools().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().any(|pool| pool.evict())
+    }
+
+    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is time to tell of it again.
+    fn tells(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if is_due {
+            *told = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+impl Share {
+    /// Lets `pool` give up connections that wait when others need their places.
+    pub(super) fn register(&self, pool: Weak<Pool>) {
+        let mut pools = self.outgoing.kind(self.purpose).pools();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(pool);
+    }
+
+    /// A place for one connection more.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when all are in use.
+    pub(super) async fn enter(&self) -> Result<Pass, SendError> {
+        let (kind, most) = (self.outgoing.kind(self.purpose), self.outgoing.limit(self.purpose));
+        if let Some(pass) = kind.lane.try_enter(most) {
+            return Ok(pass);
+        }
+        let room = Width { calls: most, queue: usize::MAX, wait: CLOSING };
+        if kind.evict()
+            && let Some(pass) = kind.lane.enter(room).await
+        {
+            return Ok(pass);
+        }
+        let whom = match self.purpose {
+            Purpose::Applications => "to applications",
+            Purpose::Peers => "of the relay's calls",
+            Purpose::Own => "for requests of p2pid's own",
+        };
+        let why = format!("all {most} connections {whom} that limits.outgoing_connections and the limit of open files allow are in use");
+        if kind.tells() {
+            tracing::warn!(purpose = self.purpose.name(), connections = most, reason = why, "no more connections go out");
+        }
+        Err(SendError::Full(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_purpose_has_its_part_and_all_together_are_no_more_than_there_may_be() {
+        let parts = |all| Purpose::ALL.map(|purpose| purpose.part(all));
+        assert_eq!(parts(10_000), [4_375, 4_375, 1_250]);
+        assert_eq!(parts(176), [77, 77, 22]);
+        assert_eq!([parts(1), parts(2)], [[1, 1, 1]; 2], "there is one of each at least");
+        for all in (3..2_000).chain([usize::MAX]) {
+            let [applications, peers, own] = parts(all);
+            let sum = applications + peers + own;
+            assert!(sum <= all && all - sum <= 1 && applications == peers && own >= 1, "{all}: {:?}", parts(all));
+        }
+    }
+
+    #[test]
+    fn one_grant_has_what_is_configured_or_a_quarter_and_never_less_than_sixteen() {
+        let outgoing = Outgoing { all: AtomicUsize::new(10_000), kinds: Default::default() };
+        let of_one = |wanted| outgoing.of_one(Purpose::Applications, wanted);
+        assert_eq!([1, 512, 1_093, 5_000].map(of_one), [1, 512, 1_093, 1_093]);
+        outgoing.all.store(176, Ordering::Relaxed);
+        assert_eq!([1, 512].map(of_one), [1, 19]);
+        outgoing.all.store(9, Ordering::Relaxed);
+        assert_eq!([1, 512].map(of_one), [1, 16]);
+    }
+
+    #[tokio::test]
+    async fn what_is_full_is_refused_at_once_and_leaves_the_others_alone() {
+        let outgoing = Arc::new(Outgoing { all: AtomicUsize::new(8), kinds: Default::default() });
+        let [applications, peers, own] = Purpose::ALL.map(|purpose| outgoing.share(purpose));
+        let held = [applications.enter().await, applications.enter().await, applications.enter().await];
+        assert!(held.iter().all(Result::is_ok) && outgoing.open(Purpose::Applications) == 3);
+        let full = applications.enter().await.expect_err("all three are in use");
+        assert!(matches!(&full, SendError::Full(why) if why.contains("all 3 connections")) && full.is_harmless(), "{full}");
+        assert!(peers.enter().await.is_ok() && own.enter().await.is_ok());
+        drop(held);
+        assert!(applications.enter().await.is_ok());
+        outgoing.all.store(2, Ordering::Relaxed);
+        let held = applications.enter().await;
+        assert!(held.is_ok() && applications.enter().await.is_err(), "fewer are allowed from now on");
+    }
+}
