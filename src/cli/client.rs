@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::failure::Failure;
 
-/// Lists of many thousand records fit.
+/// Lists of many thousand records fit, also where they do not come page by page.
 const LARGEST_ANSWER: usize = 256 << 20;
 /// The daemon answers at once but for peers that it asks itself, and those have deadlines of their own.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -36,7 +36,17 @@ impl Client {
     /// # Errors
     /// What the daemon refuses, and what keeps us from asking it.
     pub(super) async fn fetch(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Method::GET, path, None).await
+        self.ask(Method::GET, path, None).await.map(|answer| answer.data)
+    }
+
+    /// The records of a list, or of its first page, and the path of the next one where there is more.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`].
+    pub(super) async fn page(&self, path: &str) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let Answer { data, next } = self.ask(Method::GET, path, None).await?;
+        let Value::Array(records) = data else { return Err(Failure::new("no_answer", "the daemon's list is not a list")) };
+        Ok((records, next))
     }
 
     /// `data` of the answer to a request with a document.
@@ -44,7 +54,7 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch`].
     pub(super) async fn send(&self, method: Method, path: &str, kind: &str, attributes: Value) -> Result<Value, Failure> {
-        self.ask(method, path, Some(json!({ "data": { "type": kind, "attributes": attributes } }))).await
+        self.ask(method, path, Some(json!({ "data": { "type": kind, "attributes": attributes } }))).await.map(|answer| answer.data)
     }
 
     /// Deletes what `path` names.
@@ -55,7 +65,7 @@ impl Client {
         self.ask(Method::DELETE, path, None).await.map(drop)
     }
 
-    async fn ask(&self, method: Method, path: &str, document: Option<Value>) -> Result<Value, Failure> {
+    async fn ask(&self, method: Method, path: &str, document: Option<Value>) -> Result<Answer, Failure> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "p2pid");
         if document.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -67,7 +77,7 @@ impl Client {
             let status = response.status();
             let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
             let body = body.map_err(|error| Failure::new("no_answer", format!("the daemon's answer broke off: {error}")))?.to_bytes();
-            read_answer(status, &body)
+            answer(status, &body)
         };
         tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
             Err(Failure::new("no_answer", format!("the daemon did not answer within {} s", DEADLINE.as_secs()))
@@ -102,15 +112,28 @@ impl Client {
     }
 }
 
+/// A good answer.
+#[derive(Debug, Default)]
+struct Answer {
+    data: Value,
+    /// Where a list goes on.
+    next: Option<String>,
+}
+
 /// `data` of a good answer, or the first error of a refusal.
 pub(super) fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
+    answer(status, body).map(|answer| answer.data)
+}
+
+fn answer(status: StatusCode, body: &[u8]) -> Result<Answer, Failure> {
     if status == StatusCode::NO_CONTENT {
-        return Ok(Value::Null);
+        return Ok(Answer::default());
     }
     let mut document: Value = serde_json::from_slice(body).unwrap_or_default();
     if status.is_success() {
+        let next = document["links"]["next"].as_str().map(str::to_owned);
         return match document.get_mut("data") {
-            Some(data) => Ok(data.take()),
+            Some(data) => Ok(Answer { data: data.take(), next }),
             None => Err(Failure::new("no_answer", "the daemon's answer is not one of p2pid's")
                 .next("is the daemon of the same version? p2pid status")),
         };

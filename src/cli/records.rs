@@ -76,23 +76,25 @@ impl Collection {
         self.list_as(context, path, |record| record).await
     }
 
-    /// Prints the records at a path; people see of each what `shown` makes of it.
+    /// Prints the records at a path, page by page; people see of each what `shown` makes of it.
     pub(super) async fn list_as(&self, context: &Context<'_>, path: &str, shown: impl Fn(Value) -> Value) -> Result<(), Failure> {
-        let records = context.client()?.fetch(path).await?;
-        let Value::Array(records) = records else { return Err(Failure::new("no_answer", "the daemon's list is not a list")) };
-        let records: Vec<Value> = records.into_iter().map(attributes_of).collect();
-        if records.is_empty() {
+        let mut list = context.report.list(self.columns);
+        let mut path = path.to_owned();
+        loop {
+            let (records, next) = context.client()?.page(&path).await?;
+            let records: Vec<Value> = records.into_iter().map(attributes_of).collect();
+            list.page(&records, |record| {
+                let record = shown(record.clone());
+                self.columns.iter().map(|column| text(&record[*column])).collect()
+            });
+            match next.filter(|_| !context.report.is_broken()) {
+                Some(next) => path = next,
+                None => break,
+            }
+        }
+        if list.finish() == 0 {
             context.report.note(&format!("none yet; next: {}", self.none_yet));
         }
-        context.report.data(&Value::Array(records.clone()), || {
-            if records.is_empty() {
-                return String::new();
-            }
-            let heads: Vec<_> = self.columns.iter().map(|column| column.replace('_', " ")).collect();
-            let heads: Vec<_> = heads.iter().map(String::as_str).collect();
-            let records = records.iter().cloned().map(shown);
-            report::table(&heads, records.map(|record| self.columns.iter().map(|column| text(&record[*column])).collect()))
-        });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use comfy_table::{Table, presets};
+use comfy_table::{ColumnConstraint, Table, Width, presets};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -36,6 +36,12 @@ impl Report {
         if !text.is_empty() && !text.ends_with('\n') {
             self.bytes(b"\n");
         }
+    }
+
+    /// A list of records with these members for people, which comes page by page.
+    pub(super) fn list(&self, columns: &[&str]) -> List<'_> {
+        let heads = columns.iter().map(|column| column.replace('_', " ")).collect();
+        List { report: self, heads, widths: Vec::new(), count: 0 }
     }
 
     /// Data that is neither: a file, an answer's body.
@@ -101,17 +107,76 @@ impl Report {
     }
 }
 
+/// A list on its way out, of which no more than a page is in memory: one array for programs, one table for people. The columns of the table are
+/// as wide as the first page needs, or wider from where one needs more.
+#[derive(Debug)]
+pub(super) struct List<'a> {
+    report: &'a Report,
+    heads: Vec<String>,
+    widths: Vec<u16>,
+    count: usize,
+}
+
+impl List<'_> {
+    /// Prints some more records; people see of each what `row` makes of it.
+    pub(super) fn page(&mut self, records: &[Value], row: impl Fn(&Value) -> Vec<String>) {
+        let text = self.text(records, row);
+        self.report.bytes(text.as_bytes());
+    }
+
+    fn text(&mut self, records: &[Value], row: impl Fn(&Value) -> Vec<String>) -> String {
+        let is_first = self.count == 0;
+        self.count += records.len();
+        if records.is_empty() {
+            return String::new();
+        }
+        if self.report.json {
+            let before = if is_first { "[" } else { "," };
+            return before.to_owned() + &records.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+        }
+        let heads: Vec<_> = self.heads.iter().map(String::as_str).collect();
+        let mut table = table_of(is_first.then_some(&heads), records.iter().map(row));
+        let widths = table.column_max_content_widths();
+        self.widths.resize(widths.len(), 0);
+        for ((known, width), column) in self.widths.iter_mut().zip(widths).zip(table.column_iter_mut()) {
+            *known = width.max(*known);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(*known + GAP)));
+        }
+        lines(&table)
+    }
+
+    /// Prints its end; how many there were.
+    pub(super) fn finish(self) -> usize {
+        if self.report.json {
+            self.report.bytes(if self.count == 0 { b"[]\n" } else { b"]\n" });
+        }
+        self.count
+    }
+}
+
+/// Spaces between two columns.
+const GAP: u16 = 2;
+
 /// A table for people: aligned columns without lines, easy to cut with awk too.
 pub(super) fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    lines(&table_of(Some(heads), rows))
+}
+
+fn table_of(heads: Option<&[&str]>, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(heads.iter().map(|head| head.to_uppercase()));
+    if let Some(heads) = heads {
+        table.set_header(heads.iter().map(|head| head.to_uppercase()));
+    }
     table.add_rows(rows.into_iter().map(|row| row.into_iter().map(printable).collect::<Vec<_>>()));
     for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+        column.set_padding((0, GAP));
     }
-    let text = table.to_string();
-    text.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+    table
+}
+
+fn lines(table: &Table) -> String {
+    table.to_string().lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
 /// Names and values one below the other; entries without a value are left out.
@@ -149,6 +214,20 @@ mod tests {
     fn tables_align_and_end_without_spaces() {
         let text = table(&["name", "state"], [vec!["two".into(), "linked".into()], vec!["three\u{1b}[2J".into(), String::new()]]);
         assert_eq!(text, "NAME       STATE\ntwo        linked\nthree\u{fffd}[2J\n");
+    }
+
+    #[test]
+    fn the_pages_of_a_list_are_one_table_or_one_array() {
+        let row = |record: &Value| vec![record["name"].to_string(), record["at"].to_string()];
+        let records = [json!({ "name": 1_000_000, "at": 1 }), json!({ "name": 2, "at": 3 }), json!({ "name": 4, "at": 5 })];
+        let pages = |json: bool| {
+            let report = Report::new(json);
+            let mut list = report.list(&["name", "linked_at"]);
+            [&records[..1], &records[1..], &[]].map(|page| list.text(page, row))
+        };
+        assert_eq!(pages(false), ["NAME     LINKED AT\n1000000  1\n", "2        3\n4        5\n", ""]);
+        let text = pages(true).concat() + "]";
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("an array"), json!(records));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Rows of grants.
 
+pub mod list;
+
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -18,6 +20,24 @@ const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// a wall clock that is a year ahead for a while must not delete what is still used.
 const KEPT_AFTER_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// A grant's columns and those of its names, in the order in which [`read_shown`] reads them. It is begun with the grant: what is wanted of it
+/// is known, and the rest follows from that.
+macro_rules! shown {
+    ($conditions:literal) => {
+        shown!("", $conditions)
+    };
+    ($index:literal, $conditions:literal) => {
+        concat!(
+            "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why, g.epoch = (SELECT epoch FROM meta),
+                g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
+            FROM grant g ",
+            $index,
+            " CROSS JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user ",
+            $conditions
+        )
+    };
+}
+
 const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding, made_by)
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
@@ -29,22 +49,18 @@ const OF_USER: &str = "SELECT g.id FROM grant g JOIN ib_app a ON a.id = g.app
     WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL";
 const COUNT_OF_APP: &str = "SELECT count(*) FROM grant WHERE app = ?1 AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)
         AND epoch = (SELECT epoch FROM meta)";
-const SHOWN_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 AND g.id = ?2";
-const SHOWN_OF_TENANT: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE a.tenant = ?1 ORDER BY g.id";
-const ACTIVE_OF_APP: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.app = ?1 AND g.ended_at IS NULL
-        AND (g.expires_at IS NULL OR g.expires_at > ?2) AND g.epoch = (SELECT epoch FROM meta) ORDER BY g.id LIMIT ?3";
-const SHOWN_OF_USER: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL ORDER BY g.id DESC";
-const SHOWN_OF_USER_BY_ID: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
-    FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user WHERE g.user = ?1 AND g.id = ?2 AND a.purge_at IS NULL";
+const SHOWN_BY_ID: &str = shown!("WHERE a.tenant = ?1 AND g.id = ?2");
+const ACTIVE_OF_APP: &str = shown!(
+    "INDEXED BY grant_app_live",
+    "WHERE g.app = ?1 AND g.ended_at IS NULL AND (g.expires_at IS NULL OR g.expires_at > ?2) AND g.epoch = (SELECT epoch FROM meta)
+        ORDER BY g.id LIMIT ?3"
+);
+const SHOWN_OF_USER_BY_ID: &str = shown!("WHERE g.user = ?1 AND g.id = ?2 AND a.purge_at IS NULL");
+
+/// What [`read_shown`] reads; the conditions follow.
+const SHOWN: &str = shown!("");
+/// The same of what a person allowed and nobody ended.
+const SHOWN_LIVE_OF_USER: &str = shown!("INDEXED BY grant_user_live", "");
 
 /// A grant with the names that people know it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,19 +152,9 @@ pub fn by_id(connection: &Connection, tenant: &str, id: Id) -> Result<Option<Sho
     Ok(connection.prepare_cached(SHOWN_BY_ID)?.query_row(params![tenant, id], read_shown).optional()?)
 }
 
-/// A tenant's grants, oldest first, those that are over too.
-pub fn of_tenant(connection: &Connection, tenant: &str) -> Result<Vec<ShownGrant>, Fault> {
-    Ok(connection.prepare_cached(SHOWN_OF_TENANT)?.query_map([tenant], read_shown)?.collect::<Result<_, _>>()?)
-}
-
 /// The first of an app's active grants, oldest first.
 pub fn active_of_app(connection: &Connection, app: Id, now: Timestamp, most: u32) -> Result<Vec<ShownGrant>, Fault> {
     Ok(connection.prepare_cached(ACTIVE_OF_APP)?.query_map(params![app, now, most], read_shown)?.collect::<Result<_, _>>()?)
-}
-
-/// What a person allowed and nobody ended, newest first.
-pub fn shown_of_user(connection: &Connection, user: Id) -> Result<Vec<ShownGrant>, Fault> {
-    Ok(connection.prepare_cached(SHOWN_OF_USER)?.query_map([user], read_shown)?.collect::<Result<_, _>>()?)
 }
 
 /// The grant with that id, where that person allowed it.

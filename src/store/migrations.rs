@@ -26,6 +26,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/14-audit-clock.sql")),
     M::up(include_str!("migrations/15-pushed-question.sql")),
     M::up(include_str!("migrations/16-gone-apps.sql")).foreign_key_check(),
+    M::up(include_str!("migrations/17-grant-lists.sql")),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -1,10 +1,12 @@
-//! What somebody allowed, and takes back: the page `/grants`.
+//! What somebody allowed, and takes back: the page `/grants`; and the lists of it, however long they are.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::client::Client;
 use crate::world::person::Person;
+use crate::world::process::Process;
+use crate::world::settings::request;
 use crate::world::wire::Wire;
 
 fn page_of(world: &World) -> String {
@@ -91,4 +93,42 @@ async fn nobody_sees_or_ends_what_somebody_else_allowed_and_a_lost_permission_ta
     assert!(done.text().contains("Withdrawn: shop may not use beta"), "{}", done.text());
     let left = world.beta.lists("grant").await;
     assert_eq!(left.iter().map(|grant| grant["id"].clone()).collect::<Vec<_>>(), [json!(mine)]);
+}
+
+#[tokio::test]
+async fn a_list_of_many_grants_is_whole_and_comes_page_by_page() {
+    let one = Process::running("one").await;
+    for name in ["shop", "bank"] {
+        one.runs(&["ib", "create", name, "--redirect-uri", &format!("https://{name}.example/done")]).await;
+    }
+    let database = rusqlite::Connection::open(one.settings.state_dir().join("p2pid.db")).expect("the database");
+    // By turns of the two apps; every tenth is not over.
+    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+        INSERT INTO grant (id, app, scope, epoch, created_at, ended_at, ended_why, purge_at)
+        SELECT CAST(printf('%016d', i) AS BLOB), (SELECT id FROM ib_app WHERE name = iif(i % 2 = 0, 'shop', 'bank')), 'p2pi', (SELECT epoch FROM meta), i,
+            iif(i % 10 = 0, NULL, i), iif(i % 10 = 0, NULL, 'revoked_by_admin'), 253402300799999 FROM n";
+    database.execute(fill, []).expect("many grants");
+    let ids = |list: &Value| -> Vec<String> {
+        list.as_array().expect("an array").iter().map(|grant| grant["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let all = ids(&one.runs(&["grant", "list", "--all"]).await);
+    assert!(all.len() == 2_500 && all.is_sorted(), "{} grants", all.len());
+    assert_eq!(ids(&one.runs(&["grant", "list"]).await), all.iter().skip(9).step_by(10).cloned().collect::<Vec<_>>());
+    let of_shop = one.runs(&["grant", "list", "--all", "--app", "shop"]).await;
+    assert_eq!(of_shop.as_array().map(Vec::len), Some(1_250));
+    let text = one.says(&["grant", "list", "--all"]).await.stdout;
+    assert_eq!((text.lines().count(), text.matches("ALLOWED BY").count()), (2_501, 1), "one table with one head");
+    let places: std::collections::BTreeSet<_> = text.lines().skip(1).map(|line| line.find("p2pi")).collect();
+    assert_eq!(places.len(), 1, "its columns stand in line from page to page: {places:?}");
+
+    let mut path = "/v2/tenants/default/grants?all=true&app=bank&limit=500".to_owned();
+    let mut sizes = Vec::new();
+    loop {
+        let mut wire = Wire::unix(&one.settings.socket()).await;
+        let document = wire.asks(request("GET", &path, "localhost", &[], "")).await.json();
+        sizes.push(document["data"].as_array().expect("a list").len());
+        let Some(next) = document["links"]["next"].as_str() else { break };
+        path = next.to_owned();
+    }
+    assert_eq!(sizes, [500, 500, 250]);
 }

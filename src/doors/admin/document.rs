@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::error::AdminError;
 use crate::doors::form;
@@ -125,18 +125,25 @@ fn unwrap_envelope(kind: &str, body: &[u8]) -> Result<Map<String, Value>, AdminE
 /// One record of an answer: `{"type","id","attributes"}`.
 pub fn record(kind: &str, id: impl fmt::Display, attributes: impl Serialize) -> Value {
     let attributes = serde_json::to_value(attributes).expect("what is shown of a record has text keys");
-    json!({ "type": kind, "id": id.to_string(), "attributes": attributes })
+    // Not by the macro, which would copy the attributes once more.
+    let members = [("type", kind.into()), ("id", id.to_string().into()), ("attributes", attributes)];
+    Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// 200 with one record, or with an array of them.
 pub fn shown(data: impl Into<Value>) -> Response {
-    answer(StatusCode::OK, data.into())
+    answer(StatusCode::OK, &data.into(), None)
+}
+
+/// 200 with a page of a list; `next` is the path of the one behind it, where there is one.
+pub fn page(records: Vec<Value>, next: Option<String>) -> Response {
+    answer(StatusCode::OK, &records.into(), Some(Links { next }))
 }
 
 /// 201 with the new record. What the audit names is the record's type and id.
 pub fn created(record: Value) -> Response {
     let named = record.get("id").and_then(Value::as_str).map(str::to_owned);
-    let mut response = answer(StatusCode::CREATED, record);
+    let mut response = answer(StatusCode::CREATED, &record, None);
     response.extensions_mut().insert(Named(named.unwrap_or_default()));
     response
 }
@@ -150,8 +157,25 @@ pub fn done() -> Response {
 #[derive(Clone, Debug)]
 pub(super) struct Named(pub(super) String);
 
-fn answer(status: StatusCode, data: Value) -> Response {
-    let mut response = (status, json!({ "data": data, "meta": {} }).to_string()).into_response();
+/// What an answer holds.
+#[derive(Serialize)]
+struct Answer<'a> {
+    data: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Links>,
+    meta: Map<String, Value>,
+}
+
+/// Where a list goes on.
+#[derive(Serialize)]
+struct Links {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+fn answer(status: StatusCode, data: &Value, links: Option<Links>) -> Response {
+    let text = serde_json::to_string(&Answer { data, links, meta: Map::new() }).expect("JSON values have text keys");
+    let mut response = (status, text).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use axum::{Router, routing};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -12,6 +13,8 @@ use super::{AdminError, AdminState, Caller, document};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
+use crate::oauth::parameters::Parameters;
+use crate::store::grant::list::{self, Wanted};
 use crate::store::grant::{self as rows, ShownGrant};
 use crate::store::{Fault, Transaction, audit, ib_app, user};
 
@@ -24,83 +27,119 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
         .route("/tenants/{tenant}/grants/{id}", routing::get(show).delete(revoke))
 }
 
-/// Which grants are listed.
-#[derive(Debug, Default)]
-struct Wanted {
+/// Grants of an answer, where the request does not say how many, and at most.
+const MOST: usize = 1_000;
+
+/// What a query may say.
+const NAMES: [&str; 5] = ["all", "app", "allowed_by", "after", "limit"];
+
+/// What a query asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
     /// Also what has ended.
     all: bool,
     /// Of the app with this name or `client_id`.
     app: Option<String>,
     /// Allowed by the person with this login.
     allowed_by: Option<String>,
+    /// Behind this grant.
+    after: Option<Id>,
+    /// So many at most.
+    limit: usize,
 }
 
-impl Wanted {
-    fn read(query: &str) -> Result<Self, AdminError> {
-        let mut wanted = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match (name.as_ref(), value.as_ref()) {
-                ("all", "true") => wanted.all = true,
-                ("app", app) => wanted.app = Some(app.to_owned()),
-                ("allowed_by", login) => wanted.allowed_by = Some(login.to_owned()),
-                _ => return Err(AdminError::bad_attribute("the query", query, "all=true, app=NAME, allowed_by=LOGIN, or none")),
-            }
+impl Asked {
+    fn read(query: &[u8]) -> Result<Self, AdminError> {
+        let wrong = |found: &str, expected: String| AdminError::bad_attribute("the query", found, expected);
+        let query = Parameters::read(query).map_err(|error| wrong("another text", error.to_string()))?;
+        query.each_once(&NAMES).map_err(|doubled| wrong("a name twice", doubled.to_string()))?;
+        if let Some((unknown, _)) = query.pairs().find(|(name, _)| !NAMES.contains(name)) {
+            return Err(wrong(unknown, format!("one of {}", NAMES.join(", "))));
         }
-        Ok(wanted)
+        let the = |name: &str| query.the(name).ok().flatten();
+        let bad = |name: &str, found: &str, expected: &str| Err(AdminError::bad_attribute(name, found, expected));
+        Ok(Self {
+            all: match the("all") {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(other) => return bad("all", other, "true or false"),
+            },
+            app: the("app").map(str::to_owned),
+            allowed_by: the("allowed_by").map(str::to_owned),
+            after: match the("after").map(|id| id.parse().map_err(|_| id)).transpose() {
+                Ok(after) => after,
+                Err(found) => return bad("after", found, "the id of a grant"),
+            },
+            limit: match the("limit").map(|limit| limit.parse().map_err(|_| limit)).transpose() {
+                Ok(None) => MOST,
+                Ok(Some(limit @ 1..=MOST)) => limit,
+                Ok(Some(limit)) => return bad("limit", &limit.to_string(), &format!("1 to {MOST}")),
+                Err(found) => return bad("limit", found, &format!("1 to {MOST}")),
+            },
+        })
     }
 
-    fn includes(&self, shown: &ShownGrant, now: Timestamp) -> bool {
-        (self.all || shown.grant.is_active(now))
-            && self.app.as_ref().is_none_or(|app| is_of(shown, app))
-            && self.allowed_by.as_ref().is_none_or(|login| is_by(shown, login))
-    }
-
-    /// Refuses names that are nobody's, as a slip of the pen would be. Who does not rule the instance learns of no login that has nothing to do with
-    /// the tenant.
-    fn check(&self, connection: &Connection, caller: &Caller, tenant: &str, grants: &[ShownGrant]) -> Result<Option<AdminError>, Fault> {
-        if let Some(app) = self.app.as_ref().filter(|app| !grants.iter().any(|shown| is_of(shown, app))) {
+    /// What it asks for, found in the store. Names that are nobody's are refused, as a slip of the pen would be. Who does not rule the instance
+    /// learns of no login that has nothing to do with the tenant.
+    fn find(&self, connection: &Connection, caller: &Caller, tenant: &str, now: Timestamp) -> Result<Result<Wanted, AdminError>, Fault> {
+        let mut wanted = Wanted { tenant: tenant.to_owned(), after: self.after, limit: self.limit, ..Wanted::default() };
+        wanted.active_at = (!self.all).then_some(now);
+        if let Some(app) = &self.app {
             let by_client_id = ib_app::by_client_id(connection, app)?.filter(|found| found.tenant == tenant);
-            if by_client_id.is_none() && ib_app::by_name(connection, tenant, app)?.is_none() {
-                return Ok(Some(AdminError::not_found("ib-app", app)));
+            let mut apps: Vec<Id> = ib_app::by_name(connection, tenant, app)?.into_iter().chain(by_client_id).map(|app| app.id).collect();
+            apps.dedup();
+            if apps.is_empty() {
+                return Ok(Err(AdminError::not_found("ib-app", app)));
             }
+            wanted.apps = Some(apps);
         }
-        if let Some(login) = self.allowed_by.as_ref().filter(|login| !grants.iter().any(|shown| is_by(shown, login))) {
-            let found = user::by_login(connection, login)?;
-            if !found.is_some_and(|user| caller.rules_instance() || user.rights().by_tenant.contains_key(tenant)) {
-                return Ok(Some(AdminError::not_found("user", login)));
+        if let Some(login) = &self.allowed_by {
+            let Some(person) = user::by_login(connection, login)? else { return Ok(Err(AdminError::not_found("user", login))) };
+            let may_know = caller.rules_instance() || person.rights().by_tenant.contains_key(tenant);
+            if !may_know && !list::has_allowed(connection, person.id, tenant)? {
+                return Ok(Err(AdminError::not_found("user", login)));
             }
+            wanted.allowed_by = Some(person.id);
         }
-        Ok(None)
+        Ok(Ok(wanted))
+    }
+
+    /// The path of what comes behind the grant `last`.
+    fn next(&self, tenant: &str, last: Id) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.all.then_some(("all", "true")));
+        query.extend_pairs(self.app.as_ref().map(|app| ("app", app)));
+        query.extend_pairs(self.allowed_by.as_ref().map(|login| ("allowed_by", login)));
+        query.append_pair("limit", &self.limit.to_string()).append_pair("after", &last.to_string());
+        format!("/v2/tenants/{}/grants?{}", utf8_percent_encode(tenant, NON_ALPHANUMERIC), query.finish())
     }
 }
 
-fn is_of(shown: &ShownGrant, app: &str) -> bool {
-    app == shown.app_name || app == shown.client_id
-}
-
-fn is_by(shown: &ShownGrant, login: &str) -> bool {
-    shown.login.as_deref() == Some(login)
-}
-
-/// What peers hold now; with `?all=true` also what has ended, with `?app=` and `?allowed_by=` that app's and that person's only.
+/// What peers hold now, the oldest first; with `?all=true` also what has ended, with `?app=` and `?allowed_by=` that app's and that person's
+/// only. `?limit=` grants at most, from behind the one that `?after=` names; where there are more, `links.next` is where to go on.
 async fn list(
     State(state): State<Arc<AdminState>>,
     Path(tenant): Path<String>,
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, AdminError> {
-    let wanted = Wanted::read(query.as_deref().unwrap_or_default())?;
+    let asked = Asked::read(query.unwrap_or_default().as_bytes())?;
     let now = state.instance.clock.now().wall;
     let look = move |connection: &Connection| {
-        let grants = rows::of_tenant(connection, &tenant)?;
-        if let Some(nobody) = wanted.check(connection, &caller, &tenant, &grants)? {
-            return Ok(Err(nobody));
-        }
-        let shown = grants.into_iter().filter(|shown| wanted.includes(shown, now));
-        Ok(Ok(shown.map(|shown| with_who_ended(connection, shown)).collect::<Result<Vec<_>, _>>()?))
+        let wanted = match asked.find(connection, &caller, &tenant, now)? {
+            Ok(wanted) => wanted,
+            Err(nobody) => return Ok(Err(nobody)),
+        };
+        // One more tells whether there are more.
+        let mut shown = list::page(connection, &Wanted { limit: asked.limit + 1, ..wanted })?;
+        let is_cut_short = shown.len() > asked.limit;
+        shown.truncate(asked.limit);
+        let next = shown.last().filter(|_| is_cut_short).map(|last| asked.next(&tenant, last.grant.id));
+        let shown = shown.into_iter().map(|shown| with_who_ended(connection, shown));
+        Ok(Ok((shown.collect::<Result<Vec<_>, _>>()?, next)))
     };
-    let grants = state.instance.store.read(look).await??;
-    Ok(document::shown(grants.iter().map(|(grant, by)| resource(&state, grant, by.as_deref())).collect::<Vec<_>>()))
+    let (grants, next) = state.instance.store.read(look).await??;
+    Ok(document::page(grants.iter().map(|(grant, by)| resource(&state, grant, by.as_deref())).collect(), next))
 }
 
 async fn show(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(String, String)>) -> Result<Response, AdminError> {
@@ -162,4 +201,25 @@ fn resource(state: &AdminState, shown: &ShownGrant, ended_by: Option<&str>) -> V
         "ended_by": ended_by,
     });
     document::record(KIND, grant.id, attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_strictly_and_leads_to_the_next_page() {
+        let read = |query: &str| Asked::read(query.as_bytes());
+        let asked = read("").expect("nothing need be said");
+        assert_eq!(asked, Asked { all: false, app: None, allowed_by: None, after: None, limit: MOST });
+        let id = Id::from_bytes([7; 16]);
+        let asked = read(&format!("all=true&app=a+b&allowed_by=ops%40one.example&limit=5&after={id}")).expect("a good query");
+        let last = Id::from_bytes([9; 16]);
+        let next = asked.next("a/b", last);
+        let query = next.strip_prefix("/v2/tenants/a%2Fb/grants?").expect("the same list");
+        assert_eq!(read(query).expect("a query of ours"), Asked { after: Some(last), ..asked });
+        for wrong in ["all=yes", "limit=0", "limit=1001", "limit=x", "after=x", "ap=x", "app=a&app=b", "app=%zz"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::instance::Instance;
 use crate::observe::log::AUDIT;
 use crate::pages;
 use crate::pages::grants::GrantEntry;
-use crate::store::grant::{self as rows, ShownGrant};
+use crate::store::grant::{self as rows, ShownGrant, list};
 use crate::store::{Fault, StoreError, Transaction, ib_app};
 
 /// Where the page is, below `public_url`.
@@ -112,8 +112,8 @@ async fn page(
 ) -> Response {
     let (user, now) = (signed_in.user.id, instance.clock.now().wall);
     let look = move |connection: &rusqlite::Connection| {
-        let active = rows::shown_of_user(connection, user)?.into_iter().filter(|shown| shown.grant.is_active(now));
-        let with_peers = active.take(SHOWN + 1).map(|shown| Ok((peers(connection, &shown.grant)?, shown)));
+        let active = list::active_of_person(connection, user, now, SHOWN + 1)?;
+        let with_peers = active.into_iter().map(|shown| Ok((peers(connection, &shown.grant)?, shown)));
         with_peers.collect::<Result<Vec<_>, Fault>>()
     };
     let Ok(found) = instance.store.read(look).await else { return unavailable(config) };
