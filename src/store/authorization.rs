@@ -29,10 +29,14 @@ const MOVE: &str =
     "UPDATE authorization SET stage = ?2, state_sealed = NULL, code = ?3, grant = ?4, expires_at = ?5, purge_at = ?6 WHERE id = ?1";
 const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
         names_redirect_uri, dpop_key, pushed
-    FROM authorization WHERE id = ?1 AND epoch = (SELECT epoch FROM meta)";
+    FROM authorization WHERE id = ?1 AND epoch = (SELECT epoch FROM meta)
+        AND EXISTS (SELECT 1 FROM ib_app a WHERE a.id = authorization.app AND a.purge_at IS NULL)
+        AND EXISTS (SELECT 1 FROM user u WHERE u.id = authorization.user AND u.purge_at IS NULL)";
 const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
         names_redirect_uri, dpop_key, pushed
-    FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)";
+    FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)
+        AND EXISTS (SELECT 1 FROM ib_app a WHERE a.id = authorization.app AND a.purge_at IS NULL)
+        AND EXISTS (SELECT 1 FROM user u WHERE u.id = authorization.user AND u.purge_at IS NULL)";
 
 /// Adds a question that nobody has answered, until `until`.
 pub fn insert(transaction: &Transaction<'_>, seals: &Seals, authorization: &Authorization, until: Timestamp) -> Result<(), Fault> {
@@ -73,13 +77,13 @@ pub fn move_to(transaction: &Transaction<'_>, id: Id, stage: &Stage) -> Result<(
     Ok(())
 }
 
-/// The authorization with that id.
+/// The authorization with that id, unless who was asked, or the app, is gone.
 pub fn by_id(connection: &Connection, seals: &Seals, id: Id) -> Result<Option<Authorization>, Fault> {
     let row = connection.prepare_cached(BY_ID)?.query_row([id], read).optional()?;
     row.map(|row| opened(row, seals)).transpose()
 }
 
-/// The authorization whose code has that digest, at whatever stage.
+/// The authorization whose code has that digest, at whatever stage, unless who allowed it, or the app, is gone.
 pub fn by_code(connection: &Connection, seals: &Seals, code: Digest) -> Result<Option<Authorization>, Fault> {
     let row = connection.prepare_cached(BY_CODE)?.query_row([code], read).optional()?;
     row.map(|row| opened(row, seals)).transpose()

@@ -46,7 +46,7 @@ const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_a
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
 const LEAVES: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1";
 const OF_USER: &str = "SELECT g.id FROM grant g JOIN ib_app a ON a.id = g.app
-    WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL";
+    WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL LIMIT ?2";
 const COUNT_OF_APP: &str = "SELECT count(*) FROM grant WHERE app = ?1 AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)
         AND epoch = (SELECT epoch FROM meta)";
 const SHOWN_BY_ID: &str = shown!("WHERE a.tenant = ?1 AND g.id = ?2");
@@ -142,9 +142,9 @@ pub fn count_active_of_app(connection: &Connection, app: Id, now: Timestamp) -> 
     Ok(connection.prepare_cached(COUNT_OF_APP)?.query_row(params![app, now], |row| row.get(0))?)
 }
 
-/// The grants that a person allowed and that have not been ended.
-pub fn of_user(connection: &Connection, user: Id) -> Result<Vec<Id>, Fault> {
-    Ok(connection.prepare_cached(OF_USER)?.query_map([user], |row| row.get(0))?.collect::<Result<_, _>>()?)
+/// Some of the grants that a person allowed and that have not been ended.
+pub fn of_user(connection: &Connection, user: Id, most: u32) -> Result<Vec<Id>, Fault> {
+    Ok(connection.prepare_cached(OF_USER)?.query_map(params![user, most], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// A tenant's grant with that id.

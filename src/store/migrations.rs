@@ -27,6 +27,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/15-pushed-question.sql")),
     M::up(include_str!("migrations/16-gone-apps.sql")).foreign_key_check(),
     M::up(include_str!("migrations/17-grant-lists.sql")),
+    M::up(include_str!("migrations/18-gone-people.sql")).foreign_key_check(),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.
@@ -52,7 +53,7 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, no
     let is_older = (1..NEWEST).contains(&(before as usize));
     let copy = is_older.then(|| schema_copy::keep(state_dir, before, now)).transpose();
     let copy = copy.map_err(|error| NotTaken::NotKept(before, error))?;
-    // A table that is made anew is dropped first, which must not take along what refers to it. The step that does so looks at the end
+    // A table that is made anew is dropped first, which must not take along what refers to it. A step that does so looks at the end
     // whether everything still refers to something. Within a transaction this pragma does nothing.
     connection.pragma_update(None, "foreign_keys", false).map_err(NotTaken::Database)?;
     let taken = MIGRATIONS.to_latest(connection);

@@ -20,7 +20,11 @@ const TABLES: &[(&str, &str)] = &[
     ("pushed_request", "digest"),
     ("api_key", "digest"),
     ("ib_app", "id"),
+    ("user", "id"),
 ];
+
+/// Those of them whose rows others may hang on, many of them, and that are emptied before they go.
+const EMPTIED: &[&str] = &["grant", "ib_app", "user"];
 
 /// What goes with a grant. A grant may have many, so they go before it, in the same small steps.
 const OF_GRANTS: &[&str] = &["access_token", "refresh_token"];
@@ -81,11 +85,11 @@ impl Store {
 /// What is deleted, by kinds. The statements of a kind are gone through in their order, again and again until none of them finds any.
 fn kinds() -> Vec<Vec<String>> {
     let grants = with_tokens(&format!("SELECT id FROM grant WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH}"));
-    let alone = TABLES.iter().filter(|(table, _)| !["grant", "ib_app"].contains(table)).map(|(table, key)| {
+    let alone = TABLES.iter().filter(|(table, _)| !EMPTIED.contains(table)).map(|(table, key)| {
         let over = format!("SELECT {key} FROM {table} WHERE purge_at < ?1 ORDER BY purge_at LIMIT {BATCH}");
         vec![format!("DELETE FROM {table} WHERE {key} IN ({over})")]
     });
-    [grants, apps()].into_iter().chain(alone).collect()
+    [grants, apps(), people()].into_iter().chain(alone).collect()
 }
 
 /// Those of the grants that `first` selects, and what goes with them. Each statement looks at the first [`BATCH`] grants only, which go as soon as
@@ -115,6 +119,18 @@ fn apps() -> Vec<String> {
     let app = format!("DELETE FROM ib_app WHERE id = ({GONE}){}", is_empty.collect::<String>());
     statements.push(format!("{app} AND NOT EXISTS (SELECT 1 {MEMBERS} = ib_app.id)"));
     statements
+}
+
+/// Who was deleted first, once nothing says that it allowed it. Grants stay.
+fn people() -> Vec<String> {
+    const GONE: &str = "SELECT id FROM user WHERE purge_at < ?1 ORDER BY purge_at LIMIT 1";
+    let some = |table: &str| format!("id IN (SELECT id FROM {table} WHERE user = ({GONE}) LIMIT {BATCH})");
+    let is_empty = ["authorization", "grant"].map(|table| format!(" AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.user = user.id)"));
+    vec![
+        format!("DELETE FROM authorization WHERE {}", some("authorization")),
+        format!("UPDATE grant SET user = NULL WHERE {}", some("grant")),
+        format!("DELETE FROM user WHERE id = ({GONE}){}", is_empty.concat()),
+    ]
 }
 
 #[cfg(test)]

@@ -15,7 +15,15 @@ use crate::inbound::user::User;
 const INSERT: &str =
     "INSERT INTO user (id, login, password, admin, permissions, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (login) DO NOTHING";
 const UPDATE: &str = "UPDATE user SET login = ?2, password = ?3, admin = ?4, permissions = ?5 WHERE id = ?1";
-const DELETE: &str = "DELETE FROM user WHERE id = ?1";
+const DELETE: &str = "UPDATE user SET login = NULL, password = NULL, admin = 0, permissions = '{}', purge_at = ?2
+    WHERE id = ?1 AND purge_at IS NULL";
+/// What a person has few of. Grants and codes, which may be many, are the purge's.
+const FORGET: [&str; 4] = [
+    "DELETE FROM session WHERE user = ?1",
+    "DELETE FROM api_key WHERE user = ?1",
+    "DELETE FROM held_role WHERE user = ?1",
+    "DELETE FROM realm_member WHERE user = ?1",
+];
 const OTHER_ADMINS: &str = "SELECT EXISTS (SELECT 1 FROM user WHERE admin = 1 AND id <> ?1)";
 
 /// A statement that reads users, with the roles that they hold as they are now and the number of their keys.
@@ -32,9 +40,9 @@ macro_rules! select {
     };
 }
 
-const BY_ID: &str = select!("WHERE id = ?1");
+const BY_ID: &str = select!("WHERE id = ?1 AND purge_at IS NULL");
 const BY_LOGIN: &str = select!("WHERE login = ?1");
-const ALL: &str = select!("ORDER BY login");
+const ALL: &str = select!("WHERE purge_at IS NULL ORDER BY login");
 
 /// Adds a user, who holds no role yet; false when the login is taken, by another user or as an app's `client_id`: either may be the subject of a token, and no
 /// application is to take one for the other (RFC 9700 §4.15).
@@ -61,9 +69,13 @@ pub fn update(transaction: &Transaction<'_>, user: &User) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Deletes a user, and with it the sessions and keys; false when there was none.
+/// Deletes a user, and with it the sessions, keys and roles: nothing finds it any more, and its login is free. What it had allowed stays, without
+/// who allowed it; the row goes once the purge has taken it from all of that. False when there is no such user.
 pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<bool, Fault> {
-    Ok(transaction.prepare_cached(DELETE)?.execute([id])? == 1)
+    for sql in FORGET {
+        transaction.prepare_cached(sql)?.execute([id])?;
+    }
+    Ok(transaction.prepare_cached(DELETE)?.execute(params![id, transaction.now().wall])? == 1)
 }
 
 /// The user with that id.

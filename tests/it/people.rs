@@ -131,3 +131,26 @@ async fn v3_grants_of_who_is_deleted_can_be_revoked_with_the_account() {
     let page = pair.operator.opens(&pair.request_url().await).continues().logs_in().await;
     assert_eq!(page.status, 401, "{}", page.text());
 }
+
+#[tokio::test]
+async fn however_many_grants_somebody_allowed_all_end_with_the_account_when_asked_to() {
+    let (world, _) = World::linked().await;
+    let login = world.operator.login.clone();
+    let fill = |transaction: &p2pid::store::Transaction<'_>| {
+        let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 450)
+            INSERT INTO grant (id, app, user, scope, epoch, created_at, purge_at)
+            SELECT CAST(printf('%016d', i) AS BLOB), app, user, scope, epoch, created_at, purge_at FROM grant, n";
+        Ok(transaction.execute(sql, [])?)
+    };
+    assert_eq!(world.beta.running().instance.store.write(fill).await.expect("written"), 450);
+    somebody(&world.beta, "successor@beta.example", json!({ "admin": true })).await;
+    let document = json!({ "data": { "type": "user", "attributes": { "revoke_grants": true } } });
+    let deleted = world.beta.asks("DELETE", &format!("/v2/users/{login}"), Some(&document)).await;
+    assert!((200..300).contains(&deleted.status()), "{}", deleted.text());
+    let count = |connection: &rusqlite::Connection| {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE ended_why = 'revoked_by_admin') FROM grant";
+        Ok(connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    };
+    assert_eq!(world.beta.running().instance.store.read(count).await.expect("read"), (451_i64, 451_i64));
+    assert_ne!(world.alpha.calls(&world.beta, "/orders").await.status(), 200);
+}

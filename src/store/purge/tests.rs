@@ -10,7 +10,7 @@ use crate::inbound::realm;
 use crate::secret::{Digest, ExposeSecret};
 use crate::store::sample::{HOUR, app, fresh, linked, person};
 use crate::store::token_table::TokenTable;
-use crate::store::{access_token, app_token, grant, ib_app, realm as realms, refresh_token, temporary, tenant};
+use crate::store::{access_token, app_token, authorization, grant, ib_app, realm as realms, refresh_token, temporary, tenant, user};
 use crate::system::SystemClock;
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn nothing_goes_with_a_grant_or_an_app_in_one_step_but_what_there_is_littl
         connection.prepare(sql)?.query_map([parent], |row| row.get(0))?.collect()
     };
     let look = move |connection: &Connection| {
-        let parents = ["grant", "ib_app", "realm", "realm_role"];
+        let parents = ["grant", "ib_app", "realm", "realm_role", "user"];
         Ok(parents.iter().map(|parent| children(connection, parent)).collect::<Result<Vec<_>, _>>()?)
     };
     let found = store.read(look).await.expect("read");
@@ -146,7 +146,9 @@ async fn nothing_goes_with_a_grant_or_an_app_in_one_step_but_what_there_is_littl
     let mut of_apps: Vec<&str> = OF_APPS.iter().map(|(table, _)| *table).chain(["grant", "realm"]).collect();
     of_grants.sort_unstable();
     of_apps.sort_unstable();
-    assert_eq!(found, [of_grants, of_apps, vec!["realm_role"], vec!["realm_member"]]);
+    // A person has few of these, which go with the login, but for the codes and grants.
+    let of_people = vec!["api_key", "authorization", "grant", "held_role", "realm_member", "session"];
+    assert_eq!(found, [of_grants, of_apps, vec!["realm_role"], vec!["realm_member"], of_people]);
 }
 
 #[tokio::test]
@@ -197,7 +199,7 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
         let of_tenant = grant::list::Wanted { tenant: "default".to_owned(), limit: 10, ..Default::default() };
         assert!(ib_app::of_tenant(connection, "default")?.is_empty() && grant::list::page(connection, &of_tenant)?.is_empty());
         let active = grant::list::active_of_person(connection, person().id, Timestamp::from_millis(0), 10)?;
-        assert!(active.is_empty() && grant::of_user(connection, person().id)?.is_empty());
+        assert!(active.is_empty() && grant::of_user(connection, person().id, 1)?.is_empty());
         Ok(())
     };
     store.read(look).await.expect("read");
@@ -207,6 +209,58 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
     assert!(store.commits() - before >= 18, "in small steps");
     let left = |connection: &Connection| Ok(connection.query_row("SELECT count(*) FROM ib_app", [], |row| row.get::<_, i64>(0))?);
     assert_eq!(store.read(left).await.expect("read"), 0);
+}
+
+#[tokio::test]
+async fn who_is_deleted_is_gone_at_once_and_what_that_person_allowed_stays() {
+    let (_directory, store) = temporary();
+    let pair = linked(&store).await;
+    let fill = |transaction: &Transaction<'_>| {
+        transaction.execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+             INSERT INTO grant (id, app, user, scope, epoch, created_at, purge_at)
+             SELECT CAST(printf('%016d', i) AS BLOB), g.app, g.user, 'a', 1, 0, 9e15 FROM grant g, n;
+             INSERT INTO authorization (id, app, user, session, redirect_uri, scope, challenge, epoch, stage, expires_at, code, grant)
+             SELECT id, app, user, zeroblob(32), '', 'a', '', 1, 'exchanged', 1, CAST(hex(id) AS BLOB), id FROM grant;
+             INSERT INTO authorization (id, app, user, session, redirect_uri, scope, challenge, epoch, stage, expires_at, code, purge_at)
+             SELECT zeroblob(16), app, user, zeroblob(32), '', 'a', '', 1, 'allowed', 9e15, zeroblob(32), 9e15 FROM grant LIMIT 1",
+        )?;
+        Ok(())
+    };
+    store.write(fill).await.expect("written");
+    let seals = store.seals().clone();
+    let code = Digest::from_bytes([0; 32]);
+    let look = {
+        let seals = seals.clone();
+        move |connection: &Connection| authorization::by_code(connection, &seals, code)
+    };
+    assert!(store.read(look.clone()).await.expect("read").is_some());
+    let delete = |transaction: &Transaction<'_>| {
+        assert!(user::delete(transaction, person().id)? && !user::delete(transaction, person().id)?);
+        let same = crate::inbound::user::User { id: Id::from_bytes([9; 16]), ..person() };
+        assert!(user::insert(transaction, &same)?, "the login is free");
+        Ok(())
+    };
+    store.write(delete).await.expect("deleted");
+    assert!(store.read(look).await.expect("read").is_none(), "a code of somebody who is gone is none");
+    let access = Digest::of(pair.access.expose_secret());
+    let goes_on = move |connection: &Connection| {
+        let found = access_token::find(connection, access)?.expect("it goes on");
+        assert_eq!(found.bearer.subject, access_token::DELETED);
+        assert_eq!((user::by_id(connection, person().id)?, user::all(connection)?.len()), (None, 1));
+        Ok(())
+    };
+    store.read(goes_on).await.expect("read");
+    let before = store.commits();
+    // The codes, the grants' names of who allowed them, and the person.
+    let soon = store.read(|connection| Ok(connection.query_row("SELECT max(purge_at) + 1 FROM user", [], |row| row.get(0))?));
+    assert_eq!(store.purge(soon.await.expect("read")).await.expect("purged"), 302 + 301 + 1);
+    assert!(store.commits() - before >= 13, "in small steps");
+    store.read(goes_on).await.expect("read");
+    let left = |connection: &Connection| {
+        Ok(connection.query_row("SELECT count(*) FROM grant WHERE user IS NULL", [], |row| row.get::<_, i64>(0))?)
+    };
+    assert_eq!(store.read(left).await.expect("read"), 301);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::store::{Place, Store, Transaction, temporary};
 const ROWS: &str = "
     INSERT INTO tenant VALUES ('sales', 1000);
     INSERT INTO user VALUES (:id, 'ops@two.example.com', '$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$', 0,
-        '{\"default\":[\"links.approve\"]}', NULL, 1000);
+        '{\"default\":[\"links.approve\"]}', 1000, NULL);
     INSERT INTO api_key VALUES (:digest, :id, 'deploy', '[\"peers.get\"]', 1000, 253402300799999, 2000, 253402300799999);
     INSERT INTO role VALUES (:id, 'sales', 'reader', '[\"peers.get\"]', 1000);
     INSERT INTO held_role VALUES (:id, 'sales', :id);
