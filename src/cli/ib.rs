@@ -60,11 +60,11 @@ pub(super) enum Ib {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Make a second secret, shown once; the one before stays valid for a while
+    /// Make another secret, shown once; those before stay valid for as long as was said
     RotateSecret {
         /// By name or id
         name: String,
-        /// How long the secret before stays valid
+        /// How long the secret before stays valid; 0s ends all that there are
         #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
         overlap: Duration,
     },
@@ -235,10 +235,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         Ib::RotateSecret { name, overlap } => {
             let app = APPS.act(context, &name, "rotate-secret", json!({ "overlap": overlap.as_secs() })).await?;
             context.report.data(&app, || created(&app));
-            let before = match app["secrets"].as_array().map_or(0, Vec::len) {
-                0 | 1 => "no other one is valid".to_owned(),
-                _ => format!("the secret before it stays valid for {}", humantime::format_duration(overlap)),
-            };
+            let before = still_valid(app["secrets"].as_array().map_or(&[][..], Vec::as_slice), overlap);
             context.report.note(&format!("shown once; {before}. On the other host: p2pid ob update NAME --client-secret-stdin"));
         }
         Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
@@ -250,6 +247,20 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         }
     }
     Ok(())
+}
+
+/// What is said of the secrets that were there before a new one, which is the first of `secrets`.
+fn still_valid(secrets: &[Value], overlap: Duration) -> String {
+    let [_, before, older @ ..] = secrets else { return "no other one is valid".to_owned() };
+    let mut said = format!("the secret before it stays valid for {}", humantime::format_duration(overlap));
+    if let Some(last) = before["last_used_at"].as_str() {
+        said += &format!(" (last used {last})");
+    }
+    for secret in older {
+        let used = secret["last_used_at"].as_str().map_or_else(|| "never used".to_owned(), |last| format!("last used {last}"));
+        said += &format!("; the one of {} goes on until {} ({used})", text(&secret["created_at"]), text(&secret["expires_at"]));
+    }
+    said
 }
 
 fn created(app: &Value) -> String {

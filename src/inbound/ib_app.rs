@@ -94,7 +94,7 @@ impl IbApp {
     }
 }
 
-/// One of an app's secrets, of which only a keyed hash is kept. Two may be good at once, so that a secret is changed without a gap.
+/// One of an app's secrets, of which only a keyed hash is kept. Some may be good at once ([`MOST_SECRETS`]), so that a secret is changed without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSecret {
     /// Its identity.
@@ -121,17 +121,35 @@ impl ClientSecret {
     }
 }
 
-/// How the two secrets of an app stand after a rotation: the newest stays good for `overlap`, what is older ends now.
-pub fn rotated(mut secrets: Vec<ClientSecret>, now: Timestamp, overlap: Duration) -> Vec<ClientSecret> {
-    secrets.retain(|secret| secret.is_live(now));
-    secrets.sort_by_key(|secret| (secret.expires_at.is_some(), std::cmp::Reverse(secret.created_at)));
-    secrets.truncate(1);
-    for secret in &mut secrets {
-        let end = now.plus(overlap);
-        secret.expires_at = Some(secret.expires_at.map_or(end, |earlier| earlier.min(end)));
+/// Secrets of one app that may be good at once, the newest among them.
+pub const MOST_SECRETS: usize = 4;
+
+/// As many secrets of an app are good as may be; the first of them ends then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySecrets {
+    /// When there is room for another one.
+    pub first_end: Timestamp,
+}
+
+/// How the secrets of an app stand after a rotation: the newest stays good for `overlap`, those that were replaced earlier for as long as was
+/// said then. Without an overlap all end now.
+///
+/// # Errors
+/// [`TooManySecrets`] where the new one would be one too many.
+pub fn rotated(mut secrets: Vec<ClientSecret>, now: Timestamp, overlap: Duration) -> Result<Vec<ClientSecret>, TooManySecrets> {
+    if overlap.is_zero() {
+        return Ok(Vec::new());
     }
     secrets.retain(|secret| secret.is_live(now));
-    secrets
+    if secrets.len() >= MOST_SECRETS
+        && let Some(first_end) = secrets.iter().filter_map(|secret| secret.expires_at).min()
+    {
+        return Err(TooManySecrets { first_end });
+    }
+    for secret in &mut secrets {
+        secret.expires_at.get_or_insert(now.plus(overlap));
+    }
+    Ok(secrets)
 }
 
 /// Whether `secret` may be given as a client secret: 1–128 printable ASCII characters.
@@ -159,13 +177,23 @@ mod tests {
     }
 
     #[test]
-    fn t12_a_rotation_leaves_the_newest_secret_for_the_overlap_and_ends_the_others() {
+    fn t12_a_rotation_leaves_the_newest_secret_for_the_overlap_and_the_others_for_as_long_as_was_said() {
         let at = Timestamp::from_millis;
         let hour = Duration::from_secs(3_600);
-        let after = rotated(vec![secret(1, Some(5_000)), secret(2, None)], at(1_000), hour);
-        assert_eq!(after, [ClientSecret { expires_at: Some(at(3_601_000)), ..secret(2, None) }]);
-        assert!(rotated(after, at(1_000), Duration::ZERO).is_empty());
-        assert!(rotated(vec![secret(1, Some(500))], at(1_000), hour).is_empty());
+        let after = rotated(vec![secret(2, None), secret(1, Some(5_000))], at(1_000), hour).expect("there is room");
+        assert_eq!(after, [secret(2, Some(3_601_000)), secret(1, Some(5_000))]);
+        let later = [&[secret(3, None)], &after[..]].concat();
+        let again = rotated(later.clone(), at(2_000), Duration::from_secs(1)).expect("there is room");
+        assert_eq!(
+            again,
+            [secret(3, Some(3_000)), secret(2, Some(3_601_000)), secret(1, Some(5_000))],
+            "an overlap that is shorter ends none"
+        );
+        let full = [&[secret(4, None)], &again[..]].concat();
+        assert_eq!(rotated(full.clone(), at(2_999), hour), Err(TooManySecrets { first_end: at(3_000) }));
+        assert_eq!(rotated(full.clone(), at(3_000), hour).map(|left| left.len()), Ok(3), "one has ended");
+        assert_eq!(rotated(full, at(2_999), Duration::ZERO), Ok(Vec::new()), "without an overlap all end");
+        assert_eq!(rotated(vec![secret(1, Some(500))], at(1_000), hour), Ok(Vec::new()));
         assert!(secret(1, Some(500)).is_live(at(499)) && !secret(1, Some(500)).is_live(at(500)));
     }
 

@@ -75,7 +75,18 @@ async fn an_app_gets_no_method_that_it_has_no_secret_for() {
     let update = ["ib", "update", "one", "--auth-method", "client_secret_basic", "--client-secret-stdin"];
     assert_eq!(two.runs_with(&update, "a secret of thirty characters.").await["auth_method"], "client_secret_basic");
     let rotated = two.says(&["ib", "rotate-secret", "one"]).await;
-    assert!(rotated.stderr.contains("the secret before it stays valid for 1day"), "{}", rotated.stderr);
+    assert!(rotated.stderr.contains("the secret before it stays valid for 1day. On"), "{}", rotated.stderr);
+    for older in 1..=2 {
+        let rotated = two.says(&["ib", "rotate-secret", "one", "--overlap", "1h"]).await.stderr;
+        assert!(
+            rotated.contains("the secret before it stays valid for 1h") && rotated.matches("; the one of ").count() == older,
+            "{rotated}"
+        );
+    }
+    let refused = two.refuses(&["ib", "rotate-secret", "one"]).await;
+    assert_eq!(refused["code"], "too_many_secrets");
+    assert!(refused["next"].as_str().is_some_and(|next| next.ends_with("p2pid ib rotate-secret one --overlap 0s")), "{refused}");
+    assert_eq!(two.runs(&["ib", "show", "one"]).await["secrets"].as_array().map(Vec::len), Some(4), "nothing was half done");
     let rotated = two.says(&["ib", "rotate-secret", "one", "--overlap", "0s"]).await;
     assert!(rotated.stderr.contains("no other one is valid"), "{}", rotated.stderr);
 }

@@ -19,9 +19,10 @@ use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
-use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp};
+use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp, TooManySecrets};
 use crate::inbound::security::{Contradiction, Keys, Security};
 use crate::instance::Instance;
+use crate::oauth::client_auth::Method;
 use crate::oauth::client_certificate::Subject;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::scope::Scope;
@@ -298,10 +299,13 @@ async fn rotate_secret(
     let judge = move |transaction: &Transaction<'_>| {
         let Some(app) = find(transaction, &tenant, &wanted)? else { return Ok(None) };
         if !app.security.method.has_secret() {
-            return Ok(Some(Err(app.security.method)));
+            return Ok(Some(Err(NotRotated::NoSecret(app.security.method))));
         }
         let now = transaction.now().wall;
-        let mut secrets = ib_app::rotated(rows::secrets(transaction, app.id)?, now, Duration::from_secs(overlap));
+        let mut secrets = match ib_app::rotated(rows::secrets(transaction, app.id)?, now, Duration::from_secs(overlap)) {
+            Ok(secrets) => secrets,
+            Err(full) => return Ok(Some(Err(NotRotated::TooMany(full)))),
+        };
         secrets.push(rows::new_secret(&seals, secret_id, app.id, &made, now));
         rows::replace_secrets(transaction, app.id, &secrets)?;
         let rotated = Entry::of(Action::IbAppSecretRotated).on(app.record()).with("overlap_s", overlap);
@@ -309,14 +313,35 @@ async fn rotate_secret(
         Ok(Some(Ok(with_secrets(transaction, app)?)))
     };
     let rotated = state.instance.store.write(judge).await?.ok_or_else(|| AdminError::not_found(KIND, &name))?;
-    let app = rotated.map_err(|method| {
-        let error = AdminError::new(StatusCode::CONFLICT, "no_secret", "the app has no secret that could be changed");
-        let keys = format!("for new keys: p2pid ib update {name} --jwks FILE");
-        let secret = format!("for a secret: p2pid ib update {name} --auth-method client_secret --client-secret-stdin");
-        let next = if method.has_keys() { format!("{keys}; {secret}") } else { secret };
-        error.found(format!("the method {}", method.as_str())).expected("an app that has a secret").next(next)
-    })?;
+    let app = rotated.map_err(|why| not_rotated(&name, why))?;
     Ok(document::shown(resource(&app, &state.instance.config(), Some(&secret))))
+}
+
+/// Why an app got no new secret.
+enum NotRotated {
+    /// It authenticates by other means.
+    NoSecret(Method),
+    /// Those that it has are good for longer.
+    TooMany(TooManySecrets),
+}
+
+fn not_rotated(name: &str, why: NotRotated) -> AdminError {
+    match why {
+        NotRotated::NoSecret(method) => {
+            let error = AdminError::new(StatusCode::CONFLICT, "no_secret", "the app has no secret that could be changed");
+            let keys = format!("for new keys: p2pid ib update {name} --jwks FILE");
+            let secret = format!("for a secret: p2pid ib update {name} --auth-method client_secret --client-secret-stdin");
+            let next = if method.has_keys() { format!("{keys}; {secret}") } else { secret };
+            error.found(format!("the method {}", method.as_str())).expected("an app that has a secret").next(next)
+        }
+        NotRotated::TooMany(TooManySecrets { first_end }) => {
+            let most = ib_app::MOST_SECRETS;
+            AdminError::new(StatusCode::CONFLICT, "too_many_secrets", format!("{most} secrets of the app are valid, and no more may be"))
+                .found(format!("{} secrets that were replaced and are still in their overlap", most - 1))
+                .expected("one of them less")
+                .next(format!("wait until {first_end}; or end all that are older now: p2pid ib rotate-secret {name} --overlap 0s"))
+        }
+    }
 }
 
 /// Of the grants that an app is held by, so many are named; more are counted only.

@@ -163,7 +163,7 @@ async fn t11_an_error_repeats_nothing_that_was_sent() {
 }
 
 #[tokio::test]
-async fn t12_two_secrets_overlap_for_as_long_as_was_said() {
+async fn t12_secrets_overlap_for_as_long_as_was_said_of_each() {
     let (world, client, tokens) = granted().await;
     let rotated = world.beta.acts("ib-app", "shop", "rotate-secret", json!({ "overlap": 3600 })).await;
     let secret = rotated["client_secret"].as_str().expect("the new secret, once").to_owned();
@@ -172,9 +172,25 @@ async fn t12_two_secrets_overlap_for_as_long_as_was_said() {
     let tokens = Tokens::of(&renewed.refreshes(&world.beta, &tokens.refresh).await);
     world.clock.advance(Duration::from_secs(3601));
     refused(&client.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
-    let tokens = Tokens::of(&renewed.refreshes(&world.beta, &tokens.refresh).await);
+    let mut tokens = Tokens::of(&renewed.refreshes(&world.beta, &tokens.refresh).await);
+    // Twice within the first overlap: neither what was said of the first is shortened, nor what was said of the second.
+    let mut secrets = vec![renewed];
+    for overlap in [7200, 60] {
+        let rotated = world.beta.acts("ib-app", "shop", "rotate-secret", json!({ "overlap": overlap })).await;
+        secrets.push(Client { secret: rotated["client_secret"].as_str().expect("a new secret").to_owned(), ..client.clone() });
+    }
+    for secret in &secrets {
+        tokens = Tokens::of(&secret.refreshes(&world.beta, &tokens.refresh).await);
+    }
+    world.clock.advance(Duration::from_secs(61));
+    refused(&secrets[1].refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    for secret in [&secrets[0], &secrets[2]] {
+        tokens = Tokens::of(&secret.refreshes(&world.beta, &tokens.refresh).await);
+    }
     world.beta.acts("ib-app", "shop", "rotate-secret", json!({ "overlap": 0 })).await;
-    refused(&renewed.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    for secret in &secrets {
+        refused(&secret.refreshes(&world.beta, &tokens.refresh).await, 401, "invalid_client");
+    }
 }
 
 #[tokio::test]

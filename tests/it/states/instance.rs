@@ -230,18 +230,19 @@ impl Real {
     }
 
     /// Replaces an app's secret, as the admin API does.
-    pub(super) async fn rotates_secret(&self, app_number: usize, overlap: Duration) -> String {
+    pub(super) async fn rotates_secret(&self, app_number: usize, overlap: Duration) -> Option<String> {
         let secret = mint(Kind::ClientSecret, self.random.as_ref());
         let (made, id) = (secret.clone(), Id::from_bytes(random::bytes(self.random.as_ref())));
         let seals = self.instance.store.seals().clone();
         let judge = move |transaction: &Transaction<'_>| {
             let (app, now) = (app(app_number).id, transaction.now().wall);
-            let mut secrets = ib_app::rotated(apps::secrets(transaction, app)?, now, overlap);
+            let Ok(mut secrets) = ib_app::rotated(apps::secrets(transaction, app)?, now, overlap) else { return Ok(false) };
             secrets.push(apps::new_secret(&seals, id, app, &made, now));
-            apps::replace_secrets(transaction, app, &secrets)
+            apps::replace_secrets(transaction, app, &secrets)?;
+            Ok(true)
         };
-        self.instance.store.write(judge).await.expect("written");
-        secret.expose_secret().to_owned()
+        let is_rotated = self.instance.store.write(judge).await.expect("written");
+        is_rotated.then(|| secret.expose_secret().to_owned())
     }
 
     /// Posts a form as an app: with its secret, or by its name and, at the token endpoint, a proof of its key.

@@ -308,37 +308,42 @@ impl Alone {
     }
 }
 
-/// The secrets of an app: the newest, and one that it replaced, for a while.
+/// The secrets of an app: the newest, and those that were replaced, each for a while.
 #[derive(Clone, Debug)]
 pub(super) struct Secrets {
     pub(super) newest: String,
-    replaced: Option<(String, i64)>,
+    replaced: Vec<(String, i64)>,
     /// Those that must never work again.
     pub(super) over: Vec<String>,
 }
 
 impl Secrets {
     pub(super) fn new(first: String) -> Self {
-        Self { newest: first, replaced: None, over: Vec::new() }
+        Self { newest: first, replaced: Vec::new(), over: Vec::new() }
     }
 
     pub(super) fn rotate(&mut self, new: String, overlap: i64, now: Time) {
         let before = std::mem::replace(&mut self.newest, new);
-        self.over.extend(self.replaced.take().map(|(secret, _)| secret));
         if overlap == 0 {
+            self.over.extend(self.replaced.drain(..).map(|(secret, _)| secret));
             self.over.push(before);
         } else {
-            self.replaced = Some((before, now.wall + overlap));
+            self.replaced.push((before, now.wall + overlap));
         }
+    }
+
+    /// Whether there is room for another one, when those before it are to stay good.
+    pub(super) fn has_room(&self, now: Time) -> bool {
+        self.replaced.iter().filter(|(_, end)| now.wall < *end).count() < 3
     }
 
     /// One that has run out is deleted.
     pub(super) fn is_tidied(&mut self, now: Time) {
-        self.over.extend(self.replaced.take_if(|(_, end)| *end < now.wall).map(|(secret, _)| secret));
+        self.over.extend(self.replaced.extract_if(.., |(_, end)| *end < now.wall).map(|(secret, _)| secret));
     }
 
-    /// The replaced one, and whether it is still good.
-    pub(super) fn replaced(&self, now: Time) -> Option<(&str, bool)> {
-        self.replaced.as_ref().map(|(secret, end)| (secret.as_str(), now.wall < *end))
+    /// One that was replaced, and whether it is still good.
+    pub(super) fn replaced(&self, which: usize, now: Time) -> Option<(&str, bool)> {
+        self.replaced.get(which % self.replaced.len().max(1)).map(|(secret, end)| (secret.as_str(), now.wall < *end))
     }
 }

@@ -118,9 +118,13 @@ impl Run {
             Operation::RotateSecret { app, minutes } => {
                 let app = usize::from(app) % APPS.len();
                 if !APPS[app].is_public {
-                    let secret = self.real.rotates_secret(app, Duration::from_secs(u64::from(minutes) * 60)).await;
+                    let rotated = self.real.rotates_secret(app, Duration::from_secs(u64::from(minutes) * 60)).await;
                     let now = self.now();
-                    self.secrets[app].rotate(secret, i64::from(minutes) * super::model::MINUTE, now);
+                    match rotated {
+                        Some(secret) => self.secrets[app].rotate(secret, i64::from(minutes) * super::model::MINUTE, now),
+                        None if minutes > 0 && !self.secrets[app].has_room(now) => {}
+                        None => wrong!("there was room for another secret"),
+                    }
                 }
                 Ok(())
             }

@@ -48,7 +48,7 @@ impl Run {
 
     pub(super) async fn tries_old_secret(&mut self, app: usize, which: usize) -> Result<(), Wrong> {
         let (secrets, now) = (&self.secrets[app], self.now());
-        let (secret, is_good) = match (which % 2, secrets.replaced(now), secrets.over.is_empty()) {
+        let (secret, is_good) = match (which % 2, secrets.replaced(which / 2, now), secrets.over.is_empty()) {
             (0, Some(replaced), _) => replaced,
             (_, _, false) => (secrets.over[which % secrets.over.len()].as_str(), false),
             _ => return Ok(()),
