@@ -141,11 +141,16 @@ pub fn permit<'a, 'h>(
             return Err(Refusal::Override);
         }
     }
-    // A token without a scope is a resource server's own, with which it looks at those of others; it opens no route, not even one that asks for none.
-    if bearer.scope.is_empty() || !rule.scopes.is_within(&bearer.scope) {
+    if !opens(rule.scopes, &bearer.scope) {
         return Err(Refusal::Scope);
     }
     Ok(Permit { bearer })
+}
+
+/// Whether `scope` opens a route that asks for `needed`. A token without a scope is a resource server's own, with which it looks at those of
+/// others; it opens no route, not even one that asks for none.
+pub fn opens(needed: &Scope, scope: &Scope) -> bool {
+    !scope.is_empty() && needed.is_within(scope)
 }
 
 #[cfg(test)]

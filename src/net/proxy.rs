@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::body::ResponseBody;
 use super::client::SendError;
 use super::headers;
-use super::life::Life;
+use super::life::{Claim, Life};
 use crate::config::Limits;
 
 /// What a call must obey while it is under way.
@@ -31,13 +31,25 @@ pub struct Terms {
     pub most: u64,
     /// What the call rests on.
     pub life: Arc<Life>,
+    /// And what it needs of that, at the gateway.
+    pub claim: Option<Claim>,
 }
 
 impl Terms {
-    /// The terms that `limits` set for a call that rests on `life`.
-    pub fn new(limits: &Limits, life: Arc<Life>) -> Self {
+    /// The terms that `limits` set for a call that rests on `life`, or on that of it which `claim` names.
+    pub fn new(limits: &Limits, life: Arc<Life>, claim: Option<Claim>) -> Self {
         let most = if limits.body_bytes == 0 { u64::MAX } else { limits.body_bytes };
-        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, life }
+        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, life, claim }
+    }
+
+    /// Whether what the call rests on has gone.
+    fn is_over(&self) -> bool {
+        self.life.is_over(self.claim.as_ref())
+    }
+
+    /// Completes when it has gone.
+    pub(super) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.life.over(self.claim.clone())
     }
 }
 
@@ -227,7 +239,7 @@ impl<B, K> Passage<B, K> {
         let idle = self.terms.idle;
         let wait = self.wait.get_or_insert_with(|| {
             self.is_waiting = true;
-            Box::pin(Wait { ended: Box::pin(self.terms.life.ended()), silence: tokio::time::sleep(idle) })
+            Box::pin(Wait { ended: Box::pin(self.terms.over()), silence: tokio::time::sleep(idle) })
         });
         let mut wait = wait.as_mut().project();
         if !std::mem::replace(&mut self.is_waiting, true) {
@@ -258,7 +270,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        let outcome = if this.terms.life.is_ended() {
+        let outcome = if this.terms.is_over() {
             Some(Err(Broken::Withdrawn))
         } else {
             match Pin::new(&mut this.body).poll_frame(context) {
@@ -300,7 +312,7 @@ mod tests {
     fn terms(most: u64, idle: u64) -> (Terms, Arc<Life>) {
         let life = Arc::new(Life::default());
         let (first_byte, idle) = (Duration::from_millis(30), Duration::from_millis(idle));
-        (Terms { first_byte, idle, most, life: Arc::clone(&life) }, life)
+        (Terms { first_byte, idle, most, life: Arc::clone(&life), claim: None }, life)
     }
 
     fn frames(texts: &'static [&'static str]) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin {

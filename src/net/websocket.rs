@@ -149,7 +149,7 @@ async fn join<K>(connection: Option<Arc<Connection>>, client: OnUpgrade, server:
         tokio::select! {
             _ = carry_both(client, server, &moved) => {}
             () = silence(&moved, terms.idle) => {}
-            () = terms.life.ended() => {}
+            () = terms.over() => {}
             () = stopped => {}
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 
 use super::access_token::Found;
-use super::{Store, StoreError, Transaction, access_token, app_token, grant};
+use super::{Store, StoreError, Transaction, access_token, app_token, grant, ib_app};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Id;
 use crate::inbound::grant::is_in_its_time;
@@ -20,6 +20,7 @@ use crate::inbound::permit::Bearer;
 use crate::net::headers::Identity;
 use crate::net::lane::Lane;
 use crate::net::life::Life;
+use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
 use crate::secret::Digest;
 
@@ -38,6 +39,8 @@ pub struct TokenTable {
     holds: Mutex<HashMap<Id, Arc<Hold>>>,
     /// By app, of those whose tokens stand alone.
     lanes: Mutex<HashMap<Id, Arc<Lane>>>,
+    /// Two who look at apps one after the other make known what they read in the same order.
+    order: tokio::sync::Mutex<()>,
 }
 
 /// An access token that is good, but for its expiry.
@@ -49,6 +52,8 @@ pub struct LiveToken {
     hold: Arc<Hold>,
     /// The headers that tell the application who calls.
     pub identity: Identity,
+    /// Its scope, for the streams that are opened with it.
+    pub granted: Arc<Scope>,
     /// Ends when the grant is ended; open streams rest on it.
     pub life: Arc<Life>,
     /// The calls that are under way with the grant, or of the app, where its tokens stand alone.
@@ -99,7 +104,7 @@ impl TokenTable {
     /// An empty table over `store`.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         let (tokens, revocations) = (Cache::new(MOST), AtomicU64::new(0));
-        Self { store, clock, tokens, revocations, holds: Mutex::default(), lanes: Mutex::default() }
+        Self { store, clock, tokens, revocations, holds: Mutex::default(), lanes: Mutex::default(), order: tokio::sync::Mutex::default() }
     }
 
     /// The token when it is in memory and good: no wait, no database, no lock that is contended.
@@ -152,7 +157,25 @@ impl TokenTable {
         });
     }
 
-    /// Reads every token again at its next use, since an app or a person changed. Called like [`TokenTable::end`].
+    /// An app was changed: its tokens are read again at their next use, and the streams end that need a scope which it has not any more. Called
+    /// like [`TokenTable::end`].
+    pub async fn app_changed(&self, app: Id) {
+        self.forget();
+        let _in_order = self.order.lock().await;
+        match self.store.read(move |connection| ib_app::by_id(connection, app)).await {
+            Ok(Some(found)) => {
+                let scope = Arc::new(found.scope);
+                self.holds().values().filter(|hold| hold.app == app).for_each(|hold| hold.life.bound(Arc::clone(&scope)));
+            }
+            Ok(None) => self.end_app(app),
+            Err(error) => {
+                tracing::error!(%error, "an app that was changed cannot be read again; all streams of its peer end");
+                self.end_app(app);
+            }
+        }
+    }
+
+    /// Reads every token again at its next use, since a person changed. Called like [`TokenTable::end`].
     pub fn forget(&self) {
         self.revoke(|_| {});
         self.tokens.clear();
@@ -260,6 +283,7 @@ impl TokenTable {
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
         let live = Arc::new(LiveToken {
             identity: Identity::new(&found.bearer),
+            granted: Arc::new(found.bearer.scope.clone()),
             bearer: found.bearer,
             issued_at: found.issued_at,
             generation: found.generation,
@@ -409,7 +433,7 @@ mod tests {
         let end = move |transaction: &Transaction<'_>| grant::end(transaction, grant, EndReason::RevokedByClient);
         assert!(world.store.write(end).await.expect("written"));
         world.table.end(grant);
-        live.life.ended().await;
+        live.life.over(None).await;
         assert!(world.table.cached(&world.access).is_none() && world.present().await.is_none());
     }
 

@@ -5,10 +5,13 @@ use std::time::Duration;
 use p2pid::clock::Clock;
 use serde_json::json;
 
+use crate::config_keys::says;
 use crate::world::World;
+use crate::world::client::Client;
 use crate::world::hostile::{Endpoint, Fault};
 use crate::world::patience::eventually;
 use crate::world::scene::Scene;
+use crate::world::settings::request;
 use crate::world::wire::Wire;
 
 /// A masked text frame that says "Hi", and what an echo answers to it.
@@ -53,12 +56,7 @@ async fn a_thousand_fresh_calls_ask_neither_database_anything() {
 async fn events_arrive_while_the_stream_is_open_and_end_with_the_grant() {
     let (world, _) = World::linked().await;
     let mut wire = asks(&world, "GET /beta/events HTTP/1.1\r\nHost: {}\r\n\r\n").await;
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains("data: event 1\n") {
-        let bytes = wire.some_bytes(4096).await;
-        assert!(!bytes.is_empty(), "it ended early: {}", String::from_utf8_lossy(&seen));
-        seen.extend(bytes);
-    }
+    reads_until(&mut wire, "data: event 1\n").await;
     revoke(&world).await;
     wire.ends().await;
 }
@@ -80,6 +78,68 @@ async fn a_websocket_outlives_its_token_and_ends_with_the_grant() {
     wire.ends().await;
     let refused = world.alpha.calls(&world.beta, "/orders").await;
     assert_eq!((refused.status(), refused.header("p2pi-error")), (503, Some("relink_required")), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn a_scope_that_is_taken_from_an_app_ends_the_streams_that_need_it_and_no_other() {
+    let world = World::new().await;
+    let upstream = world.beta.application.url();
+    let route =
+        format!("[scopes]\nmore = \"More\"\n[[route]]\npath = \"/more\"\nupstream = \"{upstream}\"\nscopes = [\"p2pi\", \"more\"]\n");
+    says(&world.beta, &route).await;
+    let scopes = json!({ "grants": ["client_credentials"], "scopes": ["p2pi", "more"] });
+    let client = Client::registered_with(&world.beta, "shop", scopes).await;
+    let token = client.asks(&world.beta, &[("grant_type", "client_credentials")]).await.json();
+    let token = format!("Bearer {}", token["access_token"].as_str().unwrap_or_else(|| panic!("{token}")));
+    let opens = async |target: &str, more: &[(&str, &str)]| {
+        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        let headers = [&[("Authorization", &*token)], more].concat();
+        wire.sends(request("GET", target, &world.beta.settings.public.to_string(), &headers, "")).await;
+        wire
+    };
+    let socket = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let (mut lost, mut kept) = (opens("/more/events", &[]).await, opens("/p2pi/events", &[]).await);
+    let (mut lost_socket, mut kept_socket) = (opens("/more/socket", &socket).await, opens("/p2pi/socket", &socket).await);
+    for wire in [&mut lost, &mut kept] {
+        reads_until(wire, "data: event 1\n").await;
+    }
+    for wire in [&mut lost_socket, &mut kept_socket] {
+        assert_eq!(wire.answer().await.map(|answer| answer.status()), Some(101));
+        says_hi(wire).await;
+    }
+
+    world.beta.changes("ib-app", "shop", json!({ "scopes": ["p2pi", "more"] })).await;
+    says_hi(&mut lost_socket).await;
+    world.beta.changes("ib-app", "shop", json!({ "scopes": ["p2pi"] })).await;
+    lost.ends().await;
+    lost_socket.ends().await;
+    says_hi(&mut kept_socket).await;
+    reads_until(&mut kept, "data: event ").await;
+    assert_eq!(opens("/more/orders", &[]).await.answer().await.map(|answer| answer.status()), Some(403));
+
+    // Given back it opens streams again, which end when the app is deleted.
+    world.beta.changes("ib-app", "shop", json!({ "scopes": ["p2pi", "more"] })).await;
+    let mut again = opens("/more/events", &[]).await;
+    reads_until(&mut again, "data: event 1\n").await;
+    let answer = world.beta.asks("DELETE", "/v2/tenants/default/ib-apps/shop", None).await;
+    assert!(answer.status() < 300, "{}", answer.text());
+    for mut wire in [again, kept, kept_socket] {
+        wire.ends().await;
+    }
+}
+
+async fn reads_until(wire: &mut Wire, text: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        let bytes = wire.some_bytes(4096).await;
+        assert!(!bytes.is_empty(), "it ended early: {}", String::from_utf8_lossy(&seen));
+        seen.extend(bytes);
+    }
 }
 
 #[tokio::test]

@@ -251,8 +251,7 @@ async fn update(
 async fn updated(state: &AdminState, changed: Changed, name: &str, given: &Settings) -> Result<Response, AdminError> {
     match changed {
         Changed::Done(app) => {
-            // What a token in the table says of its app may have changed.
-            state.instance.tokens.forget();
+            state.instance.tokens.app_changed(app.app.id).await;
             let mut changed = resource(&app, &state.instance.config(), None);
             changed["attributes"]["warnings"] = json!(warnings::of(&state.instance, given, &app.app).await);
             Ok(document::shown(changed))

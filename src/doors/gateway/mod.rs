@@ -36,6 +36,7 @@ use crate::net::connection::Connection;
 use crate::net::forwarded;
 use crate::net::headers;
 use crate::net::lane::Pass;
+use crate::net::life::Claim;
 use crate::net::outgoing::Purpose;
 use crate::net::path::{Path, below};
 use crate::net::problem::{Code, REQUEST_ID};
@@ -179,7 +180,7 @@ impl Gateway {
         let permit = permitted.map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
         let pass = self.enter(&live, &routes.config.limits)?;
-        let call = Call { live: &live, permit, uri, routes, request_id: told.request_id() };
+        let call = Call { live: &live, permit, uri, route, routes, request_id: told.request_id() };
         let mut response = self.pass(request, call, pass).await?;
         if let Some(nonce) = next_nonce {
             response.headers_mut().insert(NONCE_HEADER, nonce);
@@ -232,7 +233,8 @@ impl Gateway {
     /// Forwards a call that is permitted. `pass` is given back when the answer has been sent to its end, or the WebSocket ends.
     async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>, pass: Pass) -> Result<Response<Body>, Refusal> {
         let config = &call.routes.config;
-        let terms = Terms::new(&config.limits, Arc::clone(&call.live.life));
+        let claim = Claim { granted: Arc::clone(&call.live.granted), needed: Arc::clone(&call.route.scopes) };
+        let terms = Terms::new(&config.limits, Arc::clone(&call.live.life), Some(claim));
         call::check_length(request.headers(), terms.most)?;
         let forwarded = forwarded_by(&request, call.routes);
         let asked = websocket::asked(&mut request, self.instance.random.as_ref());
@@ -275,6 +277,7 @@ struct Call<'a> {
     live: &'a LiveToken,
     permit: Permit<'a>,
     uri: Uri,
+    route: &'a Route,
     routes: &'a Routes,
     request_id: &'a HeaderValue,
 }

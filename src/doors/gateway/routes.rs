@@ -37,7 +37,8 @@ pub(super) struct Route {
     /// Its path as it is asked for, without a slash at the end.
     prefix: String,
     paths: Paths,
-    scopes: Scope,
+    /// All of these are needed.
+    pub(super) scopes: Arc<Scope>,
     methods: Option<Vec<Method>>,
     tenant: String,
     /// Where its calls go.
@@ -121,7 +122,7 @@ impl Route {
         Some(Self {
             prefix: format!("{base}{}", route.path.trim_end_matches('/')),
             paths: route.paths,
-            scopes: route.scopes.clone(),
+            scopes: Arc::new(route.scopes.clone()),
             methods: route.methods.clone(),
             tenant: route.tenant.clone(),
             upstream: Upstream::new(&route.upstream)?,

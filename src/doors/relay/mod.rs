@@ -249,7 +249,7 @@ impl Relay {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let limits = &config.limits;
-        let terms = Terms::new(limits, link.life());
+        let terms = Terms::new(limits, link.life(), None);
         call::check_length(request.headers(), terms.most)?;
         let link = link.as_ref();
         let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
