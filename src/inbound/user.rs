@@ -36,6 +36,15 @@ impl User {
         self.is_admin || self.permissions.values().chain(self.roles.iter().map(|role| &role.permissions)).any(|held| !held.is_empty())
     }
 
+    /// Whether the person is known in `tenant`: by a right or a role there, or by one in a realm of it, of which `realms` names the tenants. Who
+    /// is known nowhere is there for every tenant to take in.
+    pub fn is_known_in(&self, tenant: &str, realms: BTreeSet<String>) -> bool {
+        let mut known = realms;
+        known.extend(self.permissions.keys().cloned());
+        known.extend(self.roles.iter().map(|held| held.tenant.clone()));
+        known.contains(tenant) || known.is_empty() && !self.is_admin
+    }
+
     /// Whether the person may do what needs `permission` in `tenant`.
     pub fn may(&self, tenant: &str, permission: &str) -> bool {
         self.rights().hold(tenant, permission)
@@ -106,6 +115,25 @@ mod tests {
         ] {
             assert_eq!(somebody.may(tenant, permission), expected, "{somebody:?}");
             assert_eq!(somebody.rights().hold(tenant, permission), expected, "{somebody:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_known_elsewhere_alone_is_nobody_here() {
+        let realms = |tenants: &[&str]| tenants.iter().map(|tenant| (*tenant).to_owned()).collect::<BTreeSet<_>>();
+        for (somebody, realm_roles, expected) in [
+            (user(false, &[], &[]), &[][..], true),
+            (user(false, &[("sales", ADMIN)], &[]), &[], true),
+            (user(false, &[], &[("sales", &[])]), &[], true),
+            (user(false, &[], &[]), &["sales"], true),
+            (user(false, &[("other", ADMIN)], &[("sales", &[])]), &["third"], true),
+            (user(false, &[("other", APPROVE_LINKS)], &[]), &[], false),
+            (user(false, &[], &[("other", &[])]), &[], false),
+            (user(false, &[], &[]), &["other"], false),
+            (user(true, &[], &[]), &[], false),
+            (user(true, &[], &[]), &["sales"], true),
+        ] {
+            assert_eq!(somebody.is_known_in("sales", realms(realm_roles)), expected, "{somebody:?} {realm_roles:?}");
         }
     }
 

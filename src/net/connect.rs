@@ -174,9 +174,9 @@ struct Resolver {
     guarded: bool,
 }
 
-/// A name all of whose addresses are private.
+/// A name without a public address, whether it has private ones or none.
 #[derive(Debug, thiserror::Error)]
-#[error("the name has only private addresses, which may not be called on somebody else's word")]
+#[error("the name has no public address, and no other may be called on somebody else's word")]
 struct NoPublicAddress;
 
 impl Service<Name> for Resolver {
@@ -193,14 +193,15 @@ impl Service<Name> for Resolver {
         Box::pin(async move {
             let found = match is_this_machine(&Host::Domain(name.as_str().to_ascii_lowercase())) {
                 // Asked of nobody (RFC 6761 §6.3): over plain http what is meant for this machine would else go wherever an answer says.
-                true => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))],
-                false => tokio::net::lookup_host((name.as_str(), 0)).await?.collect(),
+                true => Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))]),
+                false => tokio::net::lookup_host((name.as_str(), 0)).await.map(Iterator::collect),
             };
-            let allowed: Vec<SocketAddr> = found.iter().copied().filter(|address| !guarded || guard::is_public(address.ip())).collect();
-            if allowed.is_empty() && !found.is_empty() {
-                return Err(io::Error::other(NoPublicAddress));
+            if !guarded {
+                return Ok(found?.into_iter());
             }
-            Ok(allowed.into_iter())
+            // Whether there is an internal host of that name is nothing that whoever gave it shall learn: none looks like one that is private.
+            let allowed: Vec<SocketAddr> = found.into_iter().flatten().filter(|address| guard::is_public(address.ip())).collect();
+            if allowed.is_empty() { Err(io::Error::other(NoPublicAddress)) } else { Ok(allowed.into_iter()) }
         })
     }
 }
@@ -217,5 +218,20 @@ mod tests {
             assert!(addresses.len() == 2 && addresses.iter().all(|address| address.ip().is_loopback()), "{name}: {addresses:?}");
             assert!(found(true, name).await.is_err(), "{name} is nobody's word to call");
         }
+    }
+
+    #[tokio::test]
+    async fn c10_a_name_that_is_private_looks_like_one_that_there_is_not() {
+        let trust = Trust::system(&[]).expect("the system's authorities");
+        let connector = Connector::new(&trust, Duration::from_secs(20), true);
+        let refused = async |host: &str| {
+            let origin = Origin::of(&format!("https://{host}/").parse().expect("a URL")).expect("an origin");
+            match connector.connect(&origin, Offer::Both).await {
+                Ok(_) => panic!("{host} is nobody's word to call"),
+                Err(error) => (std::mem::discriminant(&error), error.to_string().replace(host, "HOST")),
+            }
+        };
+        // The second of them has no address (RFC 6761 §6.4).
+        assert_eq!(refused("internal.localhost").await, refused("internal.invalid").await);
     }
 }

@@ -49,8 +49,9 @@ const DELETE_SECRETS: &str = "DELETE FROM client_secret WHERE app = ?1";
 const USED: &str = "UPDATE client_secret SET last_used_at = ?2, secret_hash = ?3 WHERE id = ?1";
 
 /// Adds an app; false when its name or its `client_id` is taken, or is somebody's login: either may be the subject of a token (RFC 9700 §4.15).
+/// A realm never is, for it does not act for itself: it may be called like a person, and so its maker does not learn who there is.
 pub fn insert(transaction: &Transaction<'_>, app: &IbApp) -> Result<bool, Fault> {
-    if user::by_login(transaction, &app.client_id)?.is_some() {
+    if !app.is_realm() && user::by_login(transaction, &app.client_id)?.is_some() {
         return Ok(false);
     }
     let row = params![

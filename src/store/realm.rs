@@ -1,5 +1,7 @@
 //! Rows of realms, of their roles, and of who holds these.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Fault, Transaction, grant, ib_app};
@@ -24,6 +26,8 @@ const ASSIGN: &str = "INSERT INTO realm_member (role, user) VALUES (?1, ?2) ON C
 const UNASSIGN: &str = "DELETE FROM realm_member WHERE role = ?1 AND user = ?2";
 const AUTHORITIES: &str = "SELECT r.name FROM realm_member m JOIN realm_role r ON r.id = m.role
     WHERE m.user = ?1 AND r.realm = ?2 ORDER BY r.name";
+const TENANTS: &str = "SELECT DISTINCT a.tenant FROM realm_member m JOIN realm_role r ON r.id = m.role JOIN ib_app a ON a.id = r.realm
+    WHERE m.user = ?1 AND a.purge_at IS NULL";
 const SIGNED_IN: &str = "SELECT g.id FROM grant g JOIN realm r ON r.app = g.app JOIN ib_app a ON a.id = g.app
     WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL AND (?2 IS NULL OR g.app = ?2)";
 const EARLIER: &str = "SELECT id FROM grant WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?5
@@ -93,6 +97,16 @@ pub fn assign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) -> R
     let Some(role) = role(transaction, app, name)? else { return Ok(false) };
     transaction.prepare_cached(ASSIGN)?.execute([role, user])?;
     Ok(true)
+}
+
+/// The tenants in whose realms a person holds a role.
+pub fn tenants(connection: &Connection, user: Id) -> Result<BTreeSet<String>, Fault> {
+    Ok(connection.prepare_cached(TENANTS)?.query_map([user], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// Whether the realm has a role of that name.
+pub fn has_role(connection: &Connection, app: Id, name: &str) -> Result<bool, Fault> {
+    Ok(role(connection, app, name)?.is_some())
 }
 
 /// What became of a role that is taken from a person.

@@ -44,10 +44,10 @@ const BY_ID: &str = select!("WHERE id = ?1 AND purge_at IS NULL");
 const BY_LOGIN: &str = select!("WHERE login = ?1");
 const ALL: &str = select!("WHERE purge_at IS NULL ORDER BY login");
 
-/// Adds a user, who holds no role yet; false when the login is taken, by another user or as an app's `client_id`: either may be the subject of a token, and no
-/// application is to take one for the other (RFC 9700 §4.15).
+/// Adds a user, who holds no role yet; false when the login is taken, by another user or as the `client_id` of an app that may act for itself: either may be
+/// the subject of a token, and no application is to take one for the other (RFC 9700 §4.15).
 pub fn insert(transaction: &Transaction<'_>, user: &User) -> Result<bool, Fault> {
-    if ib_app::by_client_id(transaction, &user.login)?.is_some() {
+    if ib_app::by_client_id(transaction, &user.login)?.is_some_and(|app| !app.is_realm()) {
         return Ok(false);
     }
     let row = params![
@@ -152,6 +152,11 @@ mod tests {
             assert!(!ib_app::insert(transaction, &like_a_person)?);
             assert!(ib_app::insert(transaction, &app)?);
             assert!(!insert(transaction, &user(2, &app.client_id))?);
+            // A realm never acts for itself.
+            let realm = crate::inbound::realm::app(Id::from_bytes([9; 16]), "default".into(), "bob".into(), Timestamp::from_millis(1));
+            assert!(insert(transaction, &user(3, "bob"))? && ib_app::insert(transaction, &realm)?);
+            let other = crate::inbound::realm::app(Id::from_bytes([10; 16]), "default".into(), "eve".into(), Timestamp::from_millis(1));
+            assert!(ib_app::insert(transaction, &other)? && insert(transaction, &user(4, "eve"))?);
             Ok(())
         };
         store.write(judge).await.expect("judged");

@@ -357,3 +357,59 @@ async fn each_permission_opens_what_the_table_says_and_no_more() {
     }
     assert!(asked.iter().all(|permission| permission::check(permission).is_ok()), "one that nobody can be given: {asked:?}");
 }
+
+#[tokio::test]
+async fn who_gives_roles_of_a_realm_learns_of_no_login_of_another_tenant() {
+    let mut neighbours = Neighbours::new().await;
+    let realms = format!("/v2/tenants/{OWN}/realms");
+    for (name, rights) in [("ours", json!({ "tenant": OWN, "permissions": ["peers.get"] })), ("anybody", json!({}))] {
+        let mut person = rights;
+        person["login"] = json!(name);
+        person["password"] = json!("correct horse");
+        assert_eq!(neighbours.api.ask(Method::POST, "/v2/users", "user", person).await.0, StatusCode::CREATED, "{name}");
+    }
+    let elsewhere = json!({ "login": "reader", "password": "correct horse", "tenant": OWNER, "permissions": ["peers.get"] });
+    assert_eq!(neighbours.api.ask(Method::POST, "/v2/users", "user", elsewhere).await.0, StatusCode::CREATED);
+    let member = json!({ "login": "member", "password": "correct horse" });
+    assert_eq!(neighbours.api.ask(Method::POST, "/v2/users", "user", member).await.0, StatusCode::CREATED);
+    let their_realm = format!("/v2/tenants/{OWNER}/realms/theirR");
+    assert_eq!(neighbours.api.ask(Method::POST, &format!("{their_realm}/role"), "realm", json!({ "role": "r" })).await.0, StatusCode::OK);
+    let assigned = json!({ "role": "r", "user": "member" });
+    assert_eq!(neighbours.api.ask(Method::POST, &format!("{their_realm}/assign"), "realm", assigned).await.0, StatusCode::OK);
+
+    assert_eq!(neighbours.spies(&Method::POST, &realms, "realm", json!({ "name": "Ours" })).await.status, StatusCode::CREATED);
+    assert_eq!(
+        neighbours.spies(&Method::POST, &format!("{realms}/Ours/role"), "realm", json!({ "role": "r" })).await.status,
+        StatusCode::OK
+    );
+    for action in ["assign", "unassign"] {
+        let path = format!("{realms}/Ours/{action}");
+        for role in ["r", "none"] {
+            let nobody =
+                neighbours.spies(&Method::POST, &path, "realm", json!({ "role": role, "user": NOTHING })).await.naming(NOTHING, NOTHING);
+            assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+            // An admin of the instance, one who holds a right there, one of a realm there.
+            for login in ["theirs", "reader", "member"] {
+                let theirs = neighbours.spies(&Method::POST, &path, "realm", json!({ "role": role, "user": login })).await;
+                assert_eq!(theirs.naming(login, NOTHING), nobody, "{action} {role} {login}");
+            }
+        }
+    }
+    for login in ["ours", "spy", "anybody"] {
+        for action in ["assign", "unassign"] {
+            let path = format!("{realms}/Ours/{action}");
+            let answer = neighbours.spies(&Method::POST, &path, "realm", json!({ "role": "r", "user": login })).await;
+            assert_eq!(answer.status, StatusCode::OK, "{action} {login}: {}", answer.body);
+        }
+    }
+    // Who rules the instance may give the role to anybody.
+    let theirs = json!({ "role": "r", "user": "theirs" });
+    assert_eq!(neighbours.api.ask(Method::POST, &format!("{realms}/Ours/assign"), "realm", theirs).await.0, StatusCode::OK);
+
+    // Nor by making a realm: logins without `@` could be the names of some.
+    for (name, taken) in [("reader", NOTHING), ("member", "nothing-2"), ("theirs", "nothing-3")] {
+        let made = neighbours.spies(&Method::POST, &realms, "realm", json!({ "name": name })).await.status;
+        let other = neighbours.spies(&Method::POST, &realms, "realm", json!({ "name": taken })).await.status;
+        assert_eq!((made, other), (StatusCode::CREATED, StatusCode::CREATED), "{name}");
+    }
+}

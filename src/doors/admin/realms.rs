@@ -16,6 +16,7 @@ use crate::audit::{Action, Entry};
 use crate::id::Id;
 use crate::inbound::ib_app::IbApp;
 use crate::inbound::realm::{self, Realm};
+use crate::inbound::user::User;
 use crate::instance::Instance;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::token::{self, Kind};
@@ -181,7 +182,7 @@ async fn create(
         Made::Updated(realm) => Ok(changed(&state, &realm)),
         Made::Exists => Err(AdminError::exists(KIND, &name)),
         // Without saying whose it is, or what: another tenant's records are nobody else's affair.
-        Made::Taken => Err(AdminError::new(StatusCode::CONFLICT, "exists", "the name is taken, here or as a client_id or a login")
+        Made::Taken => Err(AdminError::new(StatusCode::CONFLICT, "exists", "the name is taken, here or as a client_id")
             .found(name)
             .next("choose another name")),
     }
@@ -273,16 +274,17 @@ async fn delete_role(
 async fn assign(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let Assignment { user: login, role } = document.attributes(KIND)?;
-    let given = format!("{login} {role}");
+    let (given, knows_all) = (format!("{login} {role}"), caller.rules_instance());
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(realm) = rows::by_name(transaction, &tenant, &name)? else { return Ok(Err(AdminError::not_found(KIND, &name))) };
-        let Some(person) = user::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found("user", &login))) };
-        if !rows::assign(transaction, realm.app.id, &role, person.id)? {
-            return Ok(Err(no_role(&name, &role)));
-        }
+        let (realm, person) = match realm_and_person(transaction, (&tenant, &name), &role, &login, knows_all)? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        rows::assign(transaction, realm.app.id, &role, person.id)?;
         transaction.record(&of_role(Action::RealmRoleAssigned, &realm, &role, &login))?;
         again(transaction, &tenant, &name)
     };
@@ -293,13 +295,16 @@ async fn assign(
 async fn unassign(
     State(state): State<Arc<AdminState>>,
     Path((tenant, name)): Path<(String, String)>,
+    caller: Caller,
     document: Document,
 ) -> Result<Response, AdminError> {
     let Assignment { user: login, role } = document.attributes(KIND)?;
-    let taken = format!("{login} {role}");
+    let (taken, knows_all) = (format!("{login} {role}"), caller.rules_instance());
     let judge = move |transaction: &Transaction<'_>| {
-        let Some(realm) = rows::by_name(transaction, &tenant, &name)? else { return Ok(Err(AdminError::not_found(KIND, &name))) };
-        let Some(person) = user::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found("user", &login))) };
+        let (realm, person) = match realm_and_person(transaction, (&tenant, &name), &role, &login, knows_all)? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
         match rows::unassign(transaction, realm.app.id, &role, person.id)? {
             Unassigned::Taken(ended) => {
                 transaction.record(&of_role(Action::RealmRoleUnassigned, &realm, &role, &login))?;
@@ -316,6 +321,26 @@ async fn unassign(
     let (realm, ended) = state.instance.store.write(judge).await??;
     end(&state.instance, &ended);
     Ok(told(document::shown(resource(&realm, None)), taken))
+}
+
+/// The realm, when it has that role, and the person of that login. Somebody who is another tenant's is nobody to whoever does not rule the
+/// instance: the answer is that for a login that there is not.
+fn realm_and_person(
+    transaction: &Transaction<'_>,
+    (tenant, name): (&str, &str),
+    role: &str,
+    login: &str,
+    knows_all: bool,
+) -> Result<Result<(Realm, User), AdminError>, Fault> {
+    let Some(realm) = rows::by_name(transaction, tenant, name)? else { return Ok(Err(AdminError::not_found(KIND, name))) };
+    if !rows::has_role(transaction, realm.app.id, role)? {
+        return Ok(Err(no_role(name, role)));
+    }
+    let Some(person) = user::by_login(transaction, login)? else { return Ok(Err(AdminError::not_found("user", login))) };
+    if !knows_all && !person.is_known_in(tenant, rows::tenants(transaction, person.id)?) {
+        return Ok(Err(AdminError::not_found("user", login)));
+    }
+    Ok(Ok((realm, person)))
 }
 
 /// The realm as it is after a change in the same transaction.
