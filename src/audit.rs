@@ -137,6 +137,8 @@ actions! {
     PeerUnlinked = "peer.unlinked",
     /// A peer has ended a link; it needs a new request URL.
     PeerRelinkRequired = "peer.relink_required",
+    /// A peer gave a bearer token where the one before was bound to our key.
+    PeerTokensUnbound = "peer.tokens_unbound",
     /// A caller was made.
     CallerCreated = "caller.created",
     /// A caller's peers were changed.

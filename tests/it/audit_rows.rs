@@ -203,6 +203,24 @@ async fn a_link_is_told_of_on_both_sides_and_through_stop_backup_and_restore() {
 }
 
 #[tokio::test]
+async fn a_peer_whose_tokens_are_bound_no_more_is_told_of_once() {
+    let mut pair = Pair::linked("1h").await;
+    let kind = async |pair: &Pair| pair.one.runs(&["peer", "show", "two"]).await["token"]["type"].clone();
+    assert_eq!(kind(&pair).await, "DPoP");
+    pair.one.runs(&["peer", "update", "two", "--dpop", "off"]).await;
+    let url = pair.request_url().await;
+    assert_eq!(pair.operator.opens(&url).continues().allows().await.status, 200);
+    for _ in 0..2 {
+        assert_eq!(kind(&pair).await, "Bearer");
+        let rows = pair.one.audit(&["--action", "peer.tokens_unbound"]).await;
+        let [row] = &rows[..] else { panic!("one row: {rows:?}") };
+        assert_eq!([&row["record_kind"], &row["record_name"], &row["details"]["dpop"]], ["peer", "two", "off"], "{row}");
+        eventually("a line in the log", async || (pair.one.log().matches("peer.tokens_unbound").count() == 1).then_some(())).await;
+        pair.one.runs(&["peer", "refresh", "two"]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_changed_configuration_says_which_tables_changed_and_who_was_not_asked() {
     let one = Process::running("one").await;
     one.settings.says("a.toml", "[limits]\ndrain = \"5s\"\n[tokens]\naccess_ttl = \"2h\"\n");
@@ -304,9 +322,12 @@ async fn an_admin_of_a_tenant_reads_the_rows_of_that_tenant_only() {
     assert_eq!(asks(&key, "/v2/users/nobody").await.status(), 403);
     assert_eq!(asks(&key, "/v2/tenants/default/peers").await.status(), 404);
     assert_eq!(denials(2).await, ["GET users", "GET tenants/default/peers"]);
-    assert_eq!(asks("p2pk_wrong", "/v2/audit").await.status(), 401);
+    let refused = asks("p2pk_wrong", "/v2/audit").await;
+    assert_eq!(refused.status(), 401);
     let failed = eventually("the wrong key", async || one.audit(&["--action", "api_key.failed"]).await.pop()).await;
     assert_eq!([&failed["actor_kind"], &failed["record_name"]], ["unknown", "boss@one.example"], "{failed}");
+    let named = refused.header("p2pi-request-id");
+    assert!(named.is_some() && failed["request_id"].as_str() == named, "{named:?} {failed}");
     one.runs(&["user", "update", "boss@one.example", "--tenant", "sales", "--permission", "peers.get", "--no-admin"]).await;
     assert_eq!(asks(&key, "/v2/audit").await.status(), 403);
     assert_eq!(denials(3).await[2], "GET audit", "which only its handler refuses");

@@ -138,6 +138,18 @@ async fn bound() -> Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c13_a_peer_that_binds_no_more_tokens_is_told_of() {
+    let scene = bound().await;
+    scene.alpha.changes("ob-app", "two", json!({ "dpop": "auto" })).await;
+    scene.two.next(Endpoint::Token, Fault::TokenType("Bearer"));
+    scene.alpha.acts("peer", "two", "refresh", json!({})).await;
+    assert_eq!(scene.peer().await["token"]["type"], "Bearer");
+    let rows = scene.alpha.audit("action=peer.tokens_unbound").await;
+    let [row] = &rows[..] else { panic!("one row: {rows:?}") };
+    assert_eq!((&row["record_name"], &row["details"]["dpop"]), (&json!("two"), &json!("auto")), "{row}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c13_a_peer_that_takes_no_proof_ends_no_link_and_gets_the_same_token_by_the_same_key() {
     let scene = bound().await;
     scene.two.next(Endpoint::Token, Fault::Refuses(400, "invalid_dpop_proof"));

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode, header};
 use rusqlite::Connection;
 
+use super::gate::RequestId;
 use super::{AdminError, Caller};
 use crate::audit::{Action, Actor, Entry, Origin, Outcome, Record};
 use crate::inbound::api_key::ApiKey;
@@ -94,11 +95,16 @@ impl Allowed {
     }
 }
 
-/// The person of an `Authorization: Basic EMAIL:APIKEY`, from an address as far as it is known.
+/// The person of an `Authorization: Basic EMAIL:APIKEY`, from an address as far as it is known; the audit names the request.
 ///
 /// # Errors
 /// 401 without one that is ours, with the same words whatever is wrong; 429 for a wrong one when too many were.
-pub async fn sign_in(instance: &Instance, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Caller, AdminError> {
+pub(super) async fn sign_in(
+    instance: &Instance,
+    headers: &HeaderMap,
+    from: Option<IpAddr>,
+    request_id: &RequestId,
+) -> Result<Caller, AdminError> {
     let refused = || {
         let error = AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs a log-in");
         error.expected("HTTP Basic with LOGIN:APIKEY").next("make a key: p2pid user key LOGIN")
@@ -114,7 +120,7 @@ pub async fn sign_in(instance: &Instance, headers: &HeaderMap, from: Option<IpAd
         let known = instance.store.read(move |connection| user::by_login(connection, &named)).await?;
         let known = known.map(|user| Record::of_instance("user", user.id, &user.login));
         let failed = Entry::of(Action::ApiKeyFailed).ended(Outcome::Refused).on_known(known);
-        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, None), failed);
+        instance.tally.note(instance.clock.now(), Origin::new(Actor::Unknown, from, Some(request_id.to_string())), failed);
         let attempt = Attempt::new("api key", &login, from);
         let counted = instance.failures.count(attempt, instance.config().limits.auth_failures, instance.clock.as_ref());
         return Err(counted.err().map_or_else(refused, AdminError::rate_limited));

@@ -1,10 +1,11 @@
 //! What every request of the admin API passes: may the caller do this, is there such a tenant; and behind it the audit of what changed.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
@@ -14,6 +15,7 @@ use crate::audit::{Action, Entry, Origin, Outcome};
 use crate::doors::browser;
 use crate::id::Id;
 use crate::inbound::permission::CALL_PEERS;
+use crate::instance::Instance;
 use crate::net::problem::REQUEST_ID;
 use crate::observe::log::AUDIT;
 use crate::store::audit;
@@ -36,6 +38,29 @@ const COLLECTIONS: [&str; 14] = [
     "users",
 ];
 
+/// The name of one request, as its answer carries it and the rows of the audit.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(Id);
+
+impl RequestId {
+    pub(super) fn new(instance: &Instance) -> Self {
+        Self(Id::new(instance.clock.now().wall, instance.random.as_ref()))
+    }
+
+    /// The answer with the name. What is called through the API was named by the relay.
+    pub(super) fn names(&self, mut response: Response) -> Response {
+        let name = || HeaderValue::try_from(self.to_string()).expect("hexadecimal digits are visible ASCII");
+        response.headers_mut().entry(REQUEST_ID).or_insert_with(name);
+        response
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Lets the request through to its handler, or refuses it.
 pub(super) async fn pass(
     State(state): State<Arc<AdminState>>,
@@ -46,7 +71,8 @@ pub(super) async fn pass(
     let method = request.method().clone();
     let target = Target::of(request.uri().path())?;
     let instance = &state.instance;
-    let request_id = Id::new(instance.clock.now().wall, instance.random.as_ref()).to_string();
+    let named = request.extensions_mut().remove::<RequestId>().unwrap_or_else(|| RequestId::new(instance));
+    let request_id = named.to_string();
     let from = match &caller {
         // It is named by its user, and is no proxy.
         Caller::Process { .. } => None,
@@ -59,7 +85,7 @@ pub(super) async fn pass(
     };
     if let Err(refusal) = target.permit(&caller, &method) {
         deny(origin);
-        return Err(refusal);
+        return Ok(named.names(refusal.into_response()));
     }
     if let Some(tenant) = target.tenant() {
         super::tenants::must_exist(&state.instance.store, tenant).await?;
@@ -74,10 +100,7 @@ pub(super) async fn pass(
     if response.status() == StatusCode::FORBIDDEN && !target.is_call() {
         deny(Origin::new(caller.actor(), from, Some(request_id.clone())));
     }
-    // What is called through the API is named by the relay.
-    if !response.headers().contains_key(REQUEST_ID) {
-        response.headers_mut().insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("hexadecimal digits are visible ASCII"));
-    }
+    response = named.names(response);
     if target.is_change(&method) && response.status().is_success() {
         let made = response.extensions().get::<Named>().map(|named| named.0.as_str());
         let event = origin.told().map(Action::as_str);

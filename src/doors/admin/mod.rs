@@ -46,7 +46,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 
 use super::relay::Relay;
@@ -96,11 +96,16 @@ pub fn key_router(state: Arc<AdminState>) -> Router {
 async fn sign_in(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Result<Response, AdminError> {
     let (parts, body) = request.into_parts();
     let from = browser::address(&parts, &state.instance.config());
-    let caller = access::sign_in(&state.instance, &parts.headers, from).await?;
+    let request_id = gate::RequestId::new(&state.instance);
+    let caller = match access::sign_in(&state.instance, &parts.headers, from, &request_id).await {
+        Ok(caller) => caller,
+        Err(refusal) => return Ok(request_id.names(refusal.into_response())),
+    };
     let mut request = Request::from_parts(parts, body);
     // The key has done its work; what a handler passes on must not carry it.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(request_id);
     Ok(next.run(request).await)
 }
 

@@ -13,6 +13,7 @@ use super::flight::{self, Landing, Outcome, Plane};
 use super::link::{Link, Shown, Target};
 use super::skew::Skews;
 use super::wire::{self, ServerCalls};
+use crate::audit::Action;
 use crate::clock::Moment;
 use crate::id::Id;
 use crate::instance::Instance;
@@ -357,6 +358,18 @@ impl Actor {
     }
 
     fn show(&mut self, facts: Arc<Facts>, failed_attempts: u64, pause: Option<Pause>) {
+        let was_bound = self.link.facts().held().is_some_and(|held| held.is_bound);
+        if was_bound && facts.held().is_some_and(|held| !held.is_bound) {
+            let dpop = facts.ob_app.as_ref().map_or("", |app| app.dpop.as_str());
+            tracing::warn!(
+                event = Action::PeerTokensUnbound.as_str(),
+                tenant = facts.peer.tenant,
+                peer = facts.peer.name,
+                dpop,
+                next = %format_args!("p2pid peer update {} --dpop require, to take no such token", facts.peer.name),
+                "the peer gave a bearer token where the one before was bound to our key"
+            );
+        }
         let target = target(&facts, &self.clients);
         self.link.show(Shown::new(&self.instance, facts, target, failed_attempts, pause));
         if !self.link.facts().is_renewable() {

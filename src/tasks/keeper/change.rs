@@ -68,6 +68,7 @@ pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &
     peer::set_unlinked(transaction, new.peer, None)?;
     let held = first(&facts, new, now);
     held_token::put(transaction, seals, epoch, new.peer, &held)?;
+    tell_unbound(transaction, &facts, &held)?;
     let linked = Entry::of(Action::PeerLinked).on(told(&facts.peer)).with("scope", held.scope.to_string());
     transaction.record(&linked.maybe("as", held.linked_as.as_deref()).maybe("token", fingerprint(&held)))?;
     let facts = store::link::facts(transaction, seals, epoch, new.peer)?;
@@ -91,6 +92,15 @@ pub(super) fn unlink(transaction: &Transaction<'_>, instance: &Instance, id: Id,
 /// A peer as the audit names it.
 pub fn told(peer: &Peer) -> Record {
     Record::of_tenant("peer", &peer.tenant, peer.id, &peer.name)
+}
+
+/// Tells of tokens that are bound to nothing where those of `facts` were bound to our key: whoever steals one may use it.
+pub(super) fn tell_unbound(transaction: &Transaction<'_>, facts: &Facts, held: &Held) -> Result<(), Fault> {
+    if held.is_bound || !facts.held().is_some_and(|before| before.is_bound) {
+        return Ok(());
+    }
+    let unbound = Entry::of(Action::PeerTokensUnbound).on(told(&facts.peer)).maybe("token", fingerprint(held));
+    transaction.record(&unbound.maybe("dpop", facts.ob_app.as_ref().map(|app| app.dpop.as_str())))
 }
 
 /// What names the newest token of a link.

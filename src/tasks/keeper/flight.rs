@@ -316,7 +316,9 @@ pub(super) fn settle_in(
     let outcome = match verdict {
         Verdict::Store(granted) if is_current => {
             peer::raise_generation(transaction, id, facts.peer.generation)?;
-            held_token::put(transaction, seals, epoch, id, &renewed(facts, granted, requested.unwrap_or(now), now.wall))?;
+            let held = renewed(facts, granted, requested.unwrap_or(now), now.wall);
+            held_token::put(transaction, seals, epoch, id, &held)?;
+            change::tell_unbound(transaction, facts, &held)?;
             Outcome::Renewed
         }
         // An attempt before, of which it was not known what became, had stored them.
