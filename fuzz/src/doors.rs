@@ -9,7 +9,7 @@ use p2pid::doors::admin::audit;
 use p2pid::doors::gateway::query_token;
 use p2pid::doors::local_browser;
 use p2pid::store::Store;
-use p2pid::store::audit::rows;
+use p2pid::store::audit::list::rows;
 use p2pid::system::SystemClock;
 use tokio::runtime::Runtime;
 use url::{Host, Url};

@@ -9,7 +9,6 @@ use super::client::path;
 use super::context::Context;
 use super::failure::Failure;
 use super::records::text;
-use super::report;
 
 /// Rows that are shown where nothing says how many.
 const MOST: usize = 100;
@@ -55,7 +54,7 @@ pub(super) async fn run(command: &Audit, context: &Context<'_>) -> Result<(), Fa
         (Some(limit), _) => limit as usize,
         // Read from there on, page by page, and no row is left out.
         (None, Some(_)) if command.follow => return follow(context, &query, Vec::new()).await,
-        (None, Some(_)) => usize::MAX,
+        (None, Some(_)) => return all(command, context, &query).await,
         (None, None) => MOST,
     };
     // One more tells whether there are older ones.
@@ -67,15 +66,26 @@ pub(super) async fn run(command: &Audit, context: &Context<'_>) -> Result<(), Fa
     if command.follow {
         return follow(context, &query, rows).await;
     }
-    if let Some(record) = command.record.as_ref().filter(|_| rows.is_empty()) {
-        must_be_known(context, record).await?;
+    command.must_tell(context, rows.is_empty()).await?;
+    let mut list = context.report.list(&COLUMNS);
+    list.page(&rows, columns);
+    list.finish();
+    Ok(())
+}
+
+/// Prints all rows from a time on, page by page, and the first page even before there is another.
+async fn all(command: &Audit, context: &Context<'_>, query: &[(&'static str, String)]) -> Result<(), Failure> {
+    let mut rows = fetch(context, query, PAGE, Some(("after", "0".to_owned()))).await?;
+    command.must_tell(context, rows.is_empty()).await?;
+    let mut list = context.report.list(&COLUMNS);
+    loop {
+        list.page(&rows, columns);
+        match rows.last().filter(|_| rows.len() == PAGE && !context.report.is_broken()) {
+            Some(last) => rows = fetch(context, query, PAGE, Some(("after", id(last).to_string()))).await?,
+            None => break,
+        }
     }
-    context.report.data(&Value::Array(rows.clone()), || {
-        if rows.is_empty() { String::new() } else { report::table(&COLUMNS, rows.iter().map(columns)) }
-    });
-    if rows.is_empty() {
-        context.report.note("nothing of that kind was done in the time that is kept");
-    }
+    list.finish();
     Ok(())
 }
 
@@ -91,6 +101,17 @@ async fn must_be_known(context: &Context<'_>, record: &str) -> Result<(), Failur
 }
 
 impl Audit {
+    /// Where nothing is told, says so; of a record that is not known at all, that it is not.
+    async fn must_tell(&self, context: &Context<'_>, is_empty: bool) -> Result<(), Failure> {
+        if let Some(record) = self.record.as_ref().filter(|_| is_empty) {
+            must_be_known(context, record).await?;
+        }
+        if is_empty {
+            context.report.note("nothing of that kind was done in the time that is kept");
+        }
+        Ok(())
+    }
+
     fn query(&self, context: &Context<'_>) -> Vec<(&'static str, String)> {
         let given = [
             ("since", self.since.clone()),

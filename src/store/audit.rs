@@ -1,17 +1,16 @@
-//! Rows of the audit: written in the transaction of the change that they tell of, read by id, deleted when they have been kept for their
+//! Rows of the audit: written in the transaction of the change that they tell of, read ([`list`]), deleted when they have been kept for their
 //! time.
 //!
 //! Who asks and from where is handed in once, around everything that a request does ([`acting`]); each write takes it along. What a judge
 //! does says so with [`Transaction::record`]: the change and its row are on disk together, or neither is. A change over the admin API of
 //! which no judge said anything gets a row of its own, [`Action::AdminChanged`], so that nothing is missing where somebody forgot.
 
+pub mod list;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
-use serde::Serialize;
-use serde_json::Value;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::purge::BATCH;
 use super::rows::{moment, moment_columns};
@@ -19,13 +18,10 @@ use super::{Fault, Store, StoreError, Transaction};
 use crate::audit::wall_clock::{self, Doubt, Judgement, Watch};
 use crate::audit::{Action, Actor, Entry, Origin, cut};
 use crate::clock::Timestamp;
-use crate::id::Id;
 
 const INSERT: &str = "INSERT INTO audit
         (at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-const COLUMNS: &str =
-    "id, at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details";
 const OLDEST: &str = "SELECT min(at) FROM audit";
 const OLDER: &str = "SELECT count(*) FROM audit WHERE at < ?1";
 const MOVE_HORIZON: &str = "UPDATE audit_horizon SET at = max(at, ?1)";
@@ -33,7 +29,6 @@ const WATCH: &str = "SELECT believed_wall, believed_boot, believed_boot_id, doub
     FROM audit_horizon";
 const SET_WATCH: &str = "UPDATE audit_horizon SET believed_wall = ?1, believed_boot = ?2, believed_boot_id = ?3,
     doubted_wall = ?4, doubted_boot = ?5, doubted_boot_id = ?6, doubt_left = ?7";
-const WHO: &str = "SELECT actor FROM audit WHERE record_id = ?1 AND action = ?2 ORDER BY id DESC LIMIT 1";
 
 /// How much longer than they must be rows may stay, so that the horizon moves, and says so, once a day and not once a minute.
 const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
@@ -144,133 +139,6 @@ pub(super) fn insert_of_daemon(connection: &Connection, now: Timestamp, entry: &
     insert(connection, now, &Origin::default(), &Actor::Daemon, entry)
 }
 
-/// A row as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
-    /// Ascending without gaps, never given twice.
-    pub id: i64,
-    /// When.
-    pub at: Timestamp,
-    /// What was done.
-    pub action: String,
-    /// `done`, `refused` or `failed`.
-    pub outcome: String,
-    /// What kind of actor.
-    pub actor_kind: String,
-    /// Who.
-    pub actor: String,
-    /// What kind of record.
-    pub record_kind: Option<String>,
-    /// The record's identity.
-    pub record_id: Option<String>,
-    /// What it was called then.
-    pub record_name: Option<String>,
-    /// Whose it is.
-    pub tenant: Option<String>,
-    /// From where.
-    pub address: Option<String>,
-    /// What the request was called by.
-    pub request_id: Option<String>,
-    /// What more there is to say.
-    pub details: Value,
-}
-
-/// Which rows are wanted: those that fit everything that is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// At this time or later.
-    pub since: Option<Timestamp>,
-    /// Before this time.
-    pub until: Option<Timestamp>,
-    /// One of these actions.
-    pub actions: Option<Vec<Action>>,
-    /// A record of this name or id.
-    pub record: Option<String>,
-    /// By this one.
-    pub actor: Option<String>,
-    /// Of one of these tenants; none asks for all, and for what belongs to no tenant.
-    pub tenants: Option<Vec<String>>,
-    /// Behind this row, the oldest first; without it the newest rows are given.
-    pub after: Option<i64>,
-    /// Before this row.
-    pub before: Option<i64>,
-    /// So many at most.
-    pub limit: usize,
-}
-
-/// The rows that are wanted, the oldest first.
-pub fn rows(connection: &Connection, wanted: &Wanted) -> Result<Vec<Told>, Fault> {
-    let (sql, values) = query(wanted);
-    let mut rows: Vec<Told> =
-        connection.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect::<rusqlite::Result<_>>()?;
-    if wanted.after.is_none() {
-        rows.reverse();
-    }
-    Ok(rows)
-}
-
-pub(super) fn query(wanted: &Wanted) -> (String, Vec<SqlValue>) {
-    let (mut conditions, mut values): (Vec<String>, Vec<SqlValue>) = (Vec::new(), Vec::new());
-    let one_of = |column: &str, several: Vec<SqlValue>, conditions: &mut Vec<String>, values: &mut Vec<SqlValue>| {
-        conditions.push(format!("{column} IN ({})", vec!["?"; several.len()].join(", ")));
-        values.extend(several);
-    };
-    if let Some(since) = wanted.since {
-        // Ids and times ascend together, but where the clock was moved: the first row of that time says where to begin to look.
-        conditions.push(
-            "at >= ? AND id >= coalesce((SELECT id FROM audit WHERE at >= ? ORDER BY at, id LIMIT 1), 9223372036854775807)".to_owned(),
-        );
-        values.extend([SqlValue::Integer(since.millis()), SqlValue::Integer(since.millis())]);
-    }
-    if let Some(until) = wanted.until {
-        conditions.push("at < ? AND id <= coalesce((SELECT id FROM audit WHERE at < ? ORDER BY at DESC, id DESC LIMIT 1), 0)".to_owned());
-        values.extend([SqlValue::Integer(until.millis()), SqlValue::Integer(until.millis())]);
-    }
-    for (condition, id) in [("id > ?", wanted.after), ("id < ?", wanted.before)] {
-        if let Some(id) = id {
-            conditions.push(condition.to_owned());
-            values.push(id.into());
-        }
-    }
-    if let Some(actions) = &wanted.actions {
-        let names = actions.iter().map(|action| action.as_str().to_owned().into()).collect();
-        one_of("action", names, &mut conditions, &mut values);
-    }
-    if let Some(tenants) = &wanted.tenants {
-        one_of("tenant", tenants.iter().cloned().map(SqlValue::from).collect(), &mut conditions, &mut values);
-    }
-    if let Some(actor) = &wanted.actor {
-        conditions.push("actor = ?".to_owned());
-        values.push(actor.clone().into());
-    }
-    if let Some(record) = &wanted.record {
-        conditions.push("(record_name = ? OR record_id = ?)".to_owned());
-        values.extend([SqlValue::from(record.clone()), record.clone().into()]);
-    }
-    let conditions = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };
-    let order = if wanted.after.is_some() { "ASC" } else { "DESC" };
-    values.push(i64::try_from(wanted.limit).unwrap_or(i64::MAX).into());
-    (format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY id {order} LIMIT ?"), values)
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<Told> {
-    Ok(Told {
-        id: row.get(0)?,
-        at: row.get(1)?,
-        action: row.get(2)?,
-        outcome: row.get(3)?,
-        actor_kind: row.get(4)?,
-        actor: row.get(5)?,
-        record_kind: row.get(6)?,
-        record_id: row.get(7)?,
-        record_name: row.get(8)?,
-        tenant: row.get(9)?,
-        address: row.get(10)?,
-        request_id: row.get(11)?,
-        details: super::rows::from_json(row, 12)?,
-    })
-}
-
 /// What came of a look for rows that were kept for their time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pruned {
@@ -314,12 +182,6 @@ fn milliseconds(count: i64) -> Duration {
 /// Deletes a few rows that are older than `?1`.
 fn older_rows() -> String {
     format!("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT {BATCH})")
-}
-
-/// Who ended a grant, as long as the row that tells of it is kept.
-pub fn who_ended(connection: &Connection, grant: Id) -> Result<Option<String>, Fault> {
-    let row = params![grant.to_string(), Action::GrantEnded.as_str()];
-    Ok(connection.prepare_cached(WHO)?.query_row(row, |row| row.get(0)).optional()?)
 }
 
 impl Store {

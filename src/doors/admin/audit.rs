@@ -11,7 +11,7 @@ use crate::audit::Action;
 use crate::clock::Timestamp;
 use crate::inbound::permission::ADMIN;
 use crate::oauth::parameters::Parameters;
-use crate::store::audit::{self as rows, Wanted};
+use crate::store::audit::list::{self as rows, Wanted};
 
 const KIND: &str = "audit";
 

@@ -153,7 +153,7 @@ async fn show(State(state): State<Arc<AdminState>>, Path((tenant, id)): Path<(St
 /// A grant, and by whom it was ended, as the audit calls them.
 fn with_who_ended(connection: &Connection, shown: ShownGrant) -> Result<(ShownGrant, Option<String>), Fault> {
     let by = match shown.grant.ended {
-        Some(_) => audit::who_ended(connection, shown.grant.id)?,
+        Some(_) => audit::list::who_ended(connection, shown.grant.id)?,
         None => None,
     };
     Ok((shown, by))
