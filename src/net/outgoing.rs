@@ -25,6 +25,8 @@ const ONE: usize = 4;
 const LEAST_OF_ONE: usize = 16;
 /// How long a connection that was given up may take to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
+/// How long a request of our own waits for a place: they are short, and when many links are renewed at once they take turns.
+const TURN: Duration = Duration::from_secs(5);
 /// That no more connections are made is told in the log this often at most, for each purpose.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -168,13 +170,21 @@ impl Share {
     /// # Errors
     /// [`SendError::Full`] when all are in use.
     pub(super) async fn enter(&self) -> Result<Pass, SendError> {
+        self.enter_within(TURN).await
+    }
+
+    async fn enter_within(&self, turn: Duration) -> Result<Pass, SendError> {
         let (kind, most) = (self.outgoing.kind(self.purpose), self.outgoing.limit(self.purpose));
         if let Some(pass) = kind.lane.try_enter(most) {
             return Ok(pass);
         }
-        let room = Width { calls: most, queue: usize::MAX, wait: CLOSING };
-        if kind.evict()
-            && let Some(pass) = kind.lane.enter(room).await
+        let wait = match (kind.evict(), self.purpose) {
+            (_, Purpose::Own) => Some(turn),
+            (true, Purpose::Applications | Purpose::Peers) => Some(CLOSING),
+            (false, Purpose::Applications | Purpose::Peers) => None,
+        };
+        if let Some(wait) = wait
+            && let Some(pass) = kind.lane.enter(Width { calls: most, queue: usize::MAX, wait }).await
         {
             return Ok(pass);
         }
@@ -233,5 +243,21 @@ mod tests {
         outgoing.all.store(2, Ordering::Relaxed);
         let held = applications.enter().await;
         assert!(held.is_ok() && applications.enter().await.is_err(), "fewer are allowed from now on");
+    }
+
+    #[tokio::test]
+    async fn requests_of_our_own_take_turns_and_wait_for_no_more_than_a_while() {
+        let outgoing = Arc::new(Outgoing { all: AtomicUsize::new(8), kinds: Default::default() });
+        let own = outgoing.share(Purpose::Own);
+        let held = own.enter().await.expect("there is one");
+        let waiting = tokio::spawn({
+            let own = own.clone();
+            async move { own.enter().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "it waits");
+        drop(held);
+        let _held = waiting.await.expect("no panic").expect("it is its turn");
+        assert!(matches!(own.enter_within(Duration::from_millis(20)).await, Err(SendError::Full(_))));
     }
 }

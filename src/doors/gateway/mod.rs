@@ -382,7 +382,7 @@ fn failed(failure: Failure, routes: &Routes) -> Refusal {
     match failure {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
-        Failure::Withdrawn => invalid_token("the access token was revoked during the call", routes),
+        Failure::Withdrawn => invalid_token("the access token was revoked, or lost a scope that the route needs, during the call", routes),
         Failure::Unreachable(SendError::Full(why)) => Refusal::new(Code::Overloaded, why),
         Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => {
             Refusal::new(Code::UpstreamUnreachable, failure.to_string())

@@ -122,11 +122,21 @@ async fn outgoing_connections() {
 async fn calls_per_grant() {
     let (world, _) = World::linked().await;
     says(&world.beta, "[limits]\ncalls_per_grant = 2").await;
-    let open = streams(&world, 2).await;
+    let open = streams(&world, 1).await;
+    let socket = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let mut wire = Wire::plain(world.alpha.settings.local).await;
+    assert_eq!(wire.asks(request("GET", "/beta/socket", &world.alpha.settings.local.to_string(), &socket, "")).await.status(), 101);
     let refused = world.alpha.calls(&world.beta, "/orders").await;
     assert_eq!(error_of(&refused), (503, Some("overloaded")));
     assert_eq!(refused.header("p2pi-error-from"), Some("beta"));
-    drop(open);
+    drop(wire);
+    eventually("the WebSocket's place", async || (world.alpha.calls(&world.beta, "/orders").await.status() == 200).then_some(())).await;
+    drop((open, streams(&world, 1).await));
     eventually("places that are free again", async || (world.alpha.calls(&world.beta, "/orders").await.status() == 200).then_some(()))
         .await;
 }
