@@ -9,6 +9,9 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, RSA_PSS_2048_8192_S
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
+use x509_cert::Certificate;
+use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
+use x509_cert::der::{Decode, Reader, SliceReader};
 
 use super::json::Members;
 use super::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -68,6 +71,9 @@ pub enum BadKey {
     /// It is for something else than signatures, or for another algorithm.
     #[error("a key is not for signatures by EdDSA, ES256 or PS256 (alg, use, key_ops)")]
     Use,
+    /// Its certificate is none, or another key's.
+    #[error("a key's x5c does not begin with the certificate of that key")]
+    Certificate,
     /// It is no set of keys at all.
     #[error("it is no JSON Web Key Set, an object with a list \"keys\"")]
     NoSet,
@@ -138,7 +144,11 @@ impl PublicKey {
         }
         let first = |chain: &Value| STANDARD.decode(chain.get(0)?.as_str()?).ok();
         let certificate = match members.get("x5c") {
-            Some(chain) => Some(CertificateThumbprint::of_der(&first(chain).ok_or(BadKey::Form)?)),
+            // RFC 7517 §4.7. Whoever could have any certificate called theirs would be taken for its owner, or shut its owner out.
+            Some(chain) => {
+                let certificate = first(chain).filter(|certificate| material.is_of(certificate)).ok_or(BadKey::Certificate)?;
+                Some(CertificateThumbprint::of_der(&certificate))
+            }
             None => text("x5t#S256")?.and_then(CertificateThumbprint::from_text),
         };
         Ok(Self { thumbprint: material.thumbprint(), material, key_id: text("kid")?.map(str::to_owned), certificate })
@@ -208,7 +218,36 @@ impl Material {
     fn thumbprint(&self) -> KeyThumbprint {
         KeyThumbprint::of_canonical(&self.canonical())
     }
+
+    /// Whether `certificate`, DER, is one of this key.
+    fn is_of(&self, certificate: &[u8]) -> bool {
+        let Ok(certificate) = Certificate::from_der(certificate) else { return false };
+        let key = certificate.tbs_certificate.subject_public_key_info;
+        let Some(bits) = key.subject_public_key.as_bytes() else { return false };
+        match self {
+            Self::Ed25519(point) => key.algorithm.oid == ED25519_KEY && bits == point,
+            Self::P256(point) => {
+                let curve = key.algorithm.parameters.and_then(|curve| curve.decode_as::<ObjectIdentifier>().ok());
+                key.algorithm.oid == EC_KEY && curve == Some(P256_CURVE) && bits == point
+            }
+            Self::Rsa(n, e) => {
+                let numbers = SliceReader::new(bits).and_then(|mut reader| {
+                    reader.sequence(|reader| Ok((UintRef::decode(reader)?.as_bytes() == n, UintRef::decode(reader)?.as_bytes() == e)))
+                });
+                RSA_KEYS.contains(&key.algorithm.oid) && numbers == Ok((true, true))
+            }
+        }
+    }
 }
+
+/// RFC 8410 §3.
+const ED25519_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// RFC 5480 §2.1.1.
+const EC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256_CURVE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+/// RFC 4055 §1.2: for any use, and for RSASSA-PSS alone.
+const RSA_KEYS: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"), ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10")];
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -326,7 +365,8 @@ mod tests {
             ("alg", json!("ES256"), BadKey::Use),
             ("alg", json!("none"), BadKey::Use),
             ("key_ops", json!(["sign"]), BadKey::Use),
-            ("x5c", json!([]), BadKey::Form),
+            ("x5c", json!([]), BadKey::Certificate),
+            ("x5c", json!([STANDARD.encode(b"no certificate")]), BadKey::Certificate),
         ] {
             assert_eq!(with(name, value.clone()), Err(expected), "{name} {value}");
         }
@@ -338,20 +378,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn g7_a_key_keeps_its_certificate_when_it_is_stored() {
-        let with = |name: &str, value: Value| {
-            let mut key = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
-            key[name] = value;
-            KeySet::read(json!({ "keys": [key] }).to_string().as_bytes()).expect("a set")
+    /// A certificate of a new key, and that key as a JSON Web Key.
+    fn certified(algorithm: &'static rcgen::SignatureAlgorithm) -> (Vec<u8>, Value) {
+        use rcgen::PublicKeyData;
+        let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let (bits, encode) = (key.der_bytes(), |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes));
+        let jwk = match bits.len() {
+            32 => json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(bits) }),
+            65 => json!({ "kty": "EC", "crv": "P-256", "x": encode(&bits[1..33]), "y": encode(&bits[33..]) }),
+            // An RSAPublicKey of 2048 bits in DER: nine bytes before the modulus, two before the exponent.
+            _ => json!({ "kty": "RSA", "n": encode(&bits[9..265]), "e": encode(&bits[267..]) }),
         };
-        let (own, other) = (CertificateThumbprint::of_der(b"certificate"), CertificateThumbprint::of_der(b"other"));
-        let read = with("x5c", json!([STANDARD.encode(b"certificate"), STANDARD.encode(b"other")]));
-        let stored: KeySet = serde_json::from_value(read.to_json()).expect("it reads back");
-        for set in [&read, &stored] {
-            assert!(set.has_certificate(None) && set.has_certificate(Some(own)) && !set.has_certificate(Some(other)));
+        (certificate.der().to_vec(), jwk)
+    }
+
+    #[test]
+    fn g7_a_key_has_the_certificate_of_its_own_and_keeps_it_when_it_is_stored() {
+        let set = |key: &Value, chain: &[&[u8]]| {
+            let mut key = key.clone();
+            key["x5c"] = chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
+            KeySet::read(json!({ "keys": [key] }).to_string().as_bytes())
+        };
+        let kinds = [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_RSA_SHA256];
+        let certified: Vec<_> = kinds.iter().flat_map(|kind| [certified(kind), certified(kind)]).collect();
+        for (own, key) in &certified {
+            for (other, _) in certified.iter().filter(|(other, _)| other != own) {
+                assert_eq!(set(key, &[other, own]), Err(BadKey::Certificate), "the certificate of another key, or of another kind");
+                let read = set(key, &[own, other]).expect("its own");
+                let stored: KeySet = serde_json::from_value(read.to_json()).expect("it reads back");
+                let of = |certificate: &[u8]| Some(CertificateThumbprint::of_der(certificate));
+                for set in [&read, &stored] {
+                    assert!(set.has_certificate(None) && set.has_certificate(of(own)) && !set.has_certificate(of(other)));
+                }
+            }
+            let plain = KeySet::read(json!({ "keys": [key] }).to_string().as_bytes()).expect("a set");
+            assert!(!plain.has_certificate(None));
         }
-        assert!(!with("kid", json!("a")).has_certificate(None));
     }
 
     #[test]
