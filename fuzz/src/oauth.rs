@@ -58,7 +58,7 @@ pub fn token_request(data: &[u8]) {
 /// The token request in a form.
 pub(crate) fn token_form(form: &Parameters) {
     let is_once = |name: &str| form.pairs().filter(|(found, value)| *found == name && !value.is_empty()).count() == 1;
-    match TokenRequest::read(form) {
+    match TokenRequest::read(form, &[]) {
         Ok(TokenRequest::Code(request)) => assert!(is_once("code") && !request.code.expose_secret().is_empty()),
         Ok(TokenRequest::Refresh(request)) => assert!(is_once("refresh_token") && !request.token.expose_secret().is_empty()),
         Ok(TokenRequest::ClientCredentials(_)) => assert!(is_once("grant_type")),

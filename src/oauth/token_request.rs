@@ -66,8 +66,11 @@ impl PasswordRequest {
 const KNOWN: [&str; 6] = ["grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "scope"];
 
 impl TokenRequest {
-    /// Reads the form of a token request.
-    pub fn read(form: &Parameters) -> Result<Self, WireError> {
+    /// Reads the form of a token request; `served` are the grant types of the metadata, for whoever asks for another.
+    ///
+    /// # Errors
+    /// `invalid_request`, `invalid_scope` or `unsupported_grant_type` (RFC 6749 §5.2).
+    pub fn read(form: &Parameters, served: &[&str]) -> Result<Self, WireError> {
         form.each_once(&KNOWN).map_err(doubled)?;
         match required(form, "grant_type")? {
             "authorization_code" => Ok(Self::Code(CodeRequest {
@@ -79,10 +82,7 @@ impl TokenRequest {
                 Ok(Self::Refresh(RefreshRequest { token: SecretString::from(required(form, "refresh_token")?), scope: scope(form)? }))
             }
             "client_credentials" => Ok(Self::ClientCredentials(scope(form)?)),
-            _ => {
-                let served = "the grant types here are authorization_code, refresh_token and client_credentials";
-                Err(WireError::new(Code::UnsupportedGrantType, served))
-            }
+            _ => Err(WireError::new(Code::UnsupportedGrantType, format!("the grant types here are {}", served.join(", ")))),
         }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     use crate::secret::ExposeSecret;
 
     fn read(form: &str) -> Result<TokenRequest, WireError> {
-        TokenRequest::read(&Parameters::read(form.as_bytes()).expect("a form"))
+        TokenRequest::read(&Parameters::read(form.as_bytes()).expect("a form"), &["authorization_code", "refresh_token"])
     }
 
     #[test]
@@ -175,5 +175,7 @@ mod tests {
         ] {
             assert_eq!(read(form).map(|_| ()).map_err(|error| error.code), Err(expected), "{form}");
         }
+        let other = read("grant_type=implicit").expect_err("not served");
+        assert_eq!(other.description(), "the grant types here are authorization_code, refresh_token");
     }
 }

@@ -78,6 +78,18 @@ async fn grant_types(world: &World) -> Value {
 }
 
 #[tokio::test]
+async fn t9_who_asks_for_another_grant_type_is_told_of_those_that_the_metadata_name() {
+    for configuration in ["", ON] {
+        let (world, client) = world_with(configuration).await;
+        let answer = client.asks(&world.beta, &[("grant_type", "implicit")]).await;
+        refused(&answer, 400, "unsupported_grant_type");
+        let served: Vec<String> = serde_json::from_value(grant_types(&world).await).expect("a list");
+        let expected = format!("the grant types here are {}", served.join(", "));
+        assert_eq!(answer.json()["error_description"], expected);
+    }
+}
+
+#[tokio::test]
 async fn t9_without_the_switch_there_is_no_password_grant() {
     let (world, client) = world_with("").await;
     refused(&signs_in(&world, &client, "alice", PASSWORD).await, 400, "unsupported_grant_type");

@@ -148,7 +148,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
         {
             return sign_in::judge(&instance, &mut client, claim, request).await;
         }
-        let request = TokenRequest::read(&form)?;
+        let request = TokenRequest::read(&form, &GrantType::served(config.compat.password_grant))?;
         let now = client.arrived.wall;
         let random = instance.random.as_ref();
         let asked = Asked {
