@@ -83,14 +83,30 @@ impl Rights {
 
     /// Whether they hold `permission` in `tenant`.
     pub fn hold(&self, tenant: &str, permission: &str) -> bool {
-        let is_within = |held: &BTreeSet<String>| held.contains(ADMIN) || held.contains(permission);
+        let is_within = |held: &BTreeSet<String>| are_enough(held, permission);
         (self.is_admin || self.by_tenant.get(tenant).is_some_and(is_within)) && self.only.as_ref().is_none_or(is_within)
+    }
+
+    /// Whether a key with this permission alone can do anything for them, in whatever tenant. One with [`ADMIN`] takes nothing away.
+    pub fn have_use_for(&self, permission: &str) -> bool {
+        permission == ADMIN || self.is_admin || self.by_tenant.values().any(|held| are_enough(held, permission))
+    }
+
+    /// What they hold in one tenant or another, for people.
+    pub fn in_words(&self) -> String {
+        let held: BTreeSet<&str> = self.by_tenant.values().flatten().map(String::as_str).chain(self.is_admin.then_some(ADMIN)).collect();
+        if held.is_empty() { "nothing".to_owned() } else { held.into_iter().collect::<Vec<_>>().join(", ") }
     }
 
     /// Whether they rule the whole instance.
     pub fn rule_instance(&self) -> bool {
         self.is_admin && self.only.as_ref().is_none_or(|only| only.contains(ADMIN))
     }
+}
+
+/// Whether who holds these holds `permission`.
+fn are_enough(held: &BTreeSet<String>, permission: &str) -> bool {
+    held.contains(ADMIN) || held.contains(permission)
 }
 
 #[cfg(test)]
@@ -127,6 +143,12 @@ mod tests {
         let everything = Rights { is_admin: true, ..Rights::default() };
         assert!(everything.know("anywhere") && everything.hold("anywhere", "peers.edit") && everything.rule_instance());
         assert!(in_sales(&[]).know("sales"), "a role without permissions lets somebody in");
+        assert!(rights.have_use_for("peers.get") && rights.have_use_for(ADMIN) && !rights.have_use_for("peers.edit"));
+        assert!(in_sales(&[ADMIN]).have_use_for("peers.edit") && everything.have_use_for("peers.edit"));
+        assert_eq!(
+            (rights.in_words(), everything.in_words(), in_sales(&[]).in_words()),
+            ("peers.get".into(), ADMIN.into(), "nothing".into())
+        );
     }
 
     #[test]

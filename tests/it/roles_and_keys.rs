@@ -154,7 +154,8 @@ async fn nobody_gives_what_they_do_not_hold() {
 async fn keys_are_several_end_and_are_revoked_one_by_one() {
     let world = World::new().await;
     let node = &world.beta;
-    let first = Account::on(node, "clerk@beta.example", json!({ "permissions": ["peers.get", "ib_apps.get"] })).await;
+    let rights = json!({ "permissions": ["peers.get", "peers.edit", "ib_apps.get"] });
+    let first = Account::on(node, "clerk@beta.example", rights).await;
     let short = Account::another_key(node, "clerk@beta.example", json!({ "name": "short", "expires_in": 3600 })).await;
     let narrow =
         Account::another_key(node, "clerk@beta.example", json!({ "name": "narrow", "permissions": ["peers.get", "peers.edit"] })).await;
@@ -162,6 +163,9 @@ async fn keys_are_several_end_and_are_revoked_one_by_one() {
         assert_eq!(account.sees(node, PEERS).await, 200);
     }
     assert_eq!((first.sees(node, APPS).await, narrow.sees(node, APPS).await), (200, 403));
+    let edits = narrow.asks(node, "PATCH", &format!("{PEERS}/x"), "peer", json!({})).await;
+    assert_eq!(code(&edits), refused(404, "not_found"));
+    node.changes("user", "clerk@beta.example", json!({ "permissions": ["peers.get", "ib_apps.get"] })).await;
     let edits = narrow.asks(node, "PATCH", &format!("{PEERS}/x"), "peer", json!({})).await;
     assert_eq!(code(&edits), refused(403, "forbidden"), "a key adds nothing to what its person may do");
     let taken = json!({ "data": { "type": "user", "attributes": { "name": "short" } } });
@@ -225,6 +229,9 @@ async fn keys_are_managed_by_commands() {
     assert_eq!(life, Duration::from_secs(90 * 24 * 60 * 60));
     assert!(!keys.to_string().contains(made["api_key"].as_str().expect("a key")));
     assert_eq!(one.refuses(&make).await["code"], "exists");
+    let useless = one.refuses(&["user", "key", "ops@example.com", "--permission", "peers.get", "--permission", "peers.edit"]).await;
+    assert_eq!((&useless["message"], &useless["found"]), (&json!("--permission is wrong"), &json!("peers.edit")), "{useless}");
+    assert_eq!(useless["expected"], "what ops@example.com holds: peers.get");
     for wrong in ["0s", "11y"] {
         assert_eq!(one.refuses(&["user", "key", "ops@example.com", "--expires", wrong]).await["code"], "bad_attribute", "{wrong}");
     }

@@ -60,6 +60,11 @@ async fn create(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
     let digest = Digest::of(secret.expose_secret());
     let judge = move |transaction: &Transaction<'_>| {
         let Some(user) = user_rows::by_login(transaction, &login)? else { return Ok(Err(AdminError::not_found(USER, &login))) };
+        let rights = user.rights();
+        if let Some(useless) = permissions.iter().flatten().find(|permission| !rights.have_use_for(permission)) {
+            let error = AdminError::bad_attribute("permissions", useless, format!("what {login} holds: {}", rights.in_words()));
+            return Ok(Err(error.next(format!("p2pid user update {login} --permission P gives it; a key only limits what is held"))));
+        }
         let known = rows::of_user(transaction, user.id)?;
         if known.len() >= api_key::MOST {
             let error = AdminError::new(StatusCode::CONFLICT, "too_many", format!("{login} has {} keys", known.len()));
