@@ -19,7 +19,7 @@ const SINGLE: [&str; 3] = [ADMIN, APPROVE_LINKS, CALL_PEERS];
 /// shows at another server is given with `edit` alone: it is known already to who gives it, and opens nothing here.
 const ALL: &[&str] = &["get", "create", "edit", "delete", "read_secret"];
 
-/// Of records that hold no secret.
+/// Of records that hold no secret, or none that opens anything here.
 const WITHOUT_SECRET: &[&str] = &["get", "create", "edit", "delete"];
 
 /// Records that permissions are about, and what may be done with them; OB apps have two names.
@@ -29,7 +29,7 @@ const RECORDS: [(&str, &[&str]); 9] = [
     ("ob_apps", ALL),
     // Nothing here serves them: it is taken so that rights can be kept the same as on a platform that has components.
     ("components", ALL),
-    ("peers", ALL),
+    ("peers", WITHOUT_SECRET),
     ("realms", ALL),
     ("callers", ALL),
     ("roles", WITHOUT_SECRET),
@@ -126,9 +126,19 @@ mod tests {
         for permission in ["admin", "links.approve", "peers.call", "tenants.oauth_clients.get", "ib_apps.read_secret", "grants.delete"] {
             assert_eq!(check(permission), Ok(()));
         }
-        for permission in
-            ["", ".", "links.", "Links", "links approve", "nonsense", "peers.nonsense", "nonsense.get", "tenants.get", "grants.edit"]
-        {
+        for permission in [
+            "",
+            ".",
+            "links.",
+            "Links",
+            "links approve",
+            "nonsense",
+            "peers.nonsense",
+            "nonsense.get",
+            "tenants.get",
+            "grants.edit",
+            "peers.read_secret",
+        ] {
             assert!(check(permission).is_err(), "{permission:?}");
         }
         assert!(in_words().contains("roles with .get, .create, .edit, .delete"), "{}", in_words());

@@ -6,9 +6,14 @@ mod tokens;
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use p2pid::audit::{Actor, Origin};
+use p2pid::store::audit::acting;
+use p2pid::store::{Store, Transaction, tenant};
+use p2pid::system::SystemClock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -371,6 +376,24 @@ async fn a_flood_is_a_row_and_a_number() {
         all.map(|(_, _, times)| times.as_u64().unwrap_or(1)).sum::<u64>()
     };
     assert_eq!((rest.len(), times(&here), times(&there)), (2, 15, 10), "the stop tells the rest: {rows:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_no_code_tells_of_is_a_row_all_the_same() {
+    let mut one = Process::running("one").await;
+    let known = one.audit(&[]).await.len();
+    one.is_stopped().await;
+    // As a handler that forgets: it changes something, for somebody, and says nothing.
+    let store = Store::open(&one.settings.state_dir(), None, Arc::new(SystemClock::new())).expect("nobody else has it open");
+    let origin = Origin::new(Actor::Process { uid: 7 }, "192.0.2.1".parse().ok(), Some("r1".to_owned()));
+    let forgetful = |transaction: &Transaction<'_>| tenant::insert(transaction, "sales", transaction.now().wall);
+    acting(origin.changing("POST tenants".to_owned()), store.write(forgetful)).await.expect("written");
+    store.close().await;
+    one.starts().await;
+    assert_eq!(one.actions_behind(known).await.iter().filter(|action| *action == "admin.changed").count(), 1);
+    let row = &one.audit(&["--action", "admin.changed"]).await[0];
+    assert_eq!(told(row), json!(["done", "process", "uid 7", null, null, null, "192.0.2.1"]), "{row}");
+    assert_eq!((&row["request_id"], &row["details"]), (&json!("r1"), &json!({ "request": "POST tenants" })), "{row}");
 }
 
 /// `p2pid audit --follow --json`, line by line.

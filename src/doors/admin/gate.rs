@@ -21,7 +21,7 @@ use crate::observe::log::AUDIT;
 use crate::store::audit;
 
 /// Kinds of records, as paths name them.
-const COLLECTIONS: [&str; 14] = [
+pub(super) const COLLECTIONS: [&str; 15] = [
     "audit",
     "callers",
     "components",
@@ -34,6 +34,7 @@ const COLLECTIONS: [&str; 14] = [
     "realms",
     "reload",
     "roles",
+    "status",
     "tenants",
     "users",
 ];
