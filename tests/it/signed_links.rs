@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::world::hostile::{Endpoint, Fault, Heard, Hostile};
 use super::world::patience::eventually;
 use super::world::scene::Scene;
+use super::world::settings::request;
+use super::world::wire::Wire;
 
 /// Past the time at which a token that lives an hour is renewed, and before it cannot be used any more.
 const DUE: Duration = Duration::from_secs(3300);
@@ -211,4 +213,50 @@ async fn c13_a_server_and_a_resource_at_one_origin_have_nonces_of_their_own() {
     scene.two.forgets_access_tokens();
     scene.clock.advance(Duration::from_secs(60));
     assert_eq!(called(&scene).await, 2);
+}
+
+/// Asks for a WebSocket through the relay, which must open and carry bytes. Gives the proofs that reached the peer with it.
+async fn opens_a_websocket(scene: &Scene) -> Vec<Value> {
+    let before = scene.two.heard(Endpoint::Resource).len();
+    let mut wire = Wire::plain(scene.alpha.settings.local).await;
+    let opening = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let answer = wire.asks(request("GET", "/two/socket", &scene.alpha.settings.local.to_string(), &opening, "")).await;
+    let switched = (answer.status(), answer.header("sec-websocket-accept"));
+    assert_eq!(switched, (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")), "{} {}", answer.first_line, answer.text());
+    assert_eq!(wire.sends(b"whatever goes in").await.some_bytes(16).await, b"whatever goes in");
+    let asked = &scene.two.heard(Endpoint::Resource)[before..];
+    assert!(asked.iter().all(|heard| heard.message.header("upgrade") == Some("websocket")), "each asks for the WebSocket");
+    asked.iter().map(|heard| proved(heard).1).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_a_websocket_whose_proof_is_refused_for_its_nonce_is_asked_for_once_more_and_opens() {
+    let scene = bound().await;
+    scene.two.wants_nonces();
+    let proofs = opens_a_websocket(&scene).await;
+    let nonces: Vec<_> = proofs.iter().map(|proof| proof["nonce"].as_str()).collect();
+    assert_eq!(nonces, [None, Some("nonce-of-the-resource")]);
+    assert_ne!(proofs[0]["jti"], proofs[1]["jti"]);
+    assert_eq!(opens_a_websocket(&scene).await.len(), 1, "the nonce is kept");
+    assert_eq!(scene.refreshes().len(), 0, "the token was good all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_a_websocket_whose_proof_another_clock_refuses_is_asked_for_once_more_by_that_clock_and_opens() {
+    for off in [420, -420] {
+        let scene = bound().await;
+        let signed_at = scene.clock.now().wall.seconds();
+        scene.two.minds_the_time();
+        scene.two.clock_is_off_by(off);
+        let proofs = opens_a_websocket(&scene).await;
+        let times: Vec<_> = proofs.iter().map(|proof| proof["iat"].as_i64()).collect();
+        assert_eq!(times, [Some(signed_at), Some(signed_at + off)]);
+        assert_eq!(opens_a_websocket(&scene).await.len(), 1, "the clock is known from then on");
+        assert_eq!(scene.refreshes().len(), 0, "the token was good all the time");
+    }
 }

@@ -14,6 +14,8 @@ use super::{Heard, Message};
 /// What happens on the wire.
 pub(super) enum Effect {
     Send(Answer),
+    /// Sent; from then on it is a WebSocket, on which every byte comes back.
+    Switch(Answer),
     /// Sent when the test lets go of it.
     Hold(Answer),
     Late(Duration, Answer),
@@ -105,7 +107,10 @@ impl Desk {
             return Effect::Send(refusal);
         }
         match fault {
-            None => Effect::Send(self.answer(&heard, None)),
+            None => match self.answer(&heard, None) {
+                switched if switched.status == 101 => Effect::Switch(switched),
+                answer => Effect::Send(answer),
+            },
             Some(Fault::DroppedBeforeCommit) => Effect::Close,
             Some(Fault::SlowLoris) => Effect::Drip,
             Some(Fault::EndlessBody) => Effect::Endless,
@@ -159,6 +164,9 @@ impl Desk {
             }
             Endpoint::Resource => match &heard.bearer {
                 Some(token) if self.access.contains(token) => {
+                    if let Some(key) = heard.message.header("sec-websocket-key") {
+                        return websocket(key);
+                    }
                     document(200, &json!({ "method": heard.method, "target": heard.target, "body_bytes": heard.message.body.len() }))
                 }
                 _ => self.invalid_token(),
@@ -388,6 +396,16 @@ fn basic_pair(encoded: &str) -> Option<(String, String)> {
 
 fn s256(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()))
+}
+
+/// Grants a WebSocket (RFC 6455 §4.2.2).
+fn websocket(key: &str) -> Answer {
+    let digest = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
+    );
+    let headers = vec![("connection", "Upgrade".to_owned()), ("upgrade", "websocket".to_owned())];
+    Answer { status: 101, headers, body: String::new() }.with("sec-websocket-accept", &STANDARD.encode(digest))
 }
 
 fn document(status: u16, body: &Value) -> Answer {

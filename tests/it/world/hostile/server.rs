@@ -52,6 +52,11 @@ async fn converse(mut stream: TlsStream<TcpStream>, shared: &Shared) -> std::io:
         };
         match effect {
             Effect::Send(answer) => send(&mut stream, &written(&answer, shared)).await?,
+            Effect::Switch(answer) => {
+                send(&mut stream, &written(&answer, shared)).await?;
+                let (mut from, mut to) = tokio::io::split(stream);
+                return tokio::io::copy(&mut from, &mut to).await.map(drop);
+            }
             Effect::Hold(answer) => {
                 let _ = releases.changed().await;
                 send(&mut stream, &written(&answer, shared)).await?;
@@ -96,6 +101,10 @@ fn written(answer: &Answer, shared: &Shared) -> Vec<u8> {
     for (name, value) in &answer.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    text.push_str(&format!("Cache-Control: no-store\r\nContent-Length: {}\r\n\r\n{}", answer.body.len(), answer.body));
+    if answer.status != 101 {
+        text.push_str(&format!("Cache-Control: no-store\r\nContent-Length: {}\r\n", answer.body.len()));
+    }
+    text.push_str("\r\n");
+    text.push_str(&answer.body);
     text.into_bytes()
 }
