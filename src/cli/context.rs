@@ -67,6 +67,13 @@ impl<'a> Context<'a> {
                 if !file.exists() && UnixStream::connect(&located.socket).is_err() {
                     return Err(no_such_file(&file, &located.socket));
                 }
+                // What does not matter for finding the daemon matters to the daemon.
+                if let (None, Err(problems)) = (&located.warning, config::load(&file)) {
+                    let first = problems.iter().next().map(ToString::to_string).unwrap_or_default();
+                    let more = problems.iter().len() - 1;
+                    let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+                    self.report.warn(&format!("{first}{more}; a daemon that runs goes on with what it had. Next: p2pid check"));
+                }
                 Ok(self.located()?.socket)
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::oauth::binding::Binding;
 use crate::oauth::rotation::Rotation;
@@ -86,11 +86,15 @@ pub enum EndReason {
     RoleTaken,
     /// Of a realm: the person it signed in has signed in too often since.
     Displaced,
+    /// Its time was over (`tokens.grant_ttl`).
+    Expired,
+    /// Nobody renewed it for too long (`tokens.refresh_ttl`).
+    Idle,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::RevokedByClient,
         Self::RevokedByAdmin,
         Self::RevokedByUser,
@@ -101,6 +105,8 @@ impl EndReason {
         Self::PasswordChanged,
         Self::RoleTaken,
         Self::Displaced,
+        Self::Expired,
+        Self::Idle,
     ];
 
     /// For logs and lists.
@@ -116,6 +122,8 @@ impl EndReason {
             Self::PasswordChanged => "password_changed",
             Self::RoleTaken => "role_taken",
             Self::Displaced => "displaced",
+            Self::Expired => "expired",
+            Self::Idle => "idle",
         }
     }
 }
@@ -124,6 +132,20 @@ impl Grant {
     /// Whether its tokens may be good at `now`. Idle life is the refresh token's affair.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.ended.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Why it is over at `now`, if it is. `renewed` is since when its refresh token lives, where it has one; `usable_until` is the end of the last
+    /// access token. What nobody can use or renew any more is idle, for it stays so.
+    pub fn run_out(&self, renewed: Option<Moment>, usable_until: Option<Timestamp>, idle: Duration, now: Moment) -> Option<EndReason> {
+        if let Some(ended) = self.ended {
+            return Some(ended.reason);
+        }
+        if self.expires_at.is_some_and(|end| end <= now.wall) {
+            return Some(EndReason::Expired);
+        }
+        let is_renewable = renewed.is_some_and(|renewed| now.age_of(&renewed) < idle);
+        let is_usable = usable_until.is_some_and(|end| now.wall < end);
+        (!is_renewable && !is_usable).then_some(EndReason::Idle)
     }
 
     /// `refresh_token_expires_in`, where the grant's life is limited.
@@ -204,6 +226,40 @@ impl NewAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::BootId;
+
+    fn granted(created_at: Timestamp) -> Grant {
+        Grant {
+            id: Id::from_bytes([3; 16]),
+            app: Id::from_bytes([2; 16]),
+            user: None,
+            scope: Scope::default(),
+            created_at,
+            expires_at: None,
+            ended: None,
+            binding: None,
+            made_by: MadeBy::Consent,
+        }
+    }
+
+    #[test]
+    fn r10_a_grant_is_over_when_its_time_is_or_when_nobody_can_use_or_renew_it() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        let now = |seconds: u64| Moment { wall: at(seconds as i64), boot: Duration::from_secs(seconds), boot_id: BootId(1) };
+        let idle = Duration::from_secs(100);
+        let grant = granted(at(0));
+        let over = |renewed: Option<u64>, until: Option<i64>, seconds| grant.run_out(renewed.map(now), until.map(at), idle, now(seconds));
+        assert_eq!([99, 100].map(|seconds| over(Some(0), None, seconds)), [None, Some(EndReason::Idle)]);
+        assert_eq!([199, 200].map(|seconds| over(Some(0), Some(200), seconds)), [None, Some(EndReason::Idle)], "an access token is left");
+        assert_eq!([49, 50].map(|seconds| over(None, Some(50), seconds)), [None, Some(EndReason::Idle)], "one without refresh tokens");
+        let ahead = Moment { wall: at(1_000_000), ..now(99) };
+        assert_eq!(grant.run_out(Some(now(0)), None, idle, ahead), None, "idle life is an age");
+        let bounded = Grant { expires_at: Some(at(60)), ..granted(at(0)) };
+        let over = |seconds| bounded.run_out(Some(now(50)), Some(at(90)), idle, now(seconds));
+        assert_eq!([59, 60].map(over), [None, Some(EndReason::Expired)]);
+        let restored = Grant { ended: Some(Ended { at: at(0), reason: EndReason::Restored }), ..granted(at(0)) };
+        assert_eq!(restored.run_out(Some(now(0)), None, idle, now(1)), Some(EndReason::Restored));
+    }
 
     #[test]
     fn k3_a_token_from_the_future_is_refused_but_for_a_small_skew() {

@@ -17,7 +17,7 @@ use super::rows::{moment, moment_columns};
 use super::{Fault, Store, StoreError, Transaction};
 use crate::audit::wall_clock::{self, Doubt, Judgement, Watch};
 use crate::audit::{Action, Actor, Entry, Origin, cut};
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 
 const INSERT: &str = "INSERT INTO audit
         (at, action, outcome, actor_kind, actor, record_kind, record_id, record_name, tenant, address, request_id, details)
@@ -148,9 +148,13 @@ pub enum Pruned {
     Doubted(bool),
 }
 
-/// Looks at the wall clock, and writes down what is to be known of it at the next look.
-fn look_at_clock(transaction: &Transaction<'_>) -> Result<Judgement, Fault> {
-    let watch = transaction.prepare_cached(WATCH)?.query_row([], |row| {
+/// Whether the wall clock is believed, by what is known of it.
+pub(super) fn believes_clock(connection: &Connection, now: Moment) -> Result<bool, Fault> {
+    Ok(wall_clock::judge(watch(connection)?.as_ref(), now).is_believed)
+}
+
+fn watch(connection: &Connection) -> Result<Option<Watch>, Fault> {
+    let watch = connection.prepare_cached(WATCH)?.query_row([], |row| {
         let Some(_) = row.get::<_, Option<i64>>(0)? else { return Ok(None) };
         let left: Option<i64> = row.get(6)?;
         let doubt = match left {
@@ -158,7 +162,13 @@ fn look_at_clock(transaction: &Transaction<'_>) -> Result<Judgement, Fault> {
             None => None,
         };
         Ok(Some(Watch { believed: moment(row, 0)?, doubt }))
-    })?;
+    });
+    Ok(watch?)
+}
+
+/// Looks at the wall clock, and writes down what is to be known of it at the next look.
+fn look_at_clock(transaction: &Transaction<'_>) -> Result<Judgement, Fault> {
+    let watch = watch(transaction)?;
     let judgement = wall_clock::judge(watch.as_ref(), transaction.now());
     if let Some(Watch { believed, doubt }) = &judgement.write {
         let [wall, boot, boot_id] = moment_columns(believed);

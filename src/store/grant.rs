@@ -1,6 +1,7 @@
 //! Rows of grants.
 
 pub mod list;
+pub mod over;
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9)";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
 const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1 AND a.purge_at IS NULL";
-const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND purge_at < ?3";
+const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND (purge_at < ?3 OR purge_at > ?2)";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
 const LEAVES: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1";
 const OF_USER: &str = "SELECT g.id FROM grant g JOIN ib_app a ON a.id = g.app

@@ -185,6 +185,18 @@ async fn a_wrong_configuration_ends_the_start_with_78() {
 }
 
 #[tokio::test]
+async fn a_command_for_the_daemon_warns_of_a_wrong_configuration_and_goes_on() {
+    let one = Process::running("one").await;
+    let fine = one.tries(&["ib", "list"], None).await;
+    assert!(fine.status.success() && fine.stderr.is_empty(), "{}", fine.stderr);
+    one.settings.says("wrong.toml", "[nonsense]\nfoo = 1\n[limits]\nconnections = \"many\"\n");
+    let warned = one.tries(&["ib", "list"], None).await;
+    let warning = warned.problem()["warnings"][0].as_str().unwrap_or_default().to_owned();
+    let parts = ["wrong.toml:1:", "nonsense", "(and 1 more)", "p2pid check"];
+    assert!(warned.status.success() && parts.iter().all(|part| warning.contains(part)), "{warning}");
+}
+
+#[tokio::test]
 async fn a_second_daemon_on_the_same_state_is_refused() {
     let one = Process::running("one").await;
     let error = one.refuses(&["run"]).await;

@@ -176,8 +176,7 @@ fn every_line_of_the_oauth_checklist_has_a_test_and_every_key_a_line() {
     let lines: BTreeSet<&str> = lines.iter().map(String::as_str).filter(|key| is_checklist_key(key)).collect();
     let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
     // A test may stand for several lines: `v1_v2_…`.
-    let keys = |name: &'static str| move |line: &str| line.trim_start().strip_prefix(name).map(str::to_owned);
-    let names = files.iter().flat_map(|file| file.text.lines().filter_map(|line| keys("fn ")(line).or(keys("async fn ")(line))));
+    let names = files.iter().flat_map(|file| tests_after(&file.text, is_test));
     let tested: BTreeSet<String> =
         names.flat_map(|name| name.split('_').take_while(|part| is_checklist_key(part)).map(str::to_owned).collect::<Vec<_>>()).collect();
     let tested: BTreeSet<&str> = tested.iter().map(String::as_str).collect();
@@ -190,7 +189,8 @@ fn every_line_of_the_oauth_checklist_has_a_test_and_every_key_a_line() {
 fn every_measure_against_a_threat_names_code_and_tests_that_are_there() {
     let page = fs::read_to_string(root().join("src/manual/threats.md")).expect("the threats");
     let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
-    let is_a_test = |name: &str| files.iter().any(|file| file.text.contains(&format!("fn {name}()")));
+    let tests: BTreeSet<String> = files.iter().flat_map(|file| tests_after(&file.text, is_test)).collect();
+    let is_a_test = |name: &str| tests.contains(name);
     let mut measures = 0;
     for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| §")) {
         let columns: Vec<&str> = line.trim_matches('|').split(" | ").collect();
@@ -219,25 +219,37 @@ fn what_the_checklist_and_the_threats_rest_on_is_run() {
     let run = fs::read_to_string(root().join(".ci/run")).expect("what must hold before a change lands");
     let rests = |name: &str| name.split('_').next().is_some_and(is_checklist_key) || threats.contains(&format!("`{name}`"));
     let files: Vec<Source> = sources().into_iter().chain(files_in("tests", "rs")).collect();
-    let ignored: Vec<String> = files.iter().flat_map(|file| ignored_tests(&file.text)).collect();
+    let ignored: Vec<String> = files.iter().flat_map(|file| tests_after(&file.text, is_ignored)).collect();
     assert!(ignored.len() >= 3, "the rule does not see those that there are: {ignored:?}");
     let is_run = |name: &str| run.lines().any(|line| line.contains("--ignored") && line.contains(name));
     let idle: Vec<&String> = ignored.iter().filter(|name| rests(name) && !is_run(name)).collect();
     assert_eq!(idle, Vec::<&String>::new(), "ignored, and .ci/run does not name them");
-    assert_eq!(ignored_tests("#[test]\n#[ignore = \"slow\"]\nasync fn a1_x() {}\n#[test]\nfn a2_y() {}\n"), ["a1_x"]);
+    let text = "#[test]\n#[ignore = \"slow\"]\nasync fn a1_x() {}\n#[tokio::test(flavor)]\nfn a2_y() {}\nfn a3_z() {}\n";
+    assert_eq!(
+        (tests_after(text, is_ignored), tests_after(text, is_test)),
+        (vec!["a1_x".to_owned()], vec!["a1_x".to_owned(), "a2_y".to_owned()])
+    );
 }
 
-/// The names of the tests that `#[ignore]` stands before.
-fn ignored_tests(text: &str) -> Vec<String> {
-    let mut is_ignored = false;
+fn is_test(line: &str) -> bool {
+    line.starts_with("#[test]") || line.starts_with("#[tokio::test")
+}
+
+fn is_ignored(line: &str) -> bool {
+    line.starts_with("#[ignore")
+}
+
+/// The names of the functions that such an attribute stands before.
+fn tests_after(text: &str, attribute: fn(&str) -> bool) -> Vec<String> {
+    let mut has_it = false;
     let mut names = Vec::new();
     for line in text.lines().map(str::trim_start) {
-        is_ignored |= line.starts_with("#[ignore");
+        has_it |= attribute(line);
         if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
-            if is_ignored {
+            if has_it {
                 names.push(rest.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect());
             }
-            is_ignored = false;
+            has_it = false;
         }
     }
     names

@@ -188,7 +188,7 @@ async fn a12_no_parameter_sends_a_browser_elsewhere() {
     for query in ["next", "return_to", "redirect", "redirect_uri", "continue", "url", "next_url"] {
         for target in ["https://evil.example/", "//evil.example/", "/\\evil.example", "https:evil.example"] {
             let encoded: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
-            for path in ["login", "logout", "grants"] {
+            for path in ["login", "logout", "grants", "oauth/callback", "link/none"] {
                 let page = world.operator.opens(&format!("{base}/{path}?{query}={encoded}")).await;
                 assert_eq!(page.url.origin().ascii_serialization(), base, "{path}?{query}={target}");
                 for form in page.forms() {

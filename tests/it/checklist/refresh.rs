@@ -7,6 +7,8 @@ use serde_json::json;
 use super::{granted, granted_with, is_accepted, refused};
 use crate::world::World;
 use crate::world::client::{Client, Tokens};
+use crate::world::settings::request;
+use crate::world::wire::Wire;
 
 #[tokio::test]
 async fn r1_a_refresh_token_is_its_clients_alone() {
@@ -167,4 +169,26 @@ async fn r10_a_grant_ends_when_it_is_idle_too_long_and_when_its_time_is_over() {
     let (world, client, tokens) = granted_with("[tokens]\nrefresh_ttl = \"10d\"\n").await;
     world.clock.advance(11 * day);
     refused(&client.refreshes(&world.beta, &tokens.refresh).await, 400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn r10_when_a_grant_has_run_out_its_streams_end_and_everybody_is_told() {
+    for (ttl, why) in [("refresh_ttl = \"10d\"", "idle"), ("grant_ttl = \"10d\"", "expired")] {
+        let (world, _, tokens) = granted_with(&format!("[tokens]\n{ttl}\n")).await;
+        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        let bearer = format!("Bearer {}", tokens.access);
+        let host = world.beta.settings.public.to_string();
+        wire.sends(request("GET", "/p2pi/events", &host, &[("Authorization", &bearer)], "")).await;
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("data: event 1\n") {
+            seen.extend(wire.some_bytes(4096).await);
+        }
+        assert_eq!(world.beta.lists("grant").await.len(), 1, "it is held");
+        world.clock.advance(Duration::from_secs(11 * 24 * 3600));
+        wire.ends().await;
+        assert_eq!(world.beta.lists("grant").await.len(), 0, "nobody holds it now");
+        let all = world.beta.asks("GET", "/v2/tenants/default/grants?all=true", None).await.json();
+        let shown = &all["data"][0]["attributes"];
+        assert_eq!((&shown["ended_why"], &shown["ended_by"]), (&json!(why), &json!("p2pid")), "{all}");
+    }
 }
