@@ -3,13 +3,13 @@
 //! A set is kept for an hour. A signature by a key that is not in it makes us look again, every ten seconds at most: that is how a client
 //! changes its keys (OpenID Connect Core §10.1.1), and how nobody makes us fetch without end.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
+use quick_cache::unsync::Cache;
 use url::Url;
 
 use super::Instance;
@@ -29,13 +29,19 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 /// The largest set that is read.
 const MOST_BYTES: usize = 64 * 1024;
-/// Sets in memory at most.
+/// Sets in memory at most; the least used go first, one at a time.
 const MOST_SETS: usize = 4 * 1024;
 
 /// The sets that were fetched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeySets {
-    sets: Mutex<HashMap<Url, Arc<Entry>>>,
+    sets: Mutex<Cache<Url, Arc<Entry>>>,
+}
+
+impl Default for KeySets {
+    fn default() -> Self {
+        Self { sets: Mutex::new(Cache::new(MOST_SETS)) }
+    }
 }
 
 /// One URL.
@@ -80,11 +86,8 @@ impl KeySets {
     /// keeps nobody from looking.
     pub async fn try_url(&self, instance: &Instance, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
         let begun = instance.clock.now();
-        let set = Arc::new(fetch(&instance.config(), instance.outgoing.share(Purpose::Own), url, guarded).await?);
-        let entry = self.entry(url);
-        let mut known = entry.lock();
-        (known.keys, known.looked_at) = (Some((Arc::clone(&set), begun)), Some(instance.clock.now()));
-        Ok(set)
+        let set = fetch(&instance.config(), instance.outgoing.share(Purpose::Own), url, guarded).await?;
+        Ok(self.entry(url).keep(set, begun, instance.clock.now()))
     }
 
     /// The keys that something is to be judged by; `has_it` says whether a set has the one that is meant.
@@ -116,10 +119,12 @@ impl KeySets {
 
     fn entry(&self, url: &Url) -> Arc<Entry> {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if sets.len() >= MOST_SETS && !sets.contains_key(url) {
-            sets.clear();
+        if let Some(entry) = sets.get(url) {
+            return Arc::clone(entry);
         }
-        Arc::clone(sets.entry(url.clone()).or_default())
+        let entry = Arc::<Entry>::default();
+        sets.insert(url.clone(), Arc::clone(&entry));
+        entry
     }
 }
 
@@ -127,6 +132,13 @@ impl Entry {
     /// The set, if it is not older than `kept`.
     fn set(&self, now: &Moment, kept: Duration) -> Option<Arc<KeySet>> {
         self.lock().keys.as_ref().filter(|(_, since)| now.age_of(since) < kept).map(|(set, _)| Arc::clone(set))
+    }
+
+    /// Keeps a set that a look brought, which began and ended at these times.
+    fn keep(&self, set: KeySet, begun: Moment, ended: Moment) -> Arc<KeySet> {
+        let set = Arc::new(set);
+        *self.lock() = Known { keys: Some((Arc::clone(&set), begun)), looked_at: Some(ended) };
+        set
     }
 
     fn may_look(&self, now: &Moment) -> bool {
@@ -145,12 +157,14 @@ async fn look(entry: Arc<Entry>, config: Arc<Config>, share: Share, clock: Arc<d
     if !entry.may_look(&begun) {
         return;
     }
-    let fetched = fetch(&config, share, &url, guarded).await;
-    let mut known = entry.lock();
-    known.looked_at = Some(clock.now());
-    match fetched {
-        Ok(set) => known.keys = Some((Arc::new(set), begun)),
-        Err(why) => tracing::warn!(%url, %why, "a client's keys could not be fetched"),
+    match fetch(&config, share, &url, guarded).await {
+        Ok(set) => {
+            entry.keep(set, begun, clock.now());
+        }
+        Err(why) => {
+            entry.lock().looked_at = Some(clock.now());
+            tracing::warn!(%url, %why, "a client's keys could not be fetched");
+        }
     }
 }
 
@@ -169,4 +183,21 @@ async fn fetch(config: &Config, share: Share, url: &Url, guarded: bool) -> Resul
         return Err(NotFetched::Other(format!("it answered {}, expected 200", response.status())));
     }
     KeySet::read(response.body()).map_err(|error| other(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k4_of_too_many_sets_the_least_used_go_and_not_all() {
+        let sets = KeySets::default();
+        let url = |number: usize| Url::parse(&format!("https://client.example/{number}/jwks")).expect("a URL");
+        let used = sets.entry(&url(0));
+        for number in 1..=2 * MOST_SETS {
+            sets.entry(&url(number));
+            assert!(Arc::ptr_eq(&used, &sets.entry(&url(0))), "after {number} others");
+        }
+        assert_eq!(sets.sets.lock().expect("nobody panicked").len(), MOST_SETS);
+    }
 }
