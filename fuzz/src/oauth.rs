@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use p2pid::clock::Timestamp;
+use p2pid::oauth::assertion::{self, Assertion};
 use p2pid::oauth::bearer::{self, NotPresented};
 use p2pid::oauth::client_auth::{self, Presented, Way};
 use p2pid::oauth::error::{Code, WireError};
@@ -16,7 +17,7 @@ use p2pid::oauth::redirect_uri::RedirectUri;
 use p2pid::oauth::scope::Scope;
 use p2pid::oauth::signing_key::SigningKey;
 use p2pid::oauth::token_request::TokenRequest;
-use p2pid::oauth::{assertion, dpop};
+use p2pid::oauth::dpop;
 use p2pid::secret::ExposeSecret;
 use serde_json::Value;
 use url::Url;
@@ -88,9 +89,9 @@ pub fn client_auth(data: &[u8]) {
                 assert!(readings.iter().any(|reading| reading.client_id == named));
             }
         }
-        Ok(Presented::Assertion { text, .. }) => {
+        Ok(Presented::Assertion(assertion)) => {
             assert!(header.is_empty() && !has("client_secret") && has("client_assertion"));
-            Unverified::read(text.expose_secret()).expect("an assertion is a signed text");
+            assert!(form.the("client_id").is_ok_and(|named| named.is_none_or(|named| named == assertion.client_id())));
         }
         Ok(Presented::Name(name)) => {
             assert!(header.is_empty() && !has("client_secret") && !has("client_assertion") && !name.is_empty());
@@ -200,11 +201,11 @@ pub fn assertion(data: &[u8]) {
     let (header, claims) = first_line(data);
     let (Ok(header), Ok(claims)) = (std::str::from_utf8(header), std::str::from_utf8(claims)) else { return };
     let text = KEY.sign(if header.is_empty() { r#"{"alg":"EdDSA"}"# } else { header }, claims);
-    let Ok(asserted) = assertion::judge(&text, "one", &KEYS, ISSUER, now()) else { return };
+    let Ok(asserted) = Assertion::read(&text).and_then(|assertion| assertion.judge(&KEYS, ISSUER, now())) else { return };
     let longest = assertion::LONGEST + Duration::from_secs(AHEAD.unsigned_abs());
     assert!(now() < asserted.expires_at && asserted.expires_at <= now().plus(longest));
     let claims: Value = serde_json::from_str(claims).expect("JSON");
-    assert!(claims["iss"] == "one" && claims["sub"] == "one" && claims["aud"] == ISSUER);
+    assert!(claims["iss"] == claims["sub"] && claims["sub"].is_string() && claims["aud"] == ISSUER);
 }
 
 /// The first line is the header of a DPoP proof, one with its key when it is empty; what follows are its claims.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::json::Members;
 use super::jws::{AHEAD, BadSignature, Unverified};
 use super::key::KeySet;
 use super::signing_key::SigningKey;
@@ -68,34 +69,71 @@ pub enum Refusal {
     Identifier,
 }
 
-/// Judges the assertion `text` of the client `client_id`, whose keys are `keys`, at the server `issuer`.
-pub fn judge(text: &str, client_id: &str, keys: &KeySet, issuer: &str, now: Timestamp) -> Result<Asserted, Refusal> {
-    let unverified = Unverified::read(text)?;
-    unverified.check_type(&["jwt", "client-authentication+jwt"], false)?;
-    let claims = unverified.verify(keys.candidates(unverified.algorithm, unverified.key_id()))?;
-    if claims.text("iss") != Some(client_id) || claims.text("sub") != Some(client_id) {
-        return Err(Refusal::Client);
+/// An assertion as it came: it names a client, and nobody has vouched for it yet.
+#[derive(Debug)]
+pub struct Assertion<'a> {
+    client_id: String,
+    signed: Unverified<'a>,
+}
+
+impl<'a> Assertion<'a> {
+    /// Reads an assertion.
+    ///
+    /// # Errors
+    /// It is no signed text of a kind that is believed, or names nobody.
+    pub fn read(text: &'a str) -> Result<Self, Refusal> {
+        let signed = Unverified::read(text)?;
+        let client_id = signed.unverified_claim("sub").ok_or(Refusal::Client)?.to_owned();
+        Ok(Self { client_id, signed })
     }
-    if claims.text("aud") != Some(issuer) {
-        return Err(Refusal::Audience);
+
+    /// Who it says that it is.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
     }
-    let now_seconds = now.seconds();
-    let end = claims.seconds("exp").filter(|end| {
-        let most = i64::try_from(LONGEST.as_secs()).unwrap_or(i64::MAX).saturating_add(AHEAD);
-        *end > now_seconds && *end <= now_seconds.saturating_add(most)
-    });
-    let end = end.ok_or(Refusal::Expiry)?;
-    let lies_ahead = |name: &str| match claims.0.get(name) {
-        None | Some(Value::Null) => false,
-        Some(_) => claims.seconds(name).is_none_or(|from| from > now_seconds.saturating_add(AHEAD)),
-    };
-    if lies_ahead("nbf") || lies_ahead("iat") {
-        return Err(Refusal::NotYet);
+
+    /// Whether one of `keys` signed it.
+    pub fn is_signed_by(&self, keys: &KeySet) -> bool {
+        self.verified(keys).is_ok()
     }
-    let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
-    let once = Digest::of(&format!("client assertion\n{client_id}\n{jti}"));
-    let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
-    Ok(Asserted { once, issued_at: claims.seconds("iat").map(at), expires_at: at(end) })
+
+    /// Its claims, when one of `keys` signed it.
+    fn verified(&self, keys: &KeySet) -> Result<&Members, BadSignature> {
+        self.signed.verify(keys.candidates(self.signed.algorithm, self.signed.key_id()))
+    }
+
+    /// Judges it at the server `issuer`, when `keys` are those of the client that it names.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn judge(&self, keys: &KeySet, issuer: &str, now: Timestamp) -> Result<Asserted, Refusal> {
+        self.signed.check_type(&["jwt", "client-authentication+jwt"], false)?;
+        let claims = self.verified(keys)?;
+        // `sub` is the client that it names.
+        if claims.text("iss") != Some(&self.client_id) {
+            return Err(Refusal::Client);
+        }
+        if claims.text("aud") != Some(issuer) {
+            return Err(Refusal::Audience);
+        }
+        let now_seconds = now.seconds();
+        let end = claims.seconds("exp").filter(|end| {
+            let most = i64::try_from(LONGEST.as_secs()).unwrap_or(i64::MAX).saturating_add(AHEAD);
+            *end > now_seconds && *end <= now_seconds.saturating_add(most)
+        });
+        let end = end.ok_or(Refusal::Expiry)?;
+        let lies_ahead = |name: &str| match claims.0.get(name) {
+            None | Some(Value::Null) => false,
+            Some(_) => claims.seconds(name).is_none_or(|from| from > now_seconds.saturating_add(AHEAD)),
+        };
+        if lies_ahead("nbf") || lies_ahead("iat") {
+            return Err(Refusal::NotYet);
+        }
+        let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
+        let once = Digest::of(&format!("client assertion\n{}\n{jti}", self.client_id));
+        let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+        Ok(Asserted { once, issued_at: claims.seconds("iat").map(at), expires_at: at(end) })
+    }
 }
 
 /// How long an assertion of ours lives: as long as its one request is under way.
@@ -130,7 +168,10 @@ mod tests {
             claims[*name] = value.clone();
         }
         let text = key.sign(header, &claims.to_string());
-        judge(&text, "one", &keys, ISSUER, Timestamp::from_millis(NOW * 1000))
+        let assertion = Assertion::read(&text)?;
+        assert!(assertion.is_signed_by(&keys) || header.contains("another"));
+        assert!(!format!("{assertion:?}").contains(text.rsplit_once('.').expect("three parts").0), "whoever holds it could use it");
+        assertion.judge(&keys, ISSUER, Timestamp::from_millis(NOW * 1000))
     }
 
     const HEADER: &str = r#"{"alg":"ES256"}"#;
@@ -167,6 +208,7 @@ mod tests {
             ("iss", json!("other"), Refusal::Client),
             ("sub", json!("other"), Refusal::Client),
             ("sub", json!(null), Refusal::Client),
+            ("iss", json!(null), Refusal::Client),
             ("aud", json!(format!("{ISSUER}/oauth/token")), Refusal::Audience),
             ("aud", json!(format!("{ISSUER}/")), Refusal::Audience),
             ("aud", json!([ISSUER]), Refusal::Audience),

@@ -8,9 +8,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode;
 
-use super::assertion;
+use super::assertion::{self, Assertion};
 use super::error::{Code, WireError};
-use super::jws::Unverified;
 use super::parameters::Parameters;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -102,7 +101,7 @@ pub const CONFIDENTIAL_METHODS: [&str; 3] = ["client_secret_basic", "client_secr
 
 /// What a client presents to authenticate.
 #[derive(Debug)]
-pub enum Presented {
+pub enum Presented<'a> {
     /// A secret.
     Secret {
         /// What it may have meant, most likely first. Basic's halves are form-encoded by the RFC, yet many clients send them raw.
@@ -110,13 +109,8 @@ pub enum Presented {
         /// How it came.
         way: Way,
     },
-    /// An assertion, not yet looked into but for its subject.
-    Assertion {
-        /// Who it says that it is.
-        client_id: String,
-        /// The signed text.
-        text: SecretString,
-    },
+    /// An assertion, which is to be judged.
+    Assertion(Assertion<'a>),
     /// A `client_id` alone; with a certificate beside it, it may be more.
     Name(String),
 }
@@ -139,12 +133,13 @@ pub enum Way {
     Post,
 }
 
-impl Presented {
+impl Presented<'_> {
     /// Every `client_id` that it may be meant for.
     pub fn client_ids(&self) -> impl Iterator<Item = &str> {
         let (readings, name) = match self {
             Self::Secret { readings, .. } => (readings.as_slice(), None),
-            Self::Assertion { client_id, .. } | Self::Name(client_id) => (&[][..], Some(client_id.as_str())),
+            Self::Assertion(assertion) => (&[][..], Some(assertion.client_id())),
+            Self::Name(client_id) => (&[][..], Some(client_id.as_str())),
         };
         readings.iter().map(|reading| reading.client_id.as_str()).chain(name)
     }
@@ -154,7 +149,7 @@ impl Presented {
 ///
 /// # Errors
 /// `invalid_request` for two methods in one request, `invalid_client` for none.
-pub fn presented(headers: &HeaderMap, form: &Parameters) -> Result<Presented, WireError> {
+pub fn presented<'a>(headers: &HeaderMap, form: &'a Parameters) -> Result<Presented<'a>, WireError> {
     let invalid_request = |what: &str| WireError::new(Code::InvalidRequest, what);
     let invalid_client = |what: &str| WireError::new(Code::InvalidClient, what);
     let the = |name| form.the(name).map_err(|doubled| invalid_request(&doubled.to_string()));
@@ -181,12 +176,11 @@ pub fn presented(headers: &HeaderMap, form: &Parameters) -> Result<Presented, Wi
         let text = assertion.filter(|_| assertion_type == Some(assertion::TYPE));
         let text =
             text.ok_or_else(|| invalid_request(&format!("client_assertion comes with client_assertion_type {}", assertion::TYPE)))?;
-        let unverified = Unverified::read(text).map_err(|why| invalid_client(&format!("client_assertion: {why}")))?;
-        let subject = unverified.unverified_claim("sub").ok_or_else(|| invalid_client("client_assertion: sub is missing"))?;
-        if client_id.is_some_and(|named| named != subject) {
+        let assertion = Assertion::read(text).map_err(|why| invalid_client(&why.to_string()))?;
+        if client_id.is_some_and(|named| named != assertion.client_id()) {
             return Err(invalid_request("client_id is not the sub of client_assertion"));
         }
-        return Ok(Presented::Assertion { client_id: subject.to_owned(), text: SecretString::from(text) });
+        return Ok(Presented::Assertion(assertion));
     }
     match (client_id, client_secret) {
         (Some(client_id), Some(secret)) => {
@@ -231,7 +225,7 @@ mod tests {
     use super::*;
 
     fn read(authorization: &[&str], form: &str) -> Result<(Vec<(String, String)>, Way), Code> {
-        match of(authorization, form)? {
+        match of(authorization, &parameters(form))? {
             Presented::Secret { readings, way } => {
                 let pairs = readings.into_iter().map(|reading| (reading.client_id, reading.secret.expose_secret().to_owned()));
                 Ok((pairs.collect(), way))
@@ -240,10 +234,13 @@ mod tests {
         }
     }
 
-    fn of(authorization: &[&str], form: &str) -> Result<Presented, Code> {
+    fn parameters(form: &str) -> Parameters {
+        Parameters::read(form.as_bytes()).expect("a form")
+    }
+
+    fn of<'a>(authorization: &[&str], form: &'a Parameters) -> Result<Presented<'a>, Code> {
         let headers = authorization.iter().map(|value| (AUTHORIZATION, HeaderValue::from_str(value).expect("a header value"))).collect();
-        let form = Parameters::read(form.as_bytes()).expect("a form");
-        presented(&headers, &form).map_err(|error| error.code)
+        presented(&headers, form).map_err(|error| error.code)
     }
 
     fn basic_header(pair: &str) -> String {
@@ -311,12 +308,9 @@ mod tests {
         let nameless = format!("{}.{}.AAAA", encoded(r#"{"alg":"ES256"}"#), encoded("{}"));
         let form = |text: &str, more: &str| format!("client_assertion_type={}&client_assertion={text}{more}", assertion::TYPE);
         for more in ["", "&client_id=a"] {
-            match of(&[], &form(&text, more)) {
-                Ok(Presented::Assertion { client_id, text: read }) => {
-                    assert_eq!((client_id.as_str(), read.expose_secret()), ("a", text.as_str()));
-                }
-                other => panic!("{other:?}"),
-            }
+            let form = parameters(&form(&text, more));
+            let presented = of(&[], &form).expect("well formed");
+            assert!(matches!(presented, Presented::Assertion(_)) && presented.client_ids().eq(["a"]), "{presented:?}");
         }
         for (authorization, form, expected) in [
             (vec![], form(&text, "&client_id=b"), Code::InvalidRequest),
@@ -329,13 +323,13 @@ mod tests {
             (vec![], form("x", ""), Code::InvalidClient),
             (vec![], form(&nameless, ""), Code::InvalidClient),
         ] {
-            assert_eq!(of(&authorization, &form).map(|_| ()), Err(expected), "{authorization:?} {form}");
+            assert_eq!(of(&authorization, &parameters(&form)).map(|_| ()), Err(expected), "{authorization:?} {form}");
         }
     }
 
     #[test]
     fn a_name_alone_is_what_a_client_without_a_secret_presents() {
-        match of(&[], "client_id=a") {
+        match of(&[], &parameters("client_id=a")) {
             Ok(presented @ Presented::Name(_)) => assert_eq!(presented.client_ids().collect::<Vec<_>>(), ["a"]),
             other => panic!("{other:?}"),
         }

@@ -1,5 +1,7 @@
 //! Signed texts: the compact form of RFC 7515, checked as RFC 8725 asks. Time is the business of whoever reads the claims.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
@@ -14,7 +16,6 @@ const LONGEST: usize = 16 * 1024;
 pub const AHEAD: i64 = 30;
 
 /// A signed text before its signature was looked at: only its header may be believed, and that for finding the key.
-#[derive(Debug)]
 pub struct Unverified<'a> {
     /// What the signature is over.
     message: &'a str,
@@ -23,6 +24,13 @@ pub struct Unverified<'a> {
     pub algorithm: Algorithm,
     header: Members,
     claims: Members,
+}
+
+impl fmt::Debug for Unverified<'_> {
+    /// Without what makes it usable by others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unverified").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
 }
 
 /// Why something is no signed text that is believed.

@@ -284,6 +284,7 @@ pub(super) mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::*;
+    use crate::oauth::assertion::Assertion;
     use crate::oauth::key::KeySet;
     use crate::outbound::peer::examples;
 
@@ -406,7 +407,9 @@ pub(super) mod tests {
             assert_eq!((form["client_id"].as_str(), form["token"].as_str()), ("client", "token"));
             assert_eq!(form["client_assertion_type"], assertion::TYPE);
             let now = Timestamp::from_millis(at);
-            assertion::judge(&form["client_assertion"], "client", &known, "https://two.example.com", now).map(|asserted| asserted.once)
+            let assertion = Assertion::read(&form["client_assertion"]).expect("an assertion");
+            assert_eq!(assertion.client_id(), "client");
+            assertion.judge(&known, "https://two.example.com", now).map(|asserted| asserted.once)
         };
         assert!(judged(&forms[0], 1_000_000).is_ok() && judged(&forms[0], 1_300_000).is_err(), "by our clock, which is off");
         let (second, third) = (judged(&forms[1], 1_300_000).expect("good"), judged(&forms[2], 1_300_000).expect("good"));

@@ -220,7 +220,8 @@ impl ClientRequest {
             this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
             // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
             this.proof = proof(instance, &parts)?;
-            Ok((form, Claim(evidence::of(instance, presented, this.certificate.as_deref()).await?)))
+            let evidence = evidence::of(instance, presented, this.certificate.as_deref()).await?;
+            Ok((form, Claim(evidence)))
         };
         let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)

@@ -4,11 +4,8 @@ use super::client::ClientError;
 use crate::inbound::security::{Evidence, Keys, Security};
 use crate::instance::Instance;
 use crate::net::client_certificate::ClientCertificate;
-use crate::oauth::assertion;
 use crate::oauth::client_auth::{Method, Presented};
-use crate::oauth::jws::Unverified;
 use crate::oauth::key::KeySet;
-use crate::secret::ExposeSecret;
 use crate::store::ib_app::{self, NotAnApp};
 
 /// The evidence in what a client presents and in the certificate of its connection, which is valid now.
@@ -18,10 +15,10 @@ use crate::store::ib_app::{self, NotAnApp};
 /// What it presents is no evidence: of no client with keys, or not believed; or its keys cannot be had.
 pub(super) async fn of(
     instance: &Instance,
-    presented: Presented,
+    presented: Presented<'_>,
     certificate: Option<&ClientCertificate>,
 ) -> Result<Evidence, ClientError> {
-    let (client_id, text) = match presented {
+    let assertion = match presented {
         Presented::Secret { readings, way } => return Ok(Evidence::Secret { readings, way }),
         Presented::Name(client_id) => {
             return match certificate {
@@ -29,18 +26,17 @@ pub(super) async fn of(
                 None => Ok(Evidence::Name(client_id)),
             };
         }
-        Presented::Assertion { client_id, text } => (client_id, text),
+        Presented::Assertion(assertion) => assertion,
     };
+    let client_id = assertion.client_id().to_owned();
     let wanted = client_id.clone();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
     let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::NotAnApp(NotAnApp::Unknown))?;
-    let signed = Unverified::read(text.expose_secret()).map_err(assertion::Refusal::from)?;
     // Not every client names its keys: only the signature says whether a new one was used.
-    let has_it = |set: &KeySet| signed.verify(set.candidates(signed.algorithm, signed.key_id())).is_ok();
-    let set = instance.key_sets.of(instance, &keys, has_it).await?;
+    let set = instance.key_sets.of(instance, &keys, |set: &KeySet| assertion.is_signed_by(set)).await?;
     let config = instance.config();
     let issuer = config.instance.public_url.as_str();
-    let asserted = assertion::judge(text.expose_secret(), &client_id, &set, issuer, instance.clock.now().wall)?;
+    let asserted = assertion.judge(&set, issuer, instance.clock.now().wall)?;
     Ok(Evidence::Assertion { client_id, keys, asserted })
 }
 
