@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::ACCEPT;
 use http_body_util::{BodyExt, Limited};
 use url::Url;
 
@@ -180,10 +180,9 @@ pub(super) async fn introspect(
     hint: &str,
 ) -> Result<bool, String> {
     let response = us.send(us.about_token(endpoint, token, hint), calls).await.map_err(|error| error.to_string())?;
-    let is_json = response.headers().get(CONTENT_TYPE).is_some();
     let document: Option<serde_json::Value> = serde_json::from_slice(response.body()).ok();
     match document.as_ref().and_then(|document| document.get("active")).and_then(serde_json::Value::as_bool) {
-        Some(active) if response.status() == http::StatusCode::OK && is_json => Ok(active),
+        Some(active) if response.status() == http::StatusCode::OK => Ok(active),
         _ => Err(format!("the introspection endpoint answered {}", response.status())),
     }
 }
