@@ -79,6 +79,11 @@ impl Attempt {
     pub fn of_client(client_id: &str, from: Option<IpAddr>) -> Self {
         Self { from: network(from), name: short(client_id) }
     }
+
+    /// A request that is pushed from an address in the name of a client that shows nothing but that.
+    pub fn of_push(client_id: &str, from: Option<IpAddr>) -> Self {
+        Self { from: network(from), name: short(&format!("pushed\n{client_id}")) }
+    }
 }
 
 fn short(text: &str) -> u64 {

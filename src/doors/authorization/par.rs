@@ -45,7 +45,7 @@ pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request
 /// Judges a request as it would be judged in a browser, and keeps it. Gives the reference.
 async fn take(instance: &Instance, client: &mut ClientRequest, form: Parameters, claim: Claim) -> Result<SecretString, ClientError> {
     let rate = Rate { count: pushed::MOST_OF_AN_ADDRESS, per: pushed::LIFE };
-    let anybody = claim.bare_name().map(|client_id| Attempt::of_client(&format!("pushed\n{client_id}"), client.from));
+    let anybody = claim.bare_name().map(|client_id| Attempt::of_push(client_id, client.from));
     if let Some(wait) = anybody.and_then(|anybody| instance.requests.wait(anybody, rate, instance.clock.as_ref())) {
         return Err(ClientError::TooManyRequests(wait));
     }
