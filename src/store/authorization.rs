@@ -107,8 +107,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Authorization, Option<Vec<u8>>)> {
         "allowed" => Stage::Allowed { code: row.get(9)?, until: row.get(11)? },
         "exchanged" => Stage::Exchanged { code: row.get(9)?, grant: row.get(10)? },
         "burnt" => Stage::Burnt { code: row.get(9)? },
-        // The table allows no sixth.
-        _ => Stage::Declined,
+        "declined" => Stage::Declined,
+        _ => return Err(corrupt(8, NoStage)),
     };
     let challenge = Some(challenge).filter(|text| !text.is_empty()).map(|text| text.parse::<Challenge>()).transpose();
     let challenge = challenge.map_err(|error| corrupt(7, error))?;
@@ -130,6 +130,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Authorization, Option<Vec<u8>>)> {
 fn corrupt(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("not a stage of an authorization")]
+struct NoStage;
 
 #[derive(Debug, thiserror::Error)]
 #[error("not the thumbprint of a key")]
@@ -171,5 +175,19 @@ mod tests {
         store.write(move |transaction| move_to(transaction, id, &Stage::Declined)).await.expect("written");
         let (sealed, found) = kept().await;
         assert_eq!((sealed, found.map(|found| found.request.destination.state)), (None, Some(None)));
+    }
+
+    #[test]
+    fn a_stage_that_there_is_not_is_corruption_and_no_answer() {
+        let database = Connection::open_in_memory().expect("a database");
+        let staged = |stage: &str| {
+            let sql = "SELECT zeroblob(16), zeroblob(16), zeroblob(16), zeroblob(32), 'https://one.example/cb', NULL, 'a', '', ?1,
+                NULL, NULL, 0, 1, NULL, NULL";
+            database.query_row(sql, [stage], read).map(|(authorization, _)| authorization.stage)
+        };
+        assert_eq!(staged("declined"), Ok(Stage::Declined));
+        assert_eq!(staged("pending"), Ok(Stage::Pending { until: Timestamp::from_millis(0) }));
+        let unknown = staged("forgotten").expect_err("no stage");
+        assert!(unknown.to_string().contains("not a stage of an authorization"), "{unknown}");
     }
 }
