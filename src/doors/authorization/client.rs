@@ -42,7 +42,7 @@ use crate::store::ib_app::{self, NotAnApp};
 use crate::store::{Fault, Seals, StoreError, Transaction, audit};
 
 /// The longest that a request which opens and moves no window may take to arrive.
-pub(super) const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const TIME_TO_ARRIVE: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
 

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::client::{ClientError, ClientRequest, LONGEST};
+use super::client::{ClientError, ClientRequest, TIME_TO_ARRIVE};
 use super::token::policy;
 use crate::clock::Timestamp;
 use crate::config::Tokens;
@@ -75,7 +75,7 @@ impl Active {
 
 /// POST /oauth/introspect
 pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let (mut client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, TIME_TO_ARRIVE).await;
     let looked = async {
         let (form, claim) = read?;
         form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;

@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 
-use super::client::{Claim, ClientError, ClientRequest, LONGEST};
+use super::client::{Claim, ClientError, ClientRequest, TIME_TO_ARRIVE};
 use crate::config::Rate;
 use crate::inbound::authorize;
 use crate::inbound::ib_app::IbApp;
@@ -22,7 +22,7 @@ use crate::store::{Transaction, pushed_request};
 
 /// POST /oauth/par
 pub(super) async fn push(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let (mut client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, TIME_TO_ARRIVE).await;
     let pushed = async {
         let (form, claim) = read?;
         if form.has("request_uri") {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::client::{Claim, ClientError, ClientRequest, LONGEST};
+use super::client::{Claim, ClientError, ClientRequest, TIME_TO_ARRIVE};
 use super::token::{Judged, policy};
 use crate::audit::{Action, Actor, Entry, Record};
 use crate::config::Tokens;
@@ -43,7 +43,7 @@ pub(super) async fn judge(
     let config = instance.config();
     let (possession, asked) = (client.possession(), request.clone());
     let admit = move |transaction: &Transaction<'_>, app: &IbApp| admit(transaction, app, &asked, possession).map(Ok);
-    let admitted = match client.judged_within(LONGEST, claim, admit).await? {
+    let admitted = match client.judged_within(TIME_TO_ARRIVE, claim, admit).await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(refused),
     };

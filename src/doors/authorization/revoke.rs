@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::client::{ClientRequest, LONGEST};
+use super::client::{ClientRequest, TIME_TO_ARRIVE};
 use crate::audit::{Action, Actor, Entry, Record};
 use crate::id::Id;
 use crate::inbound::event::Event;
@@ -43,7 +43,7 @@ enum Judged {
 
 /// POST /oauth/revoke
 pub(super) async fn revoke(State(instance): State<Arc<Instance>>, request: Request) -> Response {
-    let (mut client, read) = ClientRequest::read(&instance, request, LONGEST).await;
+    let (mut client, read) = ClientRequest::read(&instance, request, TIME_TO_ARRIVE).await;
     let judged = async {
         let (form, claim) = read?;
         form.each_once(&["token", "token_type_hint"]).map_err(|doubled| WireError::new(Code::InvalidRequest, doubled.to_string()))?;

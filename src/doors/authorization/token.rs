@@ -28,7 +28,7 @@ use crate::secret::{Digest, ExposeSecret};
 use crate::store::{Fault, Seals, Transaction, access_token, app_token, authorization, grant, ib_app, refresh_token, user};
 
 /// The longest that a token request may take from its first byte until it is judged.
-const LONGEST: Duration = Duration::from_secs(10);
+const TIME_TO_JUDGE: Duration = Duration::from_secs(10);
 
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
     let config = instance.config();
     let tokens = config.tokens.clone();
     // What is judged later than this might be answered after its own window has closed.
-    let longest = LONGEST.min(tokens.retry_window / 2);
+    let longest = TIME_TO_JUDGE.min(tokens.retry_window / 2);
     let (mut client, read) = ClientRequest::read(&instance, request, longest).await;
     let judged = async {
         let (form, claim) = read?;
