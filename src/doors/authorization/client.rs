@@ -32,7 +32,7 @@ use crate::net::connection::Connection;
 use crate::net::problem;
 use crate::oauth::assertion;
 use crate::oauth::binding::Possession;
-use crate::oauth::client_auth;
+use crate::oauth::client_auth::{self, Presented};
 use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
@@ -194,37 +194,60 @@ impl ClientRequest {
         request: Request,
         longest: Duration,
     ) -> (Self, Result<(Parameters, Claim), ClientError>) {
-        let (now, under_way) = (instance.clock.now(), since_first_byte(&request));
-        let arrived = now.minus(under_way);
-        // Its rows in the audit are named by the same.
-        let named = audit::current().and_then(|origin| origin.request_id.as_ref()?.parse().ok());
-        let id = named.unwrap_or_else(|| Id::new(now.wall, instance.random.as_ref()));
-        let config = instance.config();
+        let (config, under_way) = (instance.config(), since_first_byte(&request));
         let (parts, body) = request.into_parts();
-        let from = address(&parts, &config);
-        let certificate = certificate(&parts, &config).filter(|certificate| certificate.is_valid_at(now.wall));
-        let (instance_of, claimed) = (Arc::clone(instance), BTreeSet::new());
-        let mut this = Self { instance: instance_of, trial: None, claimed, named: None, id, arrived, from, proof: None, certificate };
-        let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
-        let read = async {
-            let (parts, form) = form::read(Request::from_parts(parts, body), config.limits.form_bytes).await?;
-            if has_query {
-                return Err(ClientError::Query);
-            }
-            let presented = client_auth::presented(&parts.headers, &form)?;
-            this.named = presented.client_ids().next().map(str::to_owned);
-            this.claimed = presented.client_ids().map(|client_id| Attempt::of_client(client_id, this.from)).collect();
-            this.has_room()?;
-            let attempts = presented.client_ids().map(|client_id| Attempt::new("client", client_id, this.from));
-            let trial = instance.failures.begin(attempts, config.limits.auth_failures, instance.clock.as_ref()).await;
-            this.trial = Some(trial.map_err(ClientError::TooManyFailures)?);
-            // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
-            this.proof = proof(instance, &parts)?;
-            let evidence = evidence::of(instance, presented, this.certificate.as_deref()).await?;
-            Ok((form, Claim(evidence)))
-        };
-        let read = tokio::time::timeout(longest.saturating_sub(under_way), read).await.unwrap_or(Err(ClientError::TooSlow));
+        let mut this = Self::begun(instance, &config, &parts, under_way);
+        let claim = this.claim(&config, Request::from_parts(parts, body));
+        let read = tokio::time::timeout(longest.saturating_sub(under_way), claim).await.unwrap_or(Err(ClientError::TooSlow));
         (this, read)
+    }
+
+    /// A request of which the head is there, and nothing is known yet but when, from where and with which certificate it comes.
+    fn begun(instance: &Arc<Instance>, config: &Config, parts: &Parts, under_way: Duration) -> Self {
+        let now = instance.clock.now();
+        // Its rows in the audit are named by the same.
+        let id = audit::current().and_then(|origin| origin.request_id.as_ref()?.parse().ok());
+        Self {
+            instance: Arc::clone(instance),
+            trial: None,
+            claimed: BTreeSet::new(),
+            id: id.unwrap_or_else(|| Id::new(now.wall, instance.random.as_ref())),
+            arrived: now.minus(under_way),
+            from: address(parts, config),
+            proof: None,
+            certificate: certificate(parts, config).filter(|certificate| certificate.is_valid_at(now.wall)),
+            named: None,
+        }
+    }
+
+    /// Its form, and the client that it claims to come from. What it shows is looked at only where there is room for another attempt.
+    async fn claim(&mut self, config: &Config, request: Request) -> Result<(Parameters, Claim), ClientError> {
+        let has_query = request.uri().query().is_some_and(|query| !query.is_empty());
+        let (parts, form) = form::read(request, config.limits.form_bytes).await?;
+        if has_query {
+            return Err(ClientError::Query);
+        }
+        let presented = client_auth::presented(&parts.headers, &form)?;
+        self.names(&presented);
+        self.has_room()?;
+        self.trial = Some(self.tries(&presented, config).await?);
+        // Before the client is looked at: what has to be sent again with a nonce has used up no assertion and no code.
+        self.proof = proof(&self.instance, &parts)?;
+        let evidence = evidence::of(&self.instance, presented, self.certificate.as_deref()).await?;
+        Ok((form, Claim(evidence)))
+    }
+
+    /// Keeps whom it names, for the log and for counting.
+    fn names(&mut self, presented: &Presented<'_>) {
+        self.named = presented.client_ids().next().map(str::to_owned);
+        self.claimed = presented.client_ids().map(|client_id| Attempt::of_client(client_id, self.from)).collect();
+    }
+
+    /// Its attempt to be one of those that it names, as soon as others under way leave room for it.
+    async fn tries(&self, presented: &Presented<'_>, config: &Config) -> Result<Trial, ClientError> {
+        let attempts = presented.client_ids().map(|client_id| Attempt::new("client", client_id, self.from));
+        let trial = self.instance.failures.begin(attempts, config.limits.auth_failures, self.instance.clock.as_ref()).await;
+        trial.map_err(ClientError::TooManyFailures)
     }
 
     /// Before anything is looked at: whether its client has not asked too much already.
