@@ -1,13 +1,14 @@
-//! Readers of single doors: who may be a browser, a token in a query, which rows of the audit are wanted.
+//! Readers of single doors: who may be a browser, who asks the admin API, a token in a query, which rows of the audit are wanted.
 
 use std::sync::{Arc, LazyLock};
 
-use http::header::{HOST, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
-use p2pid::doors::admin::audit;
+use p2pid::doors::admin::{access, audit};
 use p2pid::doors::gateway::query_token;
 use p2pid::doors::local_browser;
+use p2pid::outbound::client;
 use p2pid::store::Store;
 use p2pid::store::audit::list::rows;
 use p2pid::system::SystemClock;
@@ -82,4 +83,17 @@ pub fn audit_query(data: &[u8]) {
     let found = runtime.block_on(store.read(move |connection| rows(connection, &wanted))).expect("whatever is asked can be looked for");
     assert!(found.len() <= limit && found.is_sorted_by_key(|row| row.id));
     assert!(found.iter().all(|row| since.is_none_or(|since| since.millis() <= row.at.millis())), "{found:?}");
+}
+
+/// Lines `name:value`: the head of a request to the admin API.
+pub fn admin_credentials(data: &[u8]) {
+    let Some(came) = headers(data) else { return };
+    let Some((login, key)) = access::basic(&came) else { return };
+    assert!(!login.contains(':') && came.get_all(AUTHORIZATION).iter().count() == 1, "{login:?} {key:?}");
+    // What our own side writes of the two is read as the same two.
+    let written = HeaderMap::from_iter([(AUTHORIZATION, client::basic(&login, &key))]);
+    assert_eq!(access::basic(&written), Some((login, key)));
+    let mut twice = came.clone();
+    twice.append(AUTHORIZATION, client::basic("a", "b"));
+    assert_eq!(access::basic(&twice), None, "who asks twice is nobody");
 }

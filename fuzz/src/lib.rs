@@ -11,8 +11,8 @@
 //! | clients' certificates | `client_certificate`, `certificate_subject` |
 //! | clients' forms and queries | `form`, `token_request`, `client_auth`, `authorization_request`, `scope`, `redirect_uri`, `words` (ids, tickets, challenges) |
 //! | what clients sign | `jws`, `key`, `assertion`, `dpop` |
-//! | peers' answers | `server_metadata`, `token_answer` (with `Date`, `Retry-After`, `DPoP-Nonce`), `endpoint_answer`, `callback` |
-//! | operators | `admin_document`, `audit_query`, `configuration`, `words` (names, pins, URLs) |
+//! | peers' answers | `server_metadata`, `token_answer` (with `Date`, `Retry-After`, `DPoP-Nonce`), `token_refusal`, `endpoint_answer`, `introspection_answer`, `challenge`, `callback` |
+//! | operators | `admin_credentials`, `admin_document`, `audit_query`, `configuration`, `words` (names, pins, URLs) |
 //! | the database | `sealed` |
 
 pub mod doors;

@@ -4,21 +4,23 @@ use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use p2pid::clock::Timestamp;
 use p2pid::id::Id;
-use p2pid::oauth::dpop;
 use p2pid::oauth::parameters::Parameters;
 use p2pid::oauth::signing_key::SigningKey;
 use p2pid::oauth::visible::is_hidden;
+use p2pid::oauth::{challenge, dpop};
 use p2pid::outbound::answer::{self, Answer};
 use p2pid::outbound::callback::{self, Arrival, Next};
-use p2pid::outbound::client::{Authentication, CallFailure, Client, Proof, Transport};
+use p2pid::outbound::client::{self, Authentication, CallFailure, Client, Proof, Transport};
 use p2pid::outbound::exchange::Ask;
 use p2pid::outbound::handshake::{self, Handshake, Sent, Stage};
 use p2pid::outbound::metadata::{self, Metadata};
 use p2pid::outbound::plan;
 use p2pid::outbound::revocation::{self, Delivery};
+use p2pid::outbound::vouching;
 use p2pid::secret::{Digest, ExposeSecret, SecretString};
 use url::Url;
 
@@ -191,4 +193,58 @@ pub fn endpoint_answer(data: &[u8]) {
         Delivery::Impossible => assert_eq!(status, StatusCode::BAD_REQUEST),
         Delivery::Waiting(why) => assert!(!status.is_success() && is_shown(&why), "{why}"),
     }
+}
+
+/// The first line is the status, and what follows the body of an answer of an introspection endpoint.
+pub fn introspection_answer(data: &[u8]) {
+    let (status, body) = first_line(data);
+    let Ok(status) = StatusCode::from_bytes(status) else { return };
+    match vouching::is_active(status, body) {
+        Ok(active) => {
+            assert_eq!(status, StatusCode::OK);
+            let document: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+            assert_eq!(document["active"], active);
+            assert!(vouching::is_active(StatusCode::CREATED, body).is_err() && !body.is_empty());
+        }
+        Err(why) => assert!(is_shown(&why), "{why}"),
+    }
+}
+
+/// The body of a refusal.
+pub fn token_refusal(data: &[u8]) {
+    let error = client::error_of(data);
+    let document = serde_json::from_slice::<serde_json::Value>(data).ok();
+    assert_eq!(error.as_deref(), document.as_ref().and_then(|document| document["error"].as_str()));
+    let refusal = Response::builder().status(400).header(CONTENT_TYPE, "application/json").body(data.to_vec()).expect("a response");
+    let transport = Said(Timestamp::default, std::sync::Mutex::new(Some(refusal)));
+    let client =
+        Client { client_id: "one".to_owned(), authentication: Authentication::Nothing, token_endpoint: ENDPOINT.clone(), proof: None };
+    let token = SecretString::from("a refresh token");
+    let answer = client.ask(Ask::Refresh(&token), &transport).now_or_never().expect("nothing is waited for").answer;
+    // Whoever reads the refusal of a token reads the same error. That reader takes a little more for JSON than JSON is, and lists for objects.
+    match &answer {
+        Answer::Refused { .. } if !document.is_some_and(|document| document.is_object()) => {}
+        Answer::Refused { code, .. } => assert_eq!(error.as_deref().map(answer::printable).as_ref(), Some(code)),
+        Answer::Unexpected(_) | Answer::Inconclusive { .. } => {}
+        other => panic!("400, and {other:?}"),
+    }
+}
+
+/// The value of a challenge.
+pub fn challenge(data: &[u8]) {
+    const ERROR: &str = "use_dpop_nonce";
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let mut headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value.clone())]);
+    if challenge::names_error(&headers, ERROR) {
+        // It may have been written with escapes.
+        let plain: Vec<u8> = data.iter().copied().filter(|byte| *byte != b'\\').collect();
+        assert!(plain.windows(ERROR.len()).any(|window| window == ERROR.as_bytes()), "{value:?}");
+    }
+    // Inside of quotes it is a text and no more.
+    let escaped: Vec<u8> = data.iter().flat_map(|byte| [b'\\', *byte]).collect();
+    let quoted =
+        HeaderValue::from_bytes(&[b"DPoP realm=\"", escaped.as_slice(), b"\""].concat()).expect("each of its bytes was one of a header");
+    assert!(!challenge::names_error(&HeaderMap::from_iter([(WWW_AUTHENTICATE, quoted)]), ERROR), "{value:?}");
+    headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("DPoP error=\"use_dpop_nonce\""));
+    assert!(challenge::names_error(&headers, ERROR), "whatever stands in another header: {value:?}");
 }

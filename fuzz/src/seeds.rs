@@ -221,6 +221,36 @@ pub fn all() -> Vec<Seeds> {
             ],
         ),
         texts("sealed", &["a secret", ""]),
+        texts(
+            "admin_credentials",
+            &[
+                "authorization:Basic b3BzQG9uZS5leGFtcGxlOnAycGtfQUFBQQ==",
+                "authorization:basic  YTpiOmM= ",
+                "authorization:Basic YWI=\nauthorization:Basic YTpi",
+                "authorization:Bearer YTpi",
+            ],
+        ),
+        texts(
+            "introspection_answer",
+            &["200\n{\"active\":true,\"scope\":\"p2pi\"}", "200\n{\"active\":\"true\"}", "200\n[]", "503\n{\"active\":false}"],
+        ),
+        texts(
+            "token_refusal",
+            &[
+                r#"{"error":"invalid_grant","error_description":"gone","error_uri":"https://two.example/a"}"#,
+                r#"{"error":"a\u202eb","error_description":7}"#,
+                r#"{"error":{"error":"use_dpop_nonce"}}"#,
+                r#"{"error":"slow_down"}"#,
+            ],
+        ),
+        texts(
+            "challenge",
+            &[
+                r#"DPoP error="use_dpop_nonce", error_description="a \" b", algs="ES256 PS256""#,
+                r#"Negotiate YWJj==, Bearer realm="a, b=c" , DPoP Error = use_dpop_nonce"#,
+                r#"DPoP realm="error=\"use_dpop_nonce\"""#,
+            ],
+        ),
     ]
 }
 

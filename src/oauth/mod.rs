@@ -3,6 +3,7 @@
 pub mod assertion;
 pub mod bearer;
 pub mod binding;
+pub mod challenge;
 pub mod client_auth;
 pub mod client_certificate;
 pub mod dpop;

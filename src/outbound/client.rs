@@ -249,8 +249,8 @@ fn refused_by(response: &Response<Vec<u8>>) -> Option<String> {
     response.status().is_client_error().then(|| error_of(response.body())).flatten()
 }
 
-/// The `error` of an OAuth error document (RFC 6749 §5.2).
-pub(super) fn error_of(body: &[u8]) -> Option<String> {
+/// The `error` of an OAuth error document (RFC 6749 §5.2), as it was sent.
+pub fn error_of(body: &[u8]) -> Option<String> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     document.get("error")?.as_str().map(str::to_owned)
 }

@@ -2,6 +2,7 @@
 //! rotates, it would look stolen, and end the grant of whoever holds its successor, which may be the very machine that the backup was
 //! made on. So the peer is asked first, and a peer that cannot be asked is given no such token at all.
 
+use http::StatusCode;
 use url::Url;
 
 use super::link::Facts;
@@ -32,6 +33,18 @@ pub fn of<'a>(facts: &'a Facts, metadata: Option<&'a Metadata>) -> Vouching<'a> 
     match metadata.and_then(|metadata| metadata.introspection_endpoint.as_ref()) {
         Some(endpoint) => Vouching::Ask { endpoint, refresh },
         None => Vouching::Impossible,
+    }
+}
+
+/// Whether a token is active, as an introspection endpoint answered (RFC 7662 §2.2).
+///
+/// # Errors
+/// The answer does not say; in words.
+pub fn is_active(status: StatusCode, body: &[u8]) -> Result<bool, String> {
+    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    match document.as_ref().and_then(|document| document.get("active")).and_then(serde_json::Value::as_bool) {
+        Some(active) if status == StatusCode::OK => Ok(active),
+        _ => Err(format!("the introspection endpoint answered {status}")),
     }
 }
 
@@ -75,6 +88,22 @@ mod tests {
                 Vouching::Impossible => "impossible",
             };
             assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_about_a_token_counts_when_it_is_one() {
+        assert_eq!(is_active(StatusCode::OK, br#"{"active":true}"#), Ok(true));
+        assert_eq!(is_active(StatusCode::OK, br#"{"active":false,"scope":"p2pi"}"#), Ok(false));
+        for (status, body) in [
+            (StatusCode::CREATED, r#"{"active":true}"#),
+            (StatusCode::UNAUTHORIZED, r#"{"active":false}"#),
+            (StatusCode::OK, r#"{"active":"true"}"#),
+            (StatusCode::OK, "{}"),
+            (StatusCode::OK, ""),
+        ] {
+            let why = is_active(status, body.as_bytes()).expect_err(body);
+            assert!(why.contains(status.as_str()), "{why}");
         }
     }
 }

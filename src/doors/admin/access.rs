@@ -141,7 +141,8 @@ fn holder(connection: &Connection, digest: Digest) -> Result<Option<(User, ApiKe
     Ok(user::by_id(connection, key.user)?.map(|user| (user, key)))
 }
 
-fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+/// The two halves of `Authorization: Basic` (RFC 7617 §2); `None` when it is not there once, or is something else.
+pub fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

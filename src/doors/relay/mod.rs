@@ -41,7 +41,7 @@ use crate::net::proxy::{self, Sending, Terms};
 use crate::net::request_id::{self, RequestIds};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::bearer::{self, Scheme};
-use crate::oauth::dpop;
+use crate::oauth::{challenge, dpop};
 use crate::observe::calls::Series;
 use crate::observe::metrics;
 use crate::store::StoreError;
@@ -547,10 +547,7 @@ fn refused_proof(response: &Response<ResponseBody>, target: &Target) -> Option<R
     if response.status() != StatusCode::UNAUTHORIZED || target.is_gateway && !response.headers().contains_key(ERROR) {
         return None;
     }
-    let names = |error: &str| {
-        let mut challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        challenges.any(|challenge| challenge.contains(&format!("error=\"{error}\"")))
-    };
+    let names = |error: &str| challenge::names_error(response.headers(), error);
     match (names("use_dpop_nonce"), names("invalid_dpop_proof")) {
         (true, _) => Some(RefusedProof::Nonce),
         (false, true) => Some(RefusedProof::Other),

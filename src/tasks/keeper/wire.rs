@@ -22,6 +22,7 @@ use crate::observe::point;
 use crate::outbound::client::{self, CallFailure, Transport};
 use crate::outbound::metadata::{self, Metadata, MetadataProblem};
 use crate::outbound::revocation::{self, Delivery, Revocation};
+use crate::outbound::vouching;
 use crate::random;
 use crate::secret::SecretString;
 
@@ -180,11 +181,7 @@ pub(super) async fn introspect(
     hint: &str,
 ) -> Result<bool, String> {
     let response = us.send(us.about_token(endpoint, token, hint), calls).await.map_err(|error| error.to_string())?;
-    let document: Option<serde_json::Value> = serde_json::from_slice(response.body()).ok();
-    match document.as_ref().and_then(|document| document.get("active")).and_then(serde_json::Value::as_bool) {
-        Some(active) if response.status() == http::StatusCode::OK => Ok(active),
-        _ => Err(format!("the introspection endpoint answered {}", response.status())),
-    }
+    vouching::is_active(response.status(), response.body())
 }
 
 /// Asks a peer to revoke a token.
