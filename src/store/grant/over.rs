@@ -21,7 +21,7 @@ const PAGE: u32 = 500;
 const UP_AT_LEAST: Duration = Duration::from_secs(10 * 60);
 
 const TIME_IS_OVER: &str = "SELECT id FROM grant WHERE ended_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ?1 LIMIT ?2";
-/// `purge_at` is written once a day at most: of these some were renewed since.
+/// `purge_at` is not written with every renewal: of these some were renewed since.
 const MAY_BE_IDLE: &str = "SELECT id, purge_at FROM grant WHERE ended_at IS NULL AND purge_at <= ?1 AND (purge_at, id) > (?2, ?3)
     ORDER BY purge_at, id LIMIT ?4";
 const FACTS: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
