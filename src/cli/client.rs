@@ -150,6 +150,9 @@ fn answer(status: StatusCode, body: &[u8]) -> Result<Answer, Failure> {
     if let Some(attribute) = error["source"]["pointer"].as_str().and_then(|pointer| pointer.strip_prefix("/data/attributes/")) {
         in_flags(&mut failure, attribute);
     }
+    if failure.code == "contradiction" {
+        failure.message = quoted_in_flags(&failure.message);
+    }
     Err(failure)
 }
 
@@ -169,6 +172,12 @@ fn in_flags(failure: &mut Failure, attribute: &str) {
             failure.next = Some(format!("{words}{flag}"));
         }
     }
+}
+
+/// `words` with the flags in place of the attributes that stand between backticks.
+fn quoted_in_flags(words: &str) -> String {
+    let parts = words.split('`').enumerate();
+    parts.map(|(position, part)| if position % 2 == 1 { flag(part) } else { part.to_owned() }).collect()
 }
 
 /// The flag or the argument by which an attribute is given.
@@ -198,6 +207,8 @@ pub(super) fn path(segments: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::contradiction::Contradiction;
+    use crate::oauth::client_auth::Method;
 
     #[test]
     fn segments_are_encoded() {
@@ -235,6 +246,20 @@ mod tests {
                 (&*format!("{flag} is wrong"), Some(format!("give another {flag}")))
             );
         }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_called_by_its_flags() {
+        let words = |contradiction: Contradiction| {
+            let body = json!({ "errors": [{ "code": "contradiction", "detail": contradiction.to_string() }] }).to_string();
+            read_answer(StatusCode::UNPROCESSABLE_ENTITY, body.as_bytes()).expect_err("a refusal").message.clone()
+        };
+        assert_eq!(words(Contradiction::BoundTwice), "tokens are bound to a DPoP key (--dpop) or to a certificate (--mtls), not to both");
+        let redirect = words(Contradiction::ProfileRedirect);
+        assert!(redirect.contains("(--redirect-uri)") && redirect.contains("(--native)"), "{redirect}");
+        assert!(words(Contradiction::NoScope).contains("(--scope) is a resource server (--introspects)"));
+        assert!(words(Contradiction::NoSubject).contains("--tls-client-auth-subject-dn, --tls-client-auth-san-dns, "));
+        assert!(!words(Contradiction::NoSecret(Method::ClientSecret)).contains('`'));
     }
 
     #[tokio::test]

@@ -83,6 +83,11 @@ impl IbApp {
         self.grants.contains(&grant)
     }
 
+    /// Whether it is a resource server whose tokens are good for nothing but to look at those of others: it needs no scope.
+    pub fn only_introspects(&self) -> bool {
+        !self.security.introspects.is_empty() && self.grants.iter().eq([&GrantType::ClientCredentials])
+    }
+
     /// Whether it signs people in ([`super::realm`]).
     pub fn is_realm(&self) -> bool {
         self.may_use(GrantType::Password)

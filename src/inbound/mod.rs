@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod authorize;
 pub mod code;
 pub mod consent;
+pub mod contradiction;
 pub mod event;
 pub mod grant;
 pub mod ib_app;

@@ -99,6 +99,7 @@ pub fn may_allow(app: &IbApp, person: &User, is_member: bool) -> Result<(), Refu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::contradiction;
 
     #[test]
     fn what_a_realm_and_a_role_may_be_called() {
@@ -123,7 +124,8 @@ mod tests {
         assert!(realm.is_realm() && realm.may_use(GrantType::AuthorizationCode) && realm.may_use(GrantType::RefreshToken));
         assert!(!realm.may_use(GrantType::ClientCredentials), "it has nothing of its own to act on");
         assert_eq!((realm.scope.to_string(), realm.access_ttl), ("openid".to_owned(), Some(Duration::from_secs(43_200))));
-        assert_eq!(realm.security.check(&realm.grants, Rotation::Strict), Ok(()));
+        let said = contradiction::Said { has_secret: true, ..contradiction::Said::default() };
+        assert_eq!(contradiction::check(&realm, Rotation::Strict, &said), Ok(()));
     }
 
     #[test]

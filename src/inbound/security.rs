@@ -1,12 +1,10 @@
 //! What an IB app must show of itself: how it authenticates, and what its requests and tokens are tied to.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::ib_app::GrantType;
 use crate::oauth::assertion::Asserted;
 use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::client_auth::{Credentials, Method, Way};
@@ -60,61 +58,6 @@ pub enum Keys {
         /// It was not named by somebody who rules the instance: it may not lead to a private address.
         guarded: bool,
     },
-}
-
-/// Why an app cannot be as it is said to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contradiction {
-    /// The method needs keys.
-    #[error("the methods private_key_jwt and self_signed_tls_client_auth need the app's public keys (--jwks FILE or URL)")]
-    NoKeys,
-    /// Nobody could authenticate.
-    #[error("the method {} needs a secret, and the app has none", .0.as_str())]
-    NoSecret(Method),
-    /// What it asks for would open nothing.
-    #[error("an app without a scope (--scope) is a resource server (--introspects) with the grant client_credentials alone")]
-    NoScope,
-    /// Nobody would look at the keys.
-    #[error("public keys (--jwks) are for the methods private_key_jwt and self_signed_tls_client_auth")]
-    UnusedKeys,
-    /// RFC 8705 §2.2.2.
-    #[error("the method self_signed_tls_client_auth needs the app's certificate in its keys (x5c)")]
-    NoCertificate,
-    /// RFC 8705 §2.1.2.
-    #[error(
-        "the method tls_client_auth needs the name in the app's certificate (one of --tls-client-auth-subject-dn, -san-dns, -san-uri, -san-ip, -san-email)"
-    )]
-    NoSubject,
-    /// Nobody would look at it.
-    #[error("the name in a certificate (--tls-client-auth-…) is for the method tls_client_auth")]
-    UnusedSubject,
-    /// Whoever cannot authenticate acts for nobody but the person who allowed it (RFC 6749 §4.4).
-    #[error("an app that does not authenticate (method none) cannot use the grant client_credentials")]
-    PublicCredentials,
-    /// RFC 9700 §4.14.2.
-    #[error("refresh tokens of an app that does not authenticate (method none) are rotated, or bound (--dpop, --mtls)")]
-    PublicUnrotated,
-    /// A token is bound to one thing.
-    #[error("tokens are bound to a DPoP key (--dpop) or to a certificate (--mtls), not to both")]
-    BoundTwice,
-    /// RFC 7662 §2.1.
-    #[error("an app that does not authenticate (method none) cannot introspect")]
-    PublicResourceServer,
-    /// RFC 9700 §2.1.1.
-    #[error("PKCE may be left out only by an app that authenticates")]
-    PublicWithoutPkce,
-    /// FAPI 2.0 §5.3.2.1.
-    #[error("the profile fapi2 needs the method private_key_jwt, tls_client_auth or self_signed_tls_client_auth")]
-    ProfileMethod,
-    /// FAPI 2.0 §5.3.2.1.
-    #[error("the profile fapi2 needs PKCE")]
-    ProfilePkce,
-    /// FAPI 2.0 §5.3.2.1. What the profile does by itself cannot be taken back beside it.
-    #[error("the profile fapi2 has requests pushed, tokens bound and refresh tokens not rotated")]
-    ProfileTakenBack,
-    /// FAPI 2.0 §5.3.2.2.
-    #[error("the profile fapi2 takes an http redirect URI (--redirect-uri) on a loopback address from native apps (--native) alone")]
-    ProfileRedirect,
 }
 
 /// What a client has shown of itself before its record is judged: whatever is slow, signatures and keys to be fetched, is done by then.
@@ -177,7 +120,7 @@ impl Security {
     }
 
     /// Whether its access tokens must be bound, to whatever it is.
-    fn is_bound(&self) -> bool {
+    pub fn is_bound(&self) -> bool {
         self.mtls || self.needs_dpop()
     }
 
@@ -217,101 +160,12 @@ impl Security {
             None => Ok(None),
         }
     }
-
-    /// Whether what is said fits together, for an app with `grants` and that rotation of its own or of its instance.
-    pub fn check(&self, grants: &BTreeSet<GrantType>, rotation: Rotation) -> Result<(), Contradiction> {
-        let is_public = !self.is_confidential();
-        let needs_keys = self.method.has_keys();
-        let is_strong = needs_keys || self.method.is_by_certificate();
-        let lacks_certificate = matches!(&self.keys, Some(Keys::Inline(set)) if !set.has_certificate(None));
-        let needs_subject = self.method == Method::TlsClientAuth;
-        let is_unrotated = rotation == Rotation::None && grants.contains(&GrantType::RefreshToken);
-        let is_fapi2 = self.profile == Some(Profile::Fapi2);
-        for (is_wrong, contradiction) in [
-            (needs_keys && self.keys.is_none(), Contradiction::NoKeys),
-            (!needs_keys && self.keys.is_some(), Contradiction::UnusedKeys),
-            (self.method == Method::SelfSignedTlsClientAuth && lacks_certificate, Contradiction::NoCertificate),
-            (needs_subject && self.subject.is_none(), Contradiction::NoSubject),
-            (!needs_subject && self.subject.is_some(), Contradiction::UnusedSubject),
-            (is_fapi2 && !is_strong, Contradiction::ProfileMethod),
-            (is_fapi2 && self.pkce_optional, Contradiction::ProfilePkce),
-            (is_public && grants.contains(&GrantType::ClientCredentials), Contradiction::PublicCredentials),
-            (self.dpop && self.mtls, Contradiction::BoundTwice),
-            (is_public && is_unrotated && !self.is_bound(), Contradiction::PublicUnrotated),
-            (is_public && !self.introspects.is_empty(), Contradiction::PublicResourceServer),
-            (is_public && self.pkce_optional, Contradiction::PublicWithoutPkce),
-        ] {
-            if is_wrong {
-                return Err(contradiction);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::oauth::thumbprint::{CertificateThumbprint, KeyThumbprint};
-
-    fn keys() -> Keys {
-        Keys::Url { url: Url::parse("https://one.example/jwks").expect("a URL"), guarded: true }
-    }
-
-    fn checked(security: &Security, grants: &[GrantType], rotation: Rotation) -> Result<(), Contradiction> {
-        security.check(&grants.iter().copied().collect(), rotation)
-    }
-
-    #[test]
-    fn what_is_said_of_an_app_fits_together() {
-        use GrantType::{AuthorizationCode, ClientCredentials, RefreshToken};
-        let codes = [AuthorizationCode, RefreshToken];
-        let safe = Rotation::RetrySafe;
-        assert_eq!(checked(&Security::default(), &[ClientCredentials, RefreshToken], Rotation::None), Ok(()));
-        let signs = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), ..Security::default() };
-        assert_eq!(checked(&signs, &codes, safe), Ok(()));
-        assert_eq!(checked(&Security { keys: None, ..signs.clone() }, &codes, safe), Err(Contradiction::NoKeys));
-        assert_eq!(checked(&Security { keys: Some(keys()), ..Security::default() }, &codes, safe), Err(Contradiction::UnusedKeys));
-
-        let public = Security { method: Method::None, ..Security::default() };
-        assert_eq!(checked(&public, &codes, safe), Ok(()));
-        assert_eq!(checked(&public, &codes, Rotation::None), Err(Contradiction::PublicUnrotated));
-        assert_eq!(checked(&Security { dpop: true, ..public.clone() }, &codes, Rotation::None), Ok(()));
-        assert_eq!(checked(&public, &[AuthorizationCode], Rotation::None), Ok(()));
-        assert_eq!(checked(&public, &[ClientCredentials], safe), Err(Contradiction::PublicCredentials));
-        let looks = Security { introspects: "a".parse().expect("a scope"), ..public.clone() };
-        assert_eq!(checked(&looks, &codes, safe), Err(Contradiction::PublicResourceServer));
-        assert_eq!(checked(&Security { pkce_optional: true, ..public }, &codes, safe), Err(Contradiction::PublicWithoutPkce));
-
-        let fapi2 = Security { profile: Some(Profile::Fapi2), ..signs };
-        assert_eq!(checked(&fapi2, &codes, safe), Ok(()));
-        assert!(fapi2.needs_dpop() && fapi2.needs_par() && fapi2.rotation(safe) == Rotation::None);
-        let public = Security { method: Method::None, ..Security::default() };
-        assert_eq!(public.rotation(Rotation::None), safe, "the instance changed its mind after the app was registered");
-        assert_eq!(Security { dpop: true, ..public }.rotation(Rotation::None), Rotation::None);
-        assert_eq!(checked(&Security { pkce_optional: true, ..fapi2 }, &codes, safe), Err(Contradiction::ProfilePkce));
-        let secret = Security { profile: Some(Profile::Fapi2), ..Security::default() };
-        assert_eq!(checked(&secret, &codes, safe), Err(Contradiction::ProfileMethod));
-
-        let subject = Some(Subject::SanDns("shop.example".to_owned()));
-        let named = Security { method: Method::TlsClientAuth, subject, ..Security::default() };
-        assert_eq!(checked(&named, &codes, safe), Ok(()));
-        assert_eq!(checked(&Security { subject: None, ..named.clone() }, &codes, safe), Err(Contradiction::NoSubject));
-        assert_eq!(checked(&Security { method: Method::ClientSecret, ..named.clone() }, &codes, safe), Err(Contradiction::UnusedSubject));
-        let own = Security { method: Method::SelfSignedTlsClientAuth, keys: Some(keys()), ..Security::default() };
-        assert_eq!(checked(&own, &codes, safe), Ok(()));
-        assert_eq!(checked(&Security { keys: None, ..own.clone() }, &codes, safe), Err(Contradiction::NoKeys));
-        let bare = Keys::Inline(
-            KeySet::read(br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#).expect("a set"),
-        );
-        assert_eq!(checked(&Security { keys: Some(bare), ..own.clone() }, &codes, safe), Err(Contradiction::NoCertificate));
-        for security in [named, own] {
-            let fapi2 = Security { profile: Some(Profile::Fapi2), ..security };
-            assert!(checked(&fapi2, &codes, safe).is_ok() && fapi2.needs_dpop(), "bound to a key, or");
-            let fapi2 = Security { mtls: true, ..fapi2 };
-            assert!(checked(&fapi2, &codes, safe).is_ok() && !fapi2.needs_dpop(), "to the certificate");
-        }
-    }
 
     #[test]
     fn g6_who_shows_a_key_gets_a_token_bound_to_it_and_who_must_shows_one() {
@@ -339,15 +193,13 @@ mod tests {
         assert_eq!(Security::default().binding(shown), Ok(None), "a certificate alone binds nothing");
         let public = Security { method: Method::None, mtls: true, ..Security::default() };
         assert_eq!(public.rotation(Rotation::None), Rotation::None);
-        assert_eq!(checked(&public, &[GrantType::AuthorizationCode, GrantType::RefreshToken], Rotation::None), Ok(()));
-        let both = Security { dpop: true, ..bound };
-        assert_eq!(checked(&both, &[GrantType::AuthorizationCode], Rotation::RetrySafe), Err(Contradiction::BoundTwice));
     }
 
     #[test]
     fn what_was_kept_before_a_setting_existed_is_the_default() {
         assert_eq!(serde_json::from_str::<Security>("{}").expect("defaults"), Security::default());
-        let all = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), profile: Some(Profile::Fapi2), ..Security::default() };
+        let keys = Keys::Url { url: Url::parse("https://one.example/jwks").expect("a URL"), guarded: true };
+        let all = Security { method: Method::PrivateKeyJwt, keys: Some(keys), profile: Some(Profile::Fapi2), ..Security::default() };
         let text = serde_json::to_string(&all).expect("JSON");
         assert_eq!(serde_json::from_str::<Security>(&text).expect("it reads back"), all);
     }

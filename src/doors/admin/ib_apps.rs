@@ -19,8 +19,9 @@ use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
+use crate::inbound::contradiction::{self, Contradiction};
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp, TooManySecrets};
-use crate::inbound::security::{Contradiction, Keys, Security};
+use crate::inbound::security::{Keys, Security};
 use crate::instance::Instance;
 use crate::oauth::client_auth::Method;
 use crate::oauth::client_certificate::Subject;
@@ -31,7 +32,7 @@ use crate::outbound::ob_app::is_name;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::grant::{self, ShownGrant};
 use crate::store::{Fault, Seals, Transaction, ib_app as rows};
-use settings::{Create, Settings, only_introspects};
+use settings::{Create, Settings};
 
 const KIND: &str = "ib-app";
 const COLLECTION: &str = "ib-apps";
@@ -104,12 +105,9 @@ fn change(
     tokens: &Tokens,
 ) -> Result<Changed, Fault> {
     let app = settings.applied_to(old);
-    if let Err(contradiction) = settings.check(&app, tokens) {
+    let has_secret = !rows::secrets(transaction, app.id)?.is_empty();
+    if let Err(contradiction) = contradiction::check(&app, tokens.rotation, &settings.said(has_secret)) {
         return Ok(Changed::Contradicts(contradiction));
-    }
-    let method = app.security.method;
-    if method.has_secret() && settings.secret.is_none() && rows::secrets(transaction, app.id)?.is_empty() {
-        return Ok(Changed::Contradicts(Contradiction::NoSecret(method)));
     }
     rows::update(transaction, &app)?;
     if !app.security.method.has_secret() {
@@ -157,7 +155,7 @@ async fn create(
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
         return Err(AdminError::bad_attribute("redirect_uris", "none", "--peer-url or --redirect-uri: where browsers are sent back to"));
     }
-    if app.scope.is_empty() && !settings.says_scope() && !only_introspects(&app) {
+    if app.scope.is_empty() && !settings.says_scope() && !app.only_introspects() {
         let known: Vec<_> = config.scopes_of(&app.tenant).collect();
         app.scope = match known.as_slice() {
             // There is nothing else that it could be meant for.
@@ -171,7 +169,8 @@ async fn create(
             }
         };
     }
-    settings.check(&app, &config.tokens).map_err(|contradiction| contradicts(contradiction, &name))?;
+    // A secret is made where it needs one and none is given.
+    contradiction::check(&app, config.tokens.rotation, &settings.said(true)).map_err(|contradiction| contradicts(contradiction, &name))?;
     let secret = app
         .security
         .method

@@ -9,9 +9,10 @@ use url::Url;
 
 use super::super::ob_apps::{in_outline, must_be_public};
 use super::super::{AdminError, Caller};
-use crate::config::{Config, Tokens};
+use crate::config::Config;
+use crate::inbound::contradiction::Said;
 use crate::inbound::ib_app::{self, GrantType, IbApp};
-use crate::inbound::security::{Contradiction, Keys, Profile, Security};
+use crate::inbound::security::{Keys, Profile, Security};
 use crate::oauth::client_auth::Method;
 use crate::oauth::client_certificate::Subject;
 use crate::oauth::key::KeySet;
@@ -147,20 +148,13 @@ impl Settings {
         })
     }
 
-    /// Whether `app`, to which this was applied, can be as it is said to be; and whether what is given here has an effect beside its profile.
-    pub(super) fn check(&self, app: &IbApp, tokens: &Tokens) -> Result<(), Contradiction> {
-        if app.scope.is_empty() && !only_introspects(app) {
-            return Err(Contradiction::NoScope);
-        }
-        app.security.check(&app.grants, app.rotation.unwrap_or(tokens.rotation))?;
-        let rotates = self.rotation.is_some_and(|rotation| rotation != Rotation::None);
-        let is_unbound = self.security.dpop == Some(false) && !app.security.mtls;
-        let is_taken_back = rotates || is_unbound || self.security.require_par == Some(false);
-        let is_in_clear = !app.native && app.redirect_uris.iter().any(|uri| uri.url().scheme() == "http");
-        match app.security.profile {
-            Some(Profile::Fapi2) if is_in_clear => Err(Contradiction::ProfileRedirect),
-            Some(Profile::Fapi2) if is_taken_back => Err(Contradiction::ProfileTakenBack),
-            Some(Profile::Fapi2) | None => Ok(()),
+    /// What is said here that the app does not tell once it is applied; `has_secret` where the app has one without this.
+    pub(super) fn said(&self, has_secret: bool) -> Said {
+        Said {
+            has_secret: has_secret || self.secret.is_some(),
+            rotation: self.rotation,
+            dpop: self.security.dpop,
+            require_par: self.security.require_par,
         }
     }
 
@@ -204,11 +198,6 @@ impl Settings {
         app.security = self.security.applied_to(app.security);
         app
     }
-}
-
-/// Whether `app` is a resource server whose tokens are good for nothing but to look at those of others: it needs no scope.
-pub(super) fn only_introspects(app: &IbApp) -> bool {
-    !app.security.introspects.is_empty() && app.grants.iter().eq([&GrantType::ClientCredentials])
 }
 
 /// How an app is secured, as far as that is given.
