@@ -14,8 +14,10 @@ pub struct Grants<'a> {
     pub notice: Option<&'a str>,
     /// What is allowed now, newest first.
     pub grants: &'a [GrantEntry<'a>],
-    /// There are more than these.
-    pub is_cut_short: bool,
+    /// These are not the newest, but those that are older than some.
+    pub is_continued: bool,
+    /// Where there are more, which are older than these.
+    pub older: Option<&'a str>,
     /// Who is signed in.
     pub login: &'a str,
     /// Where the forms go.

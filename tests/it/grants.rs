@@ -132,3 +132,28 @@ async fn a_list_of_many_grants_is_whole_and_comes_page_by_page() {
     }
     assert_eq!(sizes, [500, 500, 250]);
 }
+
+#[tokio::test]
+async fn who_allowed_more_than_fits_a_page_goes_on_to_what_is_older() {
+    let mut world = World::new().await;
+    Client::registered(&world.beta, "shop").await;
+    let database = rusqlite::Connection::open(world.beta.settings.state_dir().join("p2pid.db")).expect("the database");
+    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 450)
+        INSERT INTO grant (id, app, user, scope, epoch, created_at, purge_at)
+        SELECT CAST(printf('%016d', i) AS BLOB), (SELECT id FROM ib_app), (SELECT id FROM user WHERE login = ?1), 'p2pi',
+            (SELECT epoch FROM meta), i, 253402300799999 FROM n";
+    database.execute(fill, [&world.operator.login]).expect("many grants");
+    let mut page = world.operator.opens(&page_of(&world)).logs_in().await;
+    let mut seen = Vec::new();
+    loop {
+        seen.push(page.body.matches("Withdraw from shop").count());
+        assert_eq!(page.body.contains(">The newest</a>"), seen.len() > 1, "{}", page.body);
+        let Some(older) = page.links().into_iter().find(|link| link.query().is_some_and(|query| query.starts_with("before="))) else {
+            break;
+        };
+        page = world.operator.opens(older.as_str()).await;
+    }
+    assert_eq!(seen, [200, 200, 50]);
+    let first = format!("{}?before={}", page_of(&world), "0".repeat(32));
+    assert!(world.operator.opens(&first).await.text().contains("Nothing older is allowed in your name now."));
+}

@@ -17,6 +17,7 @@ use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, address, see_other
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Grant};
 use crate::instance::Instance;
+use crate::oauth::parameters::Parameters;
 use crate::observe::log::AUDIT;
 use crate::pages;
 use crate::pages::grants::GrantEntry;
@@ -26,15 +27,19 @@ use crate::store::{Fault, StoreError, Transaction, ib_app};
 /// Where the page is, below `public_url`.
 pub(super) const PATH: &str = "/grants";
 
-/// How many are shown; who has more withdraws some to see the rest.
+/// How many are shown on a page.
 const SHOWN: usize = 200;
 
-/// GET /grants
+/// GET /grants, and with `?before=ID` those that are older than that one
 pub(super) async fn show(State(instance): State<Arc<Instance>>, request: Request) -> Response {
     let config = instance.config();
     let Ok(visitor) = Visitor::of(&instance, request.headers()).await else { return unavailable(&config) };
     match visitor.signed_in.clone() {
-        Some(signed_in) => page(&instance, &config, visitor, &signed_in, StatusCode::OK, None).await,
+        Some(signed_in) => {
+            let query = Parameters::read(request.uri().query().unwrap_or_default().as_bytes()).unwrap_or_default();
+            let before = query.the("before").ok().flatten().and_then(|id| id.parse::<Id>().ok());
+            page(&instance, &config, visitor, &signed_in, StatusCode::OK, before, None).await
+        }
         None => visitor.answered(see_other(&login::url(&config, PATH))),
     }
 }
@@ -80,7 +85,7 @@ pub(super) async fn withdraw(State(instance): State<Arc<Instance>>, request: Req
         }
         Err(_) => return unavailable(&config),
     };
-    page(&instance, &config, visitor, &signed_in, status, Some(&notice)).await
+    page(&instance, &config, visitor, &signed_in, status, None, Some(&notice)).await
 }
 
 /// Ends what somebody allowed: durable first, then in the table, so that the next call and every open stream see it.
@@ -108,22 +113,26 @@ async fn page(
     visitor: Visitor,
     signed_in: &SignedIn,
     status: StatusCode,
+    before: Option<Id>,
     notice: Option<&str>,
 ) -> Response {
     let (user, now) = (signed_in.user.id, instance.clock.now().wall);
     let look = move |connection: &rusqlite::Connection| {
-        let active = list::active_of_person(connection, user, now, SHOWN + 1)?;
+        let active = list::active_of_person(connection, user, before, now, SHOWN + 1)?;
         let with_peers = active.into_iter().map(|shown| Ok((peers(connection, &shown.grant)?, shown)));
         with_peers.collect::<Result<Vec<_>, Fault>>()
     };
     let Ok(found) = instance.store.read(look).await else { return unavailable(config) };
     let grants: Vec<GrantEntry<'_>> = found.iter().take(SHOWN).map(|(peers, shown)| entry(instance, config, peers, shown)).collect();
     let public_url = &config.instance.public_url;
+    let last = grants.last().filter(|_| found.len() > SHOWN);
+    let older = last.map(|last| format!("{}?before={}", public_url.join(PATH), last.id));
     let page = pages::grants::Grants {
         instance: &config.instance.name,
         notice,
         grants: &grants,
-        is_cut_short: found.len() > SHOWN,
+        is_continued: before.is_some(),
+        older: older.as_deref(),
         login: &signed_in.user.login,
         action: &public_url.join(PATH),
         logout: &public_url.join("/logout"),

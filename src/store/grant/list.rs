@@ -51,15 +51,23 @@ pub fn has_allowed(connection: &Connection, person: Id, tenant: &str) -> Result<
     Ok(connection.prepare_cached(HAS_ALLOWED)?.exists(params![person, tenant])?)
 }
 
-/// What a person allowed that is active, the newest first.
-pub fn active_of_person(connection: &Connection, person: Id, now: Timestamp, limit: usize) -> Result<Vec<ShownGrant>, Fault> {
+/// What a person allowed that is active, the newest first; from what is older than `before` on, where that is given.
+pub fn active_of_person(
+    connection: &Connection,
+    person: Id,
+    before: Option<Id>,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<ShownGrant>, Fault> {
     let mut statement = connection.prepare_cached(&active_of_person_sql())?;
-    let rows = statement.query_map(params![now, person, limit_of(limit)], read_shown)?;
+    // Longer than an id, and so behind all of them.
+    let before = before.map_or(SqlValue::Blob(vec![u8::MAX; 17]), |before| blob(Some(before)));
+    let rows = statement.query_map(params![now, person, limit_of(limit), before], read_shown)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn active_of_person_sql() -> String {
-    format!("{SHOWN_LIVE_OF_USER} WHERE {IS_ACTIVE} AND g.user = ?2 AND a.purge_at IS NULL ORDER BY g.id DESC LIMIT ?3")
+    format!("{SHOWN_LIVE_OF_USER} WHERE {IS_ACTIVE} AND g.user = ?2 AND a.purge_at IS NULL AND g.id < ?4 ORDER BY g.id DESC LIMIT ?3")
 }
 
 /// A page of what one person allowed.
@@ -231,8 +239,10 @@ mod tests {
         let (_directory, store) = temporary();
         store.write(fill).await.expect("written");
         let look = |connection: &Connection| {
-            let shown = active_of_person(connection, id(7), NOW, 3)?;
+            let shown = active_of_person(connection, id(7), None, NOW, 3)?;
             assert_eq!(shown.iter().map(|shown| shown.grant.id).collect::<Vec<_>>(), [id(34), id(26), id(22)]);
+            let older = active_of_person(connection, id(7), Some(id(22)), NOW, 3)?;
+            assert_eq!(older.iter().map(|shown| shown.grant.id).collect::<Vec<_>>(), [id(18)]);
             assert!(has_allowed(connection, id(7), "default")? && has_allowed(connection, id(7), "sales")?);
             assert!(!has_allowed(connection, id(7), "nobody")? && !has_allowed(connection, id(9), "default")?);
             Ok(())
@@ -240,7 +250,7 @@ mod tests {
         store.read(look).await.expect("read");
         store.write(|transaction| ib_app::delete(transaction, id(102))).await.expect("deleted");
         let look = |connection: &Connection| {
-            let shown = active_of_person(connection, id(7), NOW, 3)?;
+            let shown = active_of_person(connection, id(7), None, NOW, 3)?;
             assert_eq!(
                 shown.iter().map(|shown| shown.grant.id).collect::<Vec<_>>(),
                 [id(26), id(18)],

@@ -198,7 +198,7 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
         assert_eq!((ib_app::by_id(connection, app().id)?, ib_app::by_client_id(connection, "client-one")?), (None, None));
         let of_tenant = grant::list::Wanted { tenant: "default".to_owned(), limit: 10, ..Default::default() };
         assert!(ib_app::of_tenant(connection, "default")?.is_empty() && grant::list::page(connection, &of_tenant)?.is_empty());
-        let active = grant::list::active_of_person(connection, person().id, Timestamp::from_millis(0), 10)?;
+        let active = grant::list::active_of_person(connection, person().id, None, Timestamp::from_millis(0), 10)?;
         assert!(active.is_empty() && grant::of_user(connection, person().id, 1)?.is_empty());
         Ok(())
     };
