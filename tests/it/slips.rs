@@ -22,6 +22,10 @@ async fn names_that_are_nobodys_are_refused_where_they_select() {
         assert_eq!(refused["code"], "not_found", "{command:?}: {refused}");
         says(&refused["next"], next);
     }
+    for (command, flag) in [(["grant", "list", "--app", ""], "--app"), (["audit", "--limit=5", "--record", ""], "--record")] {
+        let refused = one.refuses(&command).await;
+        assert_eq!(refused["message"], format!("{flag} is wrong"), "a variable that is not set: {refused}");
+    }
     one.runs(&["ib", "create", "two", "--peer-url", "https://two.example"]).await;
     assert_eq!(one.runs(&["grant", "list", "--app", "two"]).await, serde_json::json!([]));
     assert_eq!(one.runs(&["audit", "--record", "two"]).await.as_array().map(Vec::len), Some(1));

@@ -61,6 +61,10 @@ pub fn wanted(query: &[u8]) -> Result<Wanted, AdminError> {
     if let Some(unknown) = query.pairs().map(|(name, _)| name).find(|name| !NAMES.contains(name)) {
         return Err(AdminError::bad_attribute("the query", unknown, format!("one of {}", NAMES.join(", "))));
     }
+    // What is to select something and does not would tell of everything.
+    if let Some((empty, _)) = query.pairs().find(|(_, value)| value.is_empty()) {
+        return Err(AdminError::bad_attribute(empty, "nothing", "a value"));
+    }
     let the = |name: &str| query.the(name).ok().flatten();
     let limit = number("limit", the("limit"))?.map_or(Ok(LIMIT), |limit| match usize::try_from(limit) {
         Ok(limit @ 1..=MOST) => Ok(limit),
@@ -127,7 +131,18 @@ mod tests {
         let peers = asked("action=peer").expect("a good query").actions;
         assert_eq!(asked(&format!("action={}peer", "peer,".repeat(1_600))).expect("a good query").actions, peers, "each is asked for once");
         assert_eq!(asked("").map(|wanted| wanted.limit), Ok(LIMIT));
-        for wrong in ["limit=0", "limit=1001", "limit=x", "after=-1", "since=yesterday", "action=pear", "sinse=x", "after=1&after=2"] {
+        for wrong in [
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "after=-1",
+            "since=yesterday",
+            "action=pear",
+            "sinse=x",
+            "record=",
+            "action=",
+            "after=1&after=2",
+        ] {
             assert!(asked(wrong).is_err(), "{wrong}");
         }
     }

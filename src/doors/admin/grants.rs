@@ -56,6 +56,10 @@ impl Asked {
         if let Some((unknown, _)) = query.pairs().find(|(name, _)| !NAMES.contains(name)) {
             return Err(wrong(unknown, format!("one of {}", NAMES.join(", "))));
         }
+        // What is to select something and does not would list everything.
+        if let Some((empty, _)) = query.pairs().find(|(_, value)| value.is_empty()) {
+            return Err(AdminError::bad_attribute(empty, "nothing", "a value"));
+        }
         let the = |name: &str| query.the(name).ok().flatten();
         let bad = |name: &str, found: &str, expected: &str| Err(AdminError::bad_attribute(name, found, expected));
         Ok(Self {
@@ -218,7 +222,7 @@ mod tests {
         let next = asked.next("a/b", last);
         let query = next.strip_prefix("/v2/tenants/a%2Fb/grants?").expect("the same list");
         assert_eq!(read(query).expect("a query of ours"), Asked { after: Some(last), ..asked });
-        for wrong in ["all=yes", "limit=0", "limit=1001", "limit=x", "after=x", "ap=x", "app=a&app=b", "app=%zz"] {
+        for wrong in ["all=yes", "limit=0", "limit=1001", "limit=x", "after=x", "ap=x", "app=a&app=b", "app=", "allowed_by=", "app=%zz"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }
