@@ -36,7 +36,7 @@ const RENEW_BEFORE: Duration = DAY.saturating_mul(7);
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
-    shown: Arc<Shown>,
+    shown: Arc<CurrentIdentity>,
     asks_for_certificates: bool,
 }
 
@@ -54,7 +54,7 @@ impl ServerTls {
     }
 
     fn with(identity: Identity, clients: Arc<dyn ClientCertVerifier>, asks_for_certificates: bool) -> Result<Self, TlsError> {
-        let shown = Arc::new(Shown { identity: ArcSwap::from_pointee(identity) });
+        let shown = Arc::new(CurrentIdentity { identity: ArcSwap::from_pointee(identity) });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .expect("AWS-LC has cipher suites for TLS 1.2 and 1.3")
@@ -122,11 +122,11 @@ impl fmt::Debug for ServerTls {
 
 /// The certificate that is shown at the moment.
 #[derive(Debug)]
-struct Shown {
+struct CurrentIdentity {
     identity: ArcSwap<Identity>,
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.identity.load().key))
     }

@@ -309,7 +309,7 @@ fn checked_endpoint(name: &str, text: &str) -> Result<Url, AdminError> {
 }
 
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
-    let (seals, shown) = (state.instance.store.seals().clone(), Shown::now(&state.instance));
+    let (seals, shown) = (state.instance.store.seals().clone(), RenderedAt::now(&state.instance));
     let apps = state
         .instance
         .store
@@ -357,7 +357,7 @@ async fn create(
     if !state.instance.store.write(move |transaction| insert(transaction, &seals, &row)).await? {
         return Err(AdminError::exists(KIND, &name));
     }
-    Ok(document::created(resource(&app, None, &Shown::now(&state.instance))))
+    Ok(document::created(resource(&app, None, &RenderedAt::now(&state.instance))))
 }
 
 /// Whether an app may be made without a `client_id`: with a secret comes the name that it is for, but a key is ours, and so can the name be.
@@ -529,7 +529,7 @@ pub(super) fn by_name_or_id(connection: &Connection, seals: &Seals, tenant: &str
 }
 
 async fn shape(state: &AdminState, tenant: &str, name: &str) -> Result<Value, AdminError> {
-    let (seals, shown) = (state.instance.store.seals().clone(), Shown::now(&state.instance));
+    let (seals, shown) = (state.instance.store.seals().clone(), RenderedAt::now(&state.instance));
     let (wanted_tenant, wanted) = (tenant.to_owned(), name.to_owned());
     let found = state
         .instance
@@ -552,19 +552,19 @@ fn metadata(connection: &Connection, seals: &Seals, app: &ObApp) -> Result<Optio
     Ok(None)
 }
 
-/// What an app is shown with.
-struct Shown {
+/// What an app is rendered with, beside itself.
+struct RenderedAt {
     public_url: PublicUrl,
     now: Timestamp,
 }
 
-impl Shown {
+impl RenderedAt {
     fn now(instance: &Instance) -> Self {
         Self { public_url: instance.config().instance.public_url.clone(), now: instance.clock.now().wall }
     }
 }
 
-fn resource(app: &ObApp, metadata: Option<&Metadata>, shown: &Shown) -> Value {
+fn resource(app: &ObApp, metadata: Option<&Metadata>, shown: &RenderedAt) -> Value {
     let (issuer, authorize_url, token_url) = match &app.server {
         Server::Issuer(issuer) => (
             Some(issuer),

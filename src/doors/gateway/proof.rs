@@ -12,7 +12,7 @@ use crate::oauth::dpop::{self, NONCE_HEADER};
 use crate::oauth::thumbprint::KeyThumbprint;
 
 /// What a proof shows.
-pub(super) struct Shown {
+pub(super) struct Proven {
     /// The key that it was made with.
     pub(super) key: KeyThumbprint,
     /// The nonce for the next proof, where this one's is about to end.
@@ -20,14 +20,14 @@ pub(super) struct Shown {
 }
 
 /// What a call with `token` proves; nothing where there is no proof.
-pub(super) fn shown(instance: &Instance, request: &Request<IncomingBody>, token: &str) -> Result<Option<Shown>, NoKey> {
+pub(super) fn shown(instance: &Instance, request: &Request<IncomingBody>, token: &str) -> Result<Option<Proven>, NoKey> {
     let (clock, random) = (instance.clock.as_ref(), instance.random.as_ref());
     let urls = instance.config.load().names_of(request.uri().path());
     let asked = dpop::Request { method: request.method().as_str(), urls: &urls, token: Some(token) };
     let Some(proof) = instance.proofs.of_request(request.headers(), &asked, clock, random)? else { return Ok(None) };
     let is_ageing = instance.proofs.is_ageing(proof.nonce.as_deref());
     let next_nonce = is_ageing.then(|| header_of(instance.proofs.nonce(clock, random)));
-    Ok(Some(Shown { key: proof.key, next_nonce }))
+    Ok(Some(Proven { key: proof.key, next_nonce }))
 }
 
 /// 401 for a proof that shows no key, with a challenge that says what is missing.

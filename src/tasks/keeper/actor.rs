@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::PeerClients;
 use super::flight::{self, Landing, Outcome, Plane};
-use super::link::{Link, Shown, Target};
+use super::link::{Link, Snapshot, Target};
 use super::skew::Skews;
 use super::wire::{self, ServerCalls};
 use crate::audit::Action;
@@ -371,7 +371,7 @@ impl Actor {
             );
         }
         let target = target(&facts, &self.clients);
-        self.link.show(Shown::new(&self.instance, facts, target, failed_attempts, pause));
+        self.link.show(Snapshot::new(&self.instance, facts, target, failed_attempts, pause));
         if !self.link.facts().is_renewable() {
             // Whoever asked while a flight was out waits for another, which there will not be.
             for who in self.asked.drain(..) {

@@ -28,7 +28,7 @@ use crate::outbound::turn::Pause;
 pub struct Link {
     id: Id,
     instance: Arc<Instance>,
-    shown: ArcSwap<Shown>,
+    shown: ArcSwap<Snapshot>,
     /// The newest generation that the peer refused with a 401.
     refused: AtomicU64,
     /// When such a refusal was last a reason to renew the token, and of which generation it was.
@@ -100,9 +100,9 @@ pub enum LinkRefusal {
     Overloaded,
 }
 
-/// What everybody sees of a link until the actor shows the next.
+/// What everybody sees of a link, until the actor shows the next one.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
+pub(super) struct Snapshot {
     /// What the rows say.
     pub(super) facts: Arc<Facts>,
     /// Where calls go.
@@ -124,7 +124,7 @@ struct Carried {
     validity: Option<Validity>,
 }
 
-impl Shown {
+impl Snapshot {
     /// What is to be shown of `facts`; `target` is theirs.
     pub(super) fn new(instance: &Instance, facts: Arc<Facts>, target: Target, failed_attempts: u64, pause: Option<Pause>) -> Self {
         let generation = facts.peer.generation;
@@ -157,7 +157,7 @@ impl Shown {
 }
 
 impl Link {
-    pub(super) fn new(id: Id, instance: Arc<Instance>, shown: Shown) -> Self {
+    pub(super) fn new(id: Id, instance: Arc<Instance>, shown: Snapshot) -> Self {
         Self {
             id,
             instance,
@@ -271,13 +271,13 @@ impl Link {
     }
 
     /// Shows what is known from here on, and wakes who waits for it.
-    pub(super) fn show(&self, shown: Shown) {
+    pub(super) fn show(&self, shown: Snapshot) {
         self.shown.store(Arc::new(shown));
         self.changed.send_replace(());
     }
 
     /// What is shown now.
-    pub(super) fn shown(&self) -> Arc<Shown> {
+    pub(super) fn shown(&self) -> Arc<Snapshot> {
         self.shown.load_full()
     }
 

@@ -44,7 +44,7 @@ use crate::store::{self, StoreError, handshake, peer};
 
 use actor::{Actor, Command, Start};
 use clients::Clients;
-use link::Shown;
+use link::Snapshot;
 use skew::Skews;
 
 pub use actor::NotRefreshed;
@@ -353,7 +353,7 @@ impl Links {
         let (clients, server) = (all.of(&facts.peer.trust), all.of(&facts.server_trust()));
         let (id, target) = (facts.peer.id, actor::target(&facts, &clients));
         let metrics = self.instance.metrics.peer(&facts.peer.tenant, &facts.peer.name);
-        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), Shown::new(&self.instance, Arc::new(facts), target, 0, None)));
+        let link = Arc::new(Link::new(id, Arc::clone(&self.instance), Snapshot::new(&self.instance, Arc::new(facts), target, 0, None)));
         let (commands, received) = mpsc::channel(WAITING);
         let start = Start {
             link: Arc::clone(&link),

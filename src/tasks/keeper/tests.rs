@@ -53,7 +53,7 @@ impl World {
     /// The actor of the link of `facts`, which does nothing by itself.
     fn actor(&self, facts: &Facts) -> Actor {
         let clients = Clients::new(self.instance.config(), &self.instance.outgoing).expect("clients").of(&facts.peer.trust);
-        let shown = Shown::new(&self.instance, Arc::new(facts.clone()), actor::target(facts, &clients), 0, None);
+        let shown = Snapshot::new(&self.instance, Arc::new(facts.clone()), actor::target(facts, &clients), 0, None);
         Actor::new(Start {
             link: Arc::new(Link::new(PEER, Arc::clone(&self.instance), shown)),
             instance: Arc::clone(&self.instance),
