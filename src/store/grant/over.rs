@@ -20,7 +20,8 @@ const PAGE: u32 = 500;
 /// A machine that was started a moment ago may not have asked for the time yet.
 const UP_AT_LEAST: Duration = Duration::from_secs(10 * 60);
 
-const TIME_IS_OVER: &str = "SELECT id FROM grant WHERE ended_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ?1 LIMIT ?2";
+const TIME_IS_OVER: &str = "SELECT id, expires_at FROM grant WHERE ended_at IS NULL AND expires_at <= ?1 AND (expires_at, id) > (?2, ?3)
+    ORDER BY expires_at, id LIMIT ?4";
 /// `purge_at` is not written with every renewal: of these some were renewed since.
 const MAY_BE_IDLE: &str = "SELECT id, purge_at FROM grant WHERE ended_at IS NULL AND purge_at <= ?1 AND (purge_at, id) > (?2, ?3)
     ORDER BY purge_at, id LIMIT ?4";
@@ -30,32 +31,57 @@ const FACTS: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expire
     WHERE g.id = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL";
 const USABLE_UNTIL: &str = "SELECT max(expires_at) FROM access_token WHERE grant = ?1 AND ended = 0";
 
-/// Grants that have run out at `now`, where refresh tokens live for `idle`.
-pub fn find(connection: &Connection, idle: Duration, now: Moment) -> Result<Vec<Id>, Fault> {
-    let mut found =
-        connection.prepare_cached(TIME_IS_OVER)?.query_map(params![now.wall, PAGE], |row| row.get(0))?.collect::<Result<Vec<Id>, _>>()?;
-    let until = now.wall.plus(KEPT_AFTER_IDLE);
-    let mut after = (Timestamp::from_millis(i64::MIN), Id::from_bytes([0; 16]));
-    loop {
-        let mut statement = connection.prepare_cached(MAY_BE_IDLE)?;
-        let rows = statement.query_map(params![until, after.0, after.1, PAGE], |row| Ok((row.get(1)?, row.get(0)?)))?;
-        let page = rows.collect::<Result<Vec<(Timestamp, Id)>, _>>()?;
-        for (_, id) in &page {
-            if run_out(connection, *id, idle, now)?.is_some() {
-                found.push(*id);
-            }
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE as usize => after = *last,
-            _ => return Ok(found),
-        }
+/// Where a look has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// Those whose time is over have been gone through.
+    is_at_idle: bool,
+    after: (Timestamp, Id),
+}
+
+impl Cursor {
+    /// Before all.
+    pub const START: Self = Self::of(false);
+
+    const fn of(is_at_idle: bool) -> Self {
+        Self { is_at_idle, after: (Timestamp::from_millis(i64::MIN), Id::from_bytes([0; 16])) }
     }
 }
 
-/// Ends those of `grants` that have run out; which these are. None while the clock is doubted ([`crate::audit::wall_clock`]), or has just been started.
+/// Whether a grant may be ended by this clock: not while it is doubted ([`crate::audit::wall_clock`]), or the machine has just been started.
+pub fn may_end(connection: &Connection, now: Moment) -> Result<bool, Fault> {
+    Ok(now.boot >= UP_AT_LEAST && audit::believes_clock(connection, now)?)
+}
+
+/// Grants that have run out at `now`, where refresh tokens live for `idle`, among the next [`PAGE`]; and from where to go on.
+pub fn find(connection: &Connection, idle: Duration, now: Moment, from: Cursor) -> Result<(Vec<Id>, Option<Cursor>), Fault> {
+    let (sql, until) = match from.is_at_idle {
+        false => (TIME_IS_OVER, now.wall),
+        true => (MAY_BE_IDLE, now.wall.plus(KEPT_AFTER_IDLE)),
+    };
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![until, from.after.0, from.after.1, PAGE], |row| Ok((row.get(1)?, row.get(0)?)))?;
+    let page = rows.collect::<Result<Vec<(Timestamp, Id)>, _>>()?;
+    let mut found = Vec::new();
+    for (_, grant) in &page {
+        match run_out(connection, *grant, idle, now) {
+            Ok(None) => {}
+            Ok(Some(_)) => found.push(*grant),
+            // One row that cannot be read must not keep all others.
+            Err(error) => tracing::warn!(%grant, %error, "whether the grant has run out cannot be told"),
+        }
+    }
+    let next = match page.last() {
+        Some(last) if page.len() == PAGE as usize => Some(Cursor { after: *last, ..from }),
+        _ => (!from.is_at_idle).then(|| Cursor::of(true)),
+    };
+    Ok((found, next))
+}
+
+/// Ends those of `grants` that have run out; which these are. None where the clock says nothing ([`may_end`]).
 pub fn end(transaction: &Transaction<'_>, grants: &[Id], idle: Duration) -> Result<Vec<Id>, Fault> {
     let now = transaction.now();
-    if now.boot < UP_AT_LEAST || !audit::believes_clock(transaction, now)? {
+    if !may_end(transaction, now)? {
         return Ok(Vec::new());
     }
     let mut ended = Vec::new();
@@ -98,9 +124,13 @@ mod tests {
     /// What a look ends.
     async fn looks(store: &Store, clock: &StandingClock) -> Vec<Id> {
         use crate::clock::Clock;
-        let now = clock.now();
-        let found = store.read(move |connection| find(connection, IDLE, now)).await.expect("read");
-        store.write(move |transaction| end(transaction, &found, IDLE)).await.expect("written")
+        let (now, mut next, mut all) = (clock.now(), Some(Cursor::START), Vec::new());
+        while let Some(cursor) = next {
+            let found;
+            (found, next) = store.read(move |connection| find(connection, IDLE, now, cursor)).await.expect("read");
+            all.extend(found);
+        }
+        store.write(move |transaction| end(transaction, &all, IDLE)).await.expect("written")
     }
 
     async fn world() -> (tempfile::TempDir, Store, Arc<StandingClock>) {
@@ -145,6 +175,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn r10_many_are_gone_through_page_by_page_and_a_row_that_cannot_be_read_keeps_no_other() {
+        let (_directory, store, clock) = world().await;
+        let fill = |transaction: &Transaction<'_>| {
+            let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+                INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at)
+                SELECT CAST(printf('%016d', i) AS BLOB), app, user, iif(i = 7, '\"', scope), epoch, created_at, iif(i % 2, 1, NULL), purge_at FROM grant, n";
+            Ok(transaction.execute(sql, [])?)
+        };
+        assert_eq!(store.write(fill).await.expect("written"), 1200);
+        clock.pass(HOUR * 3);
+        // The one that can be renewed for ten days, and the one that cannot be read.
+        assert_eq!((looks(&store, &clock).await.len(), why(&store).await), (1199, None));
+        assert_eq!(looks(&store, &clock).await, []);
+    }
+
+    #[tokio::test]
     async fn r10_no_clock_that_may_be_wrong_ends_a_grant() {
         let (_directory, store, clock) = world().await;
         // Another boot, years ahead: its age cannot be told from a wrong clock.
@@ -166,7 +212,7 @@ mod tests {
         let (_directory, store, _clock) = world().await;
         let look = |connection: &Connection| {
             let mut plans = Vec::new();
-            for (sql, given) in [(TIME_IS_OVER, 2), (MAY_BE_IDLE, 4), (FACTS, 1), (USABLE_UNTIL, 1)] {
+            for (sql, given) in [(TIME_IS_OVER, 4), (MAY_BE_IDLE, 4), (FACTS, 1), (USABLE_UNTIL, 1)] {
                 let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
                 let steps = statement.query_map(rusqlite::params_from_iter(vec![0; given]), |row| row.get::<_, String>(3))?;
                 plans.push((sql, steps.collect::<Result<Vec<_>, _>>()?));
