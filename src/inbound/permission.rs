@@ -29,7 +29,8 @@ const RECORDS: [(&str, &[&str]); 9] = [
     ("ob_apps", ALL),
     // Nothing here serves them: it is taken so that rights can be kept the same as on a platform that has components.
     ("components", ALL),
-    ("peers", WITHOUT_SECRET),
+    // A peer's secret is its OB app's; the right is taken as platforms name it, like those to components.
+    ("peers", ALL),
     ("realms", ALL),
     ("callers", ALL),
     ("roles", WITHOUT_SECRET),
@@ -123,7 +124,15 @@ mod tests {
 
     #[test]
     fn what_is_no_permission_is_refused() {
-        for permission in ["admin", "links.approve", "peers.call", "tenants.oauth_clients.get", "ib_apps.read_secret", "grants.delete"] {
+        for permission in [
+            "admin",
+            "links.approve",
+            "peers.call",
+            "tenants.oauth_clients.get",
+            "ib_apps.read_secret",
+            "peers.read_secret",
+            "grants.delete",
+        ] {
             assert_eq!(check(permission), Ok(()));
         }
         for permission in [
@@ -137,7 +146,7 @@ mod tests {
             "nonsense.get",
             "tenants.get",
             "grants.edit",
-            "peers.read_secret",
+            "roles.read_secret",
         ] {
             assert!(check(permission).is_err(), "{permission:?}");
         }

@@ -35,6 +35,7 @@ const OPENS_NO_PATH: &[(&str, &str)] = &[
     ("components.", "their paths come later"),
     ("tenants.oauth_clients.read_secret", "shows secrets at paths that come later"),
     ("ob_apps.read_secret", "the same by its other name"),
+    ("peers.read_secret", "a peer's secret is its OB app's: taken as platforms name it"),
     ("links.approve", "opens the consent page"),
     ("realms.read_secret", "opens attributes of a path: secret_tests.rs"),
 ];
