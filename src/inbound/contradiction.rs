@@ -46,6 +46,9 @@ pub enum Contradiction {
     /// RFC 9700 §2.1.1.
     #[error("PKCE may be left out only by an app that authenticates")]
     PublicWithoutPkce,
+    /// Nobody could be sent back to it (RFC 6749 §3.1.2.2).
+    #[error("an app with the grant authorization_code needs a redirect URI (`redirect_uris`)")]
+    NoRedirectUri,
     /// FAPI 2.0 §5.3.2.1.
     #[error("the profile fapi2 needs the method private_key_jwt, tls_client_auth or self_signed_tls_client_auth")]
     ProfileMethod,
@@ -98,6 +101,7 @@ pub fn check(app: &IbApp, rotation: Rotation, said: &Said) -> Result<(), Contrad
     let is_in_clear = !app.native && app.redirect_uris.iter().any(|uri| uri.url().scheme() == "http");
     for (is_wrong, contradiction) in [
         (app.scope.is_empty() && !app.only_introspects(), Contradiction::NoScope),
+        (app.redirect_uris.is_empty() && grants.contains(&GrantType::AuthorizationCode), Contradiction::NoRedirectUri),
         (needs_keys && security.keys.is_none(), Contradiction::NoKeys),
         (!needs_keys && security.keys.is_some(), Contradiction::UnusedKeys),
         (security.method == Method::SelfSignedTlsClientAuth && lacks_certificate, Contradiction::NoCertificate),
@@ -147,7 +151,7 @@ mod tests {
             tenant: "default".to_owned(),
             name: "one".to_owned(),
             client_id: "5f0c".to_owned(),
-            redirect_uris: Vec::new(),
+            redirect_uris: vec![RedirectUri::register("https://one.example/done").expect("registrable")],
             grants: GrantType::OF_A_LINK.into(),
             scope: "p2pi".parse().expect("a scope"),
             access_ttl: None,
@@ -167,6 +171,10 @@ mod tests {
     fn what_is_said_of_an_app_fits_together() {
         use GrantType::{AuthorizationCode, ClientCredentials, RefreshToken};
         let codes = [AuthorizationCode, RefreshToken];
+        let nowhere = IbApp { redirect_uris: Vec::new(), ..app() };
+        assert_eq!(check(&nowhere, Rotation::RetrySafe, &SECRET), Err(Contradiction::NoRedirectUri));
+        let alone = IbApp { grants: [ClientCredentials].into(), ..nowhere };
+        assert_eq!(check(&alone, Rotation::RetrySafe, &SECRET), Ok(()));
         let safe = Rotation::RetrySafe;
         assert_eq!(checked(&Security::default(), &[ClientCredentials, RefreshToken], Rotation::None), Ok(()));
         let signs = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), ..Security::default() };
