@@ -380,7 +380,7 @@ pub struct Limits {
     pub outgoing_connections: usize,
     /// Calls under way at the gateway with one grant.
     pub calls_per_grant: usize,
-    /// Calls under way at the relay of one caller.
+    /// Calls under way at the relay of one caller, and those of it that wait for a peer.
     pub calls_per_caller: usize,
     /// Calls under way to one peer.
     pub calls_per_peer: usize,

@@ -23,6 +23,8 @@ const OWN: usize = 8;
 const ONE: usize = 4;
 /// And at least so many: few places are few for everybody.
 const LEAST_OF_ONE: usize = 16;
+/// So many times the places may wait for one.
+const WAITING: usize = 4;
 /// How long a connection that was given up may take to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 /// How long a request of our own waits for a place: they are short, and when many links are renewed at once they take turns.
@@ -184,7 +186,7 @@ impl Share {
             (false, Purpose::Applications | Purpose::Peers) => None,
         };
         if let Some(wait) = wait
-            && let Some(pass) = kind.lane.enter(Width { calls: most, queue: usize::MAX, wait }).await
+            && let Some(pass) = kind.lane.enter(Width { calls: most, queue: most.saturating_mul(WAITING), wait }).await
         {
             return Ok(pass);
         }
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_purpose_has_its_part_and_all_together_are_no_more_than_there_may_be() {
+    fn each_purpose_has_its_part_and_from_three_on_all_together_are_no_more_than_there_may_be() {
         let parts = |all| Purpose::ALL.map(|purpose| purpose.part(all));
         assert_eq!(parts(10_000), [4_375, 4_375, 1_250]);
         assert_eq!(parts(176), [77, 77, 22]);

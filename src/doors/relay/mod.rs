@@ -225,15 +225,16 @@ impl Relay {
         call::check_length(request.headers(), terms.most)?;
         let link = link.as_ref();
         let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
-        let pass = lane.enter(width).await;
-        let pass =
-            pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
+        // Asked first: who waits for a peer has a place of its own taken, so that no caller fills the queues of others.
         let most = self.instance.outgoing.of_one(Purpose::Peers, limits.calls_per_caller);
         let of_sender = self.senders.lane(sender).try_enter(most);
         let of_sender = of_sender.ok_or_else(|| {
             let detail = format!("{most} calls of this caller are under way, and no more may be; see limits.calls_per_caller");
             Refusal::new(Code::Overloaded, detail)
         })?;
+        let pass = lane.enter(width).await;
+        let pass =
+            pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
         let places = Places { _at_peer: pass, _of_sender: of_sender };
         let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
 

@@ -158,6 +158,28 @@ async fn calls_per_caller() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_peer_has_a_place_of_the_caller() {
+    let (node, peer) = calling().await;
+    says(&node, "[limits]\ncalls_per_peer = 1\nqueue_per_peer = 8\ncalls_per_caller = 2").await;
+    peer.always(Endpoint::Resource, Fault::Held);
+    let call = || node.relays("GET", "/far/x", &[], "");
+    let first = async { call().await.status() };
+    let others = async {
+        peer.hears(1, Endpoint::Resource).await;
+        // Of two more one waits for the peer and the other is one too many, though there is room in the queue.
+        let (one, other) = (std::pin::pin!(call()), std::pin::pin!(call()));
+        let (refused, waiting) = futures_util::future::select(one, other).await.factor_first();
+        assert_eq!(error_of(&refused), (503, Some("overloaded")));
+        assert!(refused.text().contains("limits.calls_per_caller"), "{}", refused.text());
+        peer.behaves();
+        peer.release();
+        waiting.await.status()
+    };
+    let (first, waited) = within("both calls", async { tokio::join!(first, others) }).await;
+    assert!(first != 503 && waited != 503, "{first} {waited}");
+}
+
+#[tokio::test]
 async fn calls_per_peer_and_queue_per_peer() {
     let (node, peer) = calling().await;
     says(&node, "[limits]\ncalls_per_peer = 1\nqueue_per_peer = 0").await;
