@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::security::Security;
+use super::user;
 use crate::audit::Record;
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -164,7 +165,8 @@ pub fn is_client_secret(secret: &str) -> bool {
 
 /// Whether `client_id` may be given: 1–255 characters of `VSCHAR` (RFC 6749 appendix A.1) without the colon, which Basic could not carry raw.
 pub fn is_client_id(client_id: &str) -> bool {
-    (1..=255).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+    let is_good = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+    (1..=255).contains(&client_id.len()) && client_id.bytes().all(is_good) && client_id != user::DELETED
 }
 
 #[cfg(test)]
@@ -206,7 +208,11 @@ mod tests {
     fn what_may_be_given_as_secret_and_id() {
         assert!(is_client_secret("a b~") && !is_client_secret("") && !is_client_secret(&"a".repeat(129)) && !is_client_secret("ä"));
         assert!(
-            is_client_id("https://x/".trim_start_matches("https:")) && !is_client_id("a:b") && !is_client_id("a b") && !is_client_id("")
+            is_client_id("https://x/".trim_start_matches("https:"))
+                && !is_client_id("a:b")
+                && !is_client_id("a b")
+                && !is_client_id("")
+                && !is_client_id("(deleted)")
         );
     }
 }

@@ -68,13 +68,20 @@ pub struct BadLogin(pub String);
 /// What a login is, for people.
 pub const LOGIN_IN_WORDS: &str = "1 to 128 characters without spaces, colons, and characters that do not show or turn the text around them";
 
+/// Who allowed what somebody allowed that is deleted: nobody is called so, and no client.
+pub const DELETED: &str = "(deleted)";
+
 /// Checks a new login.
 ///
 /// # Errors
 /// It cannot be one.
 pub fn check_login(login: &str) -> Result<(), BadLogin> {
     let is_good = |character: char| !character.is_whitespace() && !is_hidden(character) && character != ':';
-    if (1..=128).contains(&login.chars().count()) && login.chars().all(is_good) { Ok(()) } else { Err(BadLogin(login.to_owned())) }
+    if (1..=128).contains(&login.chars().count()) && login.chars().all(is_good) && login != DELETED {
+        Ok(())
+    } else {
+        Err(BadLogin(login.to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +149,7 @@ mod tests {
         for login in ["ops@two.example.com", "jürgen", "a"] {
             assert_eq!(check_login(login), Ok(()));
         }
-        for login in ["", "a b", "a:b", "a\n", "a\u{202e}b", "a\u{200b}b", "\u{feff}a", "a\u{ad}", &"x".repeat(129)] {
+        for login in ["(deleted)", "", "a b", "a:b", "a\n", "a\u{202e}b", "a\u{200b}b", "\u{feff}a", "a\u{ad}", &"x".repeat(129)] {
             assert!(check_login(login).is_err(), "{login:?}");
         }
     }

@@ -7,11 +7,9 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::{NewAccess, is_in_its_time};
 use crate::inbound::permit::Bearer;
+use crate::inbound::user;
 use crate::oauth::scope::Scope;
 use crate::secret::Digest;
-
-/// What the subject of a grant is called when the person is gone.
-pub const DELETED: &str = "(deleted)";
 
 const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended, binding)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
@@ -68,7 +66,7 @@ pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fa
             client_id: row.get(7)?,
             app_name: row.get(8)?,
             tenant: row.get(9)?,
-            subject: row.get::<_, Option<String>>(11)?.unwrap_or_else(|| DELETED.to_owned()),
+            subject: row.get::<_, Option<String>>(11)?.unwrap_or_else(|| user::DELETED.to_owned()),
             scope: granted.intersection(&held),
             expires_at: row.get(4)?,
             binding: super::rows::binding(row, 13)?,

@@ -33,6 +33,7 @@ pub(super) fn router() -> Router<Arc<AdminState>> {
 async fn list(State(state): State<Arc<AdminState>>, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, AdminError> {
     let mut wanted = wanted(query.unwrap_or_default().as_bytes())?;
     wanted.tenants = tenants(&caller, wanted.tenants)?;
+    wanted.of_today = caller.ruled_tenants().is_some();
     let told = state.instance.store.read(move |connection| rows::rows(connection, &wanted)).await?;
     Ok(document::shown(told.iter().map(|row| document::record(KIND, row.id, row)).collect::<Vec<_>>()))
 }
@@ -77,6 +78,7 @@ pub fn wanted(query: &[u8]) -> Result<Wanted, AdminError> {
         record: the("record").map(str::to_owned),
         actor: the("actor").map(str::to_owned),
         tenants: the("tenant").map(|tenant| vec![tenant.to_owned()]),
+        of_today: false,
         after: number("after", the("after"))?,
         before: number("before", the("before"))?,
         limit,

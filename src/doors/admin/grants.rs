@@ -195,7 +195,7 @@ fn resource(state: &AdminState, shown: &ShownGrant, ended_by: Option<&str>) -> V
         "app": shown.app_name,
         "client_id": shown.client_id,
         "scope": grant.scope.to_string(),
-        "allowed_by": shown.login.as_deref().unwrap_or("(deleted)"),
+        "allowed_by": shown.login.as_deref().unwrap_or(crate::inbound::user::DELETED),
         "made_by": grant.made_by.as_str(),
         "created_at": grant.created_at,
         "expires_at": grant.expires_at,

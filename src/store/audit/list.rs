@@ -62,6 +62,8 @@ pub struct Wanted {
     pub actor: Option<String>,
     /// Of one of these tenants; none asks for all, and for what belongs to no tenant.
     pub tenants: Option<Vec<String>>,
+    /// Of the tenants as they are now: not of one of the same name that was deleted before, which may have been somebody else's.
+    pub of_today: bool,
     /// Behind this row, the oldest first; without it the newest rows are given.
     pub after: Option<i64>,
     /// Before this row.
@@ -167,6 +169,9 @@ fn conditions(wanted: &Wanted) -> (String, Vec<SqlValue>) {
     }
     if let Some(tenants) = &wanted.tenants {
         must(&one_of("tenant", tenants.len()), &mut tenants.iter().map(|tenant| tenant.clone().into()));
+        if wanted.of_today {
+            must("at >= (SELECT created_at FROM tenant WHERE tenant.name = audit.tenant)", &mut std::iter::empty());
+        }
     }
     if let Some(actor) = &wanted.actor {
         must("actor = ?", &mut [actor.clone().into()].into_iter());

@@ -246,7 +246,7 @@ async fn who_is_deleted_is_gone_at_once_and_what_that_person_allowed_stays() {
     let access = Digest::of(pair.access.expose_secret());
     let goes_on = move |connection: &Connection| {
         let found = access_token::find(connection, access)?.expect("it goes on");
-        assert_eq!(found.bearer.subject, access_token::DELETED);
+        assert_eq!(found.bearer.subject, crate::inbound::user::DELETED);
         assert_eq!((user::by_id(connection, person().id)?, user::all(connection)?.len()), (None, 1));
         Ok(())
     };

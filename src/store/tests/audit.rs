@@ -211,3 +211,26 @@ async fn rows_are_found_by_what_they_say() {
         assert_eq!(found, ids, "{wanted:?}");
     }
 }
+
+#[tokio::test]
+async fn a_tenant_of_the_same_name_reads_no_row_of_the_one_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = StandingClock::new();
+    let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
+    let begins = async || {
+        let begin = |transaction: &Transaction<'_>| tenant::insert(transaction, "sales", transaction.now().wall);
+        assert!(store.write(begin).await.expect("written"));
+        records(&store, "sales").await;
+    };
+    begins().await;
+    clock.pass(DAY);
+    records(&store, "sales").await;
+    let wanted = Wanted { tenants: Some(vec!["sales".to_owned()]), limit: 100, ..Wanted::default() };
+    let of_today = Wanted { of_today: true, ..wanted.clone() };
+    assert_eq!(select(&store, of_today.clone()).await.len(), 2, "all since it was made");
+    store.write(|transaction| tenant::delete(transaction, "sales")).await.expect("deleted");
+    assert_eq!(select(&store, of_today.clone()).await, []);
+    clock.pass(DAY);
+    begins().await;
+    assert_eq!((select(&store, of_today).await.len(), select(&store, wanted).await.len()), (1, 3));
+}
