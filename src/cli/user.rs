@@ -199,7 +199,12 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
         }
         User::List => USERS.list(context).await?,
         User::Show { login } => USERS.show(context, &login).await?,
-        User::Delete { login, revoke_grants: false, confirm } => USERS.delete(context, &login, confirm).await?,
+        User::Delete { login, revoke_grants: false, confirm } => {
+            USERS.delete(context, &login, confirm).await?;
+            context
+                .report
+                .note("What it had allowed goes on, as of \"(deleted)\": p2pid grant list; each is ended by p2pid grant revoke ID.");
+        }
         User::Delete { login, revoke_grants: true, confirm } => {
             confirm.or_ask(&format!("delete the user {login} and end all links that were allowed by it"))?;
             context.client()?.send(Method::DELETE, &USERS.path(context, &[&login]), "user", json!({ "revoke_grants": true })).await?;

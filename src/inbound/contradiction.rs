@@ -98,10 +98,12 @@ pub fn check(app: &IbApp, rotation: Rotation, said: &Said) -> Result<(), Contrad
     let needs_subject = security.method == Method::TlsClientAuth;
     let is_unrotated = app.rotation.unwrap_or(rotation) == Rotation::None && grants.contains(&GrantType::RefreshToken);
     let is_fapi2 = security.profile == Some(Profile::Fapi2);
+    // A realm may be one that takes passwords alone.
+    let leads_nowhere = app.redirect_uris.is_empty() && grants.contains(&GrantType::AuthorizationCode) && !app.is_realm();
     let is_in_clear = !app.native && app.redirect_uris.iter().any(|uri| uri.url().scheme() == "http");
     for (is_wrong, contradiction) in [
         (app.scope.is_empty() && !app.only_introspects(), Contradiction::NoScope),
-        (app.redirect_uris.is_empty() && grants.contains(&GrantType::AuthorizationCode), Contradiction::NoRedirectUri),
+        (leads_nowhere, Contradiction::NoRedirectUri),
         (needs_keys && security.keys.is_none(), Contradiction::NoKeys),
         (!needs_keys && security.keys.is_some(), Contradiction::UnusedKeys),
         (security.method == Method::SelfSignedTlsClientAuth && lacks_certificate, Contradiction::NoCertificate),
