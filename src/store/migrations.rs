@@ -41,16 +41,17 @@ pub(super) const NEWEST: usize = STEPS.len();
 pub(super) enum NotTaken {
     /// There is no copy of the database as it is. Nothing was changed.
     NotKept(u32, BackupError),
-    /// A step failed; those before it were taken.
+    /// A step failed. None was taken.
     Step(rusqlite_migration::Error),
     Database(rusqlite::Error),
 }
 
-/// Takes the steps that the database in `state_dir` has not taken, all or none of each. A copy of it as it was is kept before the first
+/// Takes the steps that the database in `state_dir` has not taken, all or none. A copy of it as it was is kept before the first
 /// ([`schema_copy`]): without one there is no way back, so without one no step is taken.
 pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, now: Timestamp) -> Result<(), NotTaken> {
     let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
     let before = version(connection).map_err(NotTaken::Database)?;
+    schema_copy::settle(state_dir, before);
     let is_older = (1..NEWEST).contains(&(before as usize));
     let copy = is_older.then(|| schema_copy::keep(state_dir, before, now)).transpose();
     let copy = copy.map_err(|error| NotTaken::NotKept(before, error))?;
@@ -59,10 +60,16 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, state_dir: &Path, no
     connection.pragma_update(None, "foreign_keys", false).map_err(NotTaken::Database)?;
     let taken = MIGRATIONS.to_latest(connection);
     connection.pragma_update(None, "foreign_keys", true).map_err(NotTaken::Database)?;
-    taken.map_err(|error| {
-        if let Some(copy) = copy.filter(|_| version(connection).is_ok_and(|now| now == before)) {
-            schema_copy::is_not_needed(&copy);
+    // All steps are one transaction. What was before goes only now that there is something to go back from.
+    match (taken, copy) {
+        (Ok(()), Some(copy)) => copy.confirm(),
+        (Ok(()), None) => {}
+        (Err(error), copy) => {
+            if let Some(copy) = copy.filter(|_| version(connection).is_ok_and(|now| now == before)) {
+                copy.discard();
+            }
+            return Err(NotTaken::Step(error));
         }
-        NotTaken::Step(error)
-    })
+    }
+    Ok(())
 }

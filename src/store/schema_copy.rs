@@ -1,7 +1,8 @@
 //! The copy that is kept of the database before its schema changes, so that the program of before can be put back together with its data.
 //!
 //! It is called by the schema and the time, `p2pid-schema-14-20261128T184516Z.db`. One that is there is never written to: it may be of an
-//! upgrade years ago, or of a database that a restore has replaced since.
+//! upgrade years ago, or of a database that a restore has replaced since. Until the schema has changed its name ends in `.pending`: so what
+//! an upgrade that was interrupted has left is told from what it was that a way back leads to, and no older copy goes before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::backup::{BackupError, backup};
 use super::connection;
+use super::key_file;
 use super::open::own_as;
 use crate::clock::Timestamp;
 use crate::observe::systemd;
@@ -18,29 +20,62 @@ const KEPT: usize = 3;
 
 const PREFIX: &str = "p2pid-schema-";
 const SUFFIX: &str = ".db";
+const PENDING: &str = ".pending";
 
-/// Copies the database, whole and durably, and deletes the copies that are older than the newest [`KEPT`]. Only for who holds the lock.
+/// A copy whose schema is about to change. Where the process ends before it says whether that came to be, [`settle`] and [`keep`] see to it.
+#[must_use]
+pub(super) struct Pending {
+    state_dir: PathBuf,
+    name: Name,
+}
+
+impl Pending {
+    /// Keeps it, since the schema did change, and deletes the copies that are older than the newest [`KEPT`].
+    pub(super) fn confirm(self) {
+        let (pending, path) = (self.state_dir.join(self.name.pending()), self.state_dir.join(self.name.file()));
+        if let Err(error) = fs::rename(&pending, &path).and_then(|()| key_file::sync_directory(&path)) {
+            // The next start tries again.
+            tracing::warn!(file = %pending.display(), %error, "the copy of the database from before this version cannot be renamed");
+            return;
+        }
+        tracing::info!(file = %path.display(), "the database as it was before this version is kept");
+        drop_older(&self.state_dir, &self.name);
+    }
+
+    /// Deletes it, since the schema did not change after all.
+    pub(super) fn discard(self) {
+        remove(&self.state_dir.join(self.name.pending()), "the schema did not change: its copy is deleted again");
+    }
+}
+
+/// Copies the database, whole and durably. Of the other copies it deletes only those that upgrades from the same schema have left which were
+/// interrupted, once this one is there in their place. Only for who holds the lock.
 ///
 /// # Errors
-/// [`BackupError`]; no copy was deleted then.
-pub(super) fn keep(state_dir: &Path, version: u32, now: Timestamp) -> Result<PathBuf, BackupError> {
+/// [`BackupError`]; no other copy was deleted then.
+pub(super) fn keep(state_dir: &Path, version: u32, now: Timestamp) -> Result<Pending, BackupError> {
     drop_unfinished(state_dir);
-    let names = (0..).map(|later| Name::new(version, now.plus(Duration::from_secs(later))));
-    let path = names.map(|name| state_dir.join(name.file())).find(|path| fs::symlink_metadata(path).is_err());
-    let path = path.expect("a second without a copy");
+    let interrupted = pending_in(state_dir);
+    let is_free = |name: &Name| [name.file(), name.pending()].iter().all(|file| fs::symlink_metadata(state_dir.join(file)).is_err());
+    let mut names = (0..).map(|later| Name::new(version, now.plus(Duration::from_secs(later))));
+    let name = names.find(is_free).expect("a second without a copy");
+    let path = state_dir.join(name.pending());
     tell_how_long(state_dir);
     backup(state_dir, &path, now)?;
     // A command that root runs may be the first of the new version.
     let owned = fs::metadata(state_dir).and_then(|owner| own_as(&path, &owner));
     owned.map_err(|error| BackupError::File(path.clone(), error))?;
-    tracing::info!(file = %path.display(), "the database as it was before this version is kept");
-    drop_older(state_dir, &path);
-    Ok(path)
+    for left in interrupted.iter().filter(|left| left.schema == version) {
+        remove(&state_dir.join(left.pending()), "the copy of an upgrade that was interrupted is replaced");
+    }
+    Ok(Pending { state_dir: state_dir.to_owned(), name })
 }
 
-/// Deletes a copy whose schema did not change after all. A start that fails again and again would push out the others.
-pub(super) fn is_not_needed(copy: &Path) {
-    remove(copy, "the schema did not change: its copy is deleted again");
+/// Keeps the copies of upgrades that were interrupted when the schema had changed already: the database is not at theirs, but at `version`.
+pub(super) fn settle(state_dir: &Path, version: u32) {
+    for name in pending_in(state_dir).into_iter().filter(|name| name.schema != version) {
+        Pending { state_dir: state_dir.to_owned(), name }.confirm();
+    }
 }
 
 /// A start that copies gigabytes is not one that hangs.
@@ -61,9 +96,9 @@ fn drop_unfinished(state_dir: &Path) {
     }
 }
 
-fn drop_older(state_dir: &Path, newest: &Path) {
+fn drop_older(state_dir: &Path, newest: &Name) {
     let mut others: Vec<Name> = names_in(state_dir).iter().filter_map(|name| Name::read(name)).collect();
-    others.retain(|name| state_dir.join(name.file()) != newest);
+    others.retain(|name| name != newest);
     others.sort_by(|a, b| b.cmp(a));
     for name in others.iter().skip(KEPT - 1) {
         remove(&state_dir.join(name.file()), "an older copy of the database is deleted");
@@ -83,6 +118,11 @@ fn names_in(state_dir: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// The copies of which it was not said whether they are needed.
+fn pending_in(state_dir: &Path) -> Vec<Name> {
+    names_in(state_dir).iter().filter_map(|name| Name::read(name.strip_suffix(PENDING)?)).collect()
+}
+
 /// What a copy is called; later ones are greater.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
@@ -99,6 +139,10 @@ impl Name {
     fn file(&self) -> String {
         let separator = if self.time.is_empty() { "" } else { "-" };
         format!("{PREFIX}{}{separator}{}{SUFFIX}", self.schema, self.time)
+    }
+
+    fn pending(&self) -> String {
+        self.file() + PENDING
     }
 
     /// None for a name that is not exactly as [`Name::file`] says: that file is somebody else's.
@@ -152,12 +196,14 @@ mod tests {
         for (name, content) in [("p2pid-schema-9.db", "old"), ("p2pid-schema-14-mine.db", "mine"), ("p2pid-schema-9.db.gz", "packed")] {
             fs::write(state_dir.join(name), content).expect("written");
         }
-        let first = keep(state_dir, 13, NOW).expect("a copy");
+        let upgrade = |version, now| keep(state_dir, version, now).expect("a copy").confirm();
+        upgrade(13, NOW);
+        let first = state_dir.join(Name::new(13, NOW).file());
         let before = fs::read(&first).expect("a copy");
-        let again = keep(state_dir, 13, NOW).expect("a copy in the same second");
-        assert!(again != first && fs::read(&first).expect("a copy") == before, "what is there is not written to");
+        upgrade(13, NOW);
+        assert_eq!(fs::read(&first).expect("a copy"), before, "what is there is not written to, also in the same second");
         // The clock was set back: the newest is what was made last.
-        let last = keep(state_dir, 14, Timestamp::from_millis(0)).expect("a copy");
+        upgrade(14, Timestamp::from_millis(0));
         assert_eq!(
             copies(state_dir),
             [
@@ -168,8 +214,32 @@ mod tests {
                 "p2pid-schema-9.db.gz",
             ]
         );
-        is_not_needed(&last);
-        assert!(!last.exists() && first.exists());
+    }
+
+    #[tokio::test]
+    async fn upgrades_that_fail_or_are_interrupted_cost_no_other_copy_and_leave_one_at_most() {
+        let (directory, _store) = temporary();
+        let state_dir = directory.path();
+        let later = |seconds| NOW.plus(Duration::from_secs(seconds));
+        let older: Vec<String> = [9, 10, 11, 14].map(|version| Name::new(version, Timestamp::from_millis(1_000)).file()).into();
+        for name in &older {
+            fs::write(state_dir.join(name), "older").expect("written");
+        }
+        let others = || copies(state_dir).into_iter().filter(|name| !older.contains(name)).collect::<Vec<_>>();
+        let are_there = || older.iter().all(|name| state_dir.join(name).exists());
+        for attempt in 0..3 {
+            // The process ends here.
+            let _ = keep(state_dir, 14, later(attempt)).expect("a copy");
+            settle(state_dir, 14);
+            assert_eq!((others(), are_there()), (vec![Name::new(14, later(attempt)).pending()], true), "{attempt}");
+        }
+        keep(state_dir, 14, later(3)).expect("a copy").discard();
+        assert_eq!((others(), are_there()), (Vec::new(), true), "nor does a step that fails");
+        // The schema had changed when the process ended.
+        let _ = keep(state_dir, 14, later(4)).expect("a copy");
+        settle(state_dir, 15);
+        assert_eq!(others(), [Name::new(14, later(4)).file()]);
+        assert_eq!(copies(state_dir).len(), KEPT);
     }
 
     #[tokio::test]
@@ -180,7 +250,7 @@ mod tests {
         for name in [left, &journal, other] {
             fs::write(directory.path().join(name), "half").expect("written");
         }
-        keep(directory.path(), 14, NOW).expect("a copy");
+        keep(directory.path(), 14, NOW).expect("a copy").confirm();
         assert_eq!(copies(directory.path()), ["p2pid-schema-14-20261128T184516Z.db", other]);
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::secret::Digest;
 use crate::store::migrations::NEWEST;
-use crate::store::{Store, api_key, temporary, tenant, user};
+use crate::store::{Store, api_key, schema_copy, temporary, tenant, user};
 use crate::system::SystemClock;
 
 fn fixtures() -> Vec<(u32, PathBuf)> {
@@ -164,9 +164,36 @@ async fn a_step_that_fails_leaves_the_database_and_the_copies_as_they_were() {
     let raw = Connection::open(&database).expect("opened");
     raw.execute_batch("ALTER TABLE audit_horizon RENAME TO somewhere_else").expect("the next step does not find its table");
     drop(raw);
+    let older = ["p2pid-schema-10.db", "p2pid-schema-11.db", "p2pid-schema-12.db", "p2pid-schema-9.db"];
+    for name in older {
+        fs::write(directory.path().join(name), "older").expect("written");
+    }
     for _ in 0..2 {
         let error = Store::open(directory.path(), None, Arc::new(SystemClock::new())).expect_err("a step fails").explain();
         assert!(error.found.contains("audit_horizon"), "{error}");
-        assert_eq!((version_of(&database), copies(directory.path())), (13, Vec::new()), "{error}");
+        assert_eq!((version_of(&database), copies(directory.path())), (13, older.map(str::to_owned).into()), "{error}");
     }
+}
+
+#[tokio::test]
+async fn starts_that_are_killed_while_the_schema_changes_push_out_no_older_copy() {
+    let directory = thawed(&fixture(13));
+    let (state_dir, clock) = (directory.path(), SystemClock::new());
+    let older = ["p2pid-schema-11.db", "p2pid-schema-12.db"];
+    for name in older {
+        fs::write(state_dir.join(name), "older").expect("written");
+    }
+    for _ in 0..3 {
+        let _ = schema_copy::keep(state_dir, 13, clock.now().wall).unwrap_or_else(|error| panic!("{}", error.explain()));
+    }
+    let opens = || Store::open(state_dir, None, Arc::new(SystemClock::new())).expect("brought up to date");
+    opens().close().await;
+    let kept = copies(state_dir);
+    let (old, new): (Vec<&String>, Vec<&String>) = kept.iter().partition(|name| older.contains(&name.as_str()));
+    let [new] = new[..] else { panic!("one of this upgrade: {kept:?}") };
+    assert_eq!((old.len(), version_of(&state_dir.join(new))), (2, 13), "{kept:?}");
+    // Killed when the schema had changed, and before its copy was called so.
+    fs::rename(state_dir.join(new), state_dir.join(format!("{new}.pending"))).expect("renamed");
+    opens().close().await;
+    assert_eq!(copies(state_dir), kept);
 }
