@@ -21,7 +21,7 @@ use crate::config::Limits;
 const OWN: usize = 8;
 /// One grant or caller has at most one in so many of the connections for such calls.
 const ONE: usize = 4;
-/// And at least so many: few places are few for everybody.
+/// And at least so many, but no more than half of them: few places are few for everybody.
 const LEAST_OF_ONE: usize = 16;
 /// So many times the places may wait for one.
 const WAITING: usize = 4;
@@ -118,7 +118,8 @@ impl Outgoing {
 
     /// How many calls for `purpose` one grant or caller may have under way when the configuration says `wanted`.
     pub fn of_one(&self, purpose: Purpose, wanted: usize) -> usize {
-        wanted.min((self.limit(purpose) / ONE).max(LEAST_OF_ONE))
+        let all = self.limit(purpose);
+        wanted.min((all / ONE).max(LEAST_OF_ONE.min(all / 2)).max(1))
     }
 
     fn kind(&self, purpose: Purpose) -> &Kind {
@@ -221,14 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn one_grant_has_what_is_configured_or_a_quarter_and_never_less_than_sixteen() {
+    fn one_grant_has_what_is_configured_or_a_quarter_and_of_few_places_sixteen_or_half() {
         let outgoing = Outgoing { all: AtomicUsize::new(10_000), kinds: Default::default() };
         let of_one = |wanted| outgoing.of_one(Purpose::Applications, wanted);
         assert_eq!([1, 512, 1_093, 5_000].map(of_one), [1, 512, 1_093, 1_093]);
         outgoing.all.store(176, Ordering::Relaxed);
         assert_eq!([1, 512].map(of_one), [1, 19]);
         outgoing.all.store(9, Ordering::Relaxed);
-        assert_eq!([1, 512].map(of_one), [1, 16]);
+        assert_eq!(outgoing.limit(Purpose::Applications), 4);
+        assert_eq!([1, 512].map(of_one), [1, 2]);
+        outgoing.all.store(3, Ordering::Relaxed);
+        assert_eq!(of_one(512), 1);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! A body is passed on frame by frame, never gathered. What it must obey costs nothing while frames keep coming: only when one has to be
 //! waited for, a timer is set and the end of what the call rests on is listened for.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,13 +34,21 @@ pub struct Terms {
     pub life: Arc<Life>,
     /// And what it needs of that, at the gateway.
     pub claim: Option<Claim>,
+    /// What the call takes from others. It is given back when the last of its bodies is done with, or its WebSocket: where the answer is
+    /// there and the request is still being sent, the connection that it is sent over is still taken.
+    pub places: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Terms {
     /// The terms that `limits` set for a call that rests on `life`, or on that of it which `claim` names.
     pub fn new(limits: &Limits, life: Arc<Life>, claim: Option<Claim>) -> Self {
         let most = if limits.body_bytes == 0 { u64::MAX } else { limits.body_bytes };
-        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, life, claim }
+        Self { first_byte: limits.first_byte_timeout, idle: limits.idle_timeout, most, life, claim, places: None }
+    }
+
+    /// The same, with places that the call holds as long as it is under way.
+    pub fn holding(self, places: impl Send + Sync + 'static) -> Self {
+        Self { places: Some(Arc::new(places)), ..self }
     }
 
     /// Whether what the call rests on has gone.
@@ -174,22 +183,22 @@ where
         return None;
     }
     let sending = Arc::new(Sending::default());
-    let mut passage = Passage::new(body, terms.clone(), super::headers::strip_request_trailers, ());
+    let mut passage = Passage::new(body, terms.clone(), super::headers::strip_request_trailers);
     passage.sending = Some(Arc::clone(&sending));
     Some((passage, sending))
 }
 
-/// The body to answer with in place of a forwarded answer's own. `kept` is dropped when it is done with.
-pub fn download<K: Send + Unpin + 'static>(body: ResponseBody, terms: &Terms, strip: fn(&mut HeaderMap), kept: K) -> axum::body::Body {
+/// The body to answer with in place of a forwarded answer's own.
+pub fn download(body: ResponseBody, terms: &Terms, strip: fn(&mut HeaderMap)) -> axum::body::Body {
     if body.is_end_stream() {
         return axum::body::Body::empty();
     }
     let terms = Terms { most: u64::MAX, ..terms.clone() };
-    axum::body::Body::new(Passage::new(body, terms, strip, kept))
+    axum::body::Body::new(Passage::new(body, terms, strip))
 }
 
-/// A body that is passed on under terms, with something that lives as long as it does.
-pub struct Passage<B, K = ()> {
+/// A body that is passed on under terms.
+pub struct Passage<B> {
     body: B,
     terms: Terms,
     /// What its trailers lose.
@@ -198,7 +207,6 @@ pub struct Passage<B, K = ()> {
     sending: Option<Arc<Sending>>,
     wait: Option<Pin<Box<Wait>>>,
     is_waiting: bool,
-    _kept: K,
 }
 
 pin_project_lite::pin_project! {
@@ -210,9 +218,9 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<B, K> Passage<B, K> {
-    fn new(body: B, terms: Terms, strip: fn(&mut HeaderMap), kept: K) -> Self {
-        Self { body, terms, strip, passed: 0, sending: None, wait: None, is_waiting: false, _kept: kept }
+impl<B> Passage<B> {
+    fn new(body: B, terms: Terms, strip: fn(&mut HeaderMap)) -> Self {
+        Self { body, terms, strip, passed: 0, sending: None, wait: None, is_waiting: false }
     }
 
     /// Takes note of a frame; it goes on without what its trailers must not say.
@@ -260,10 +268,9 @@ impl<B, K> Passage<B, K> {
     }
 }
 
-impl<B, K> Body for Passage<B, K>
+impl<B> Body for Passage<B>
 where
     B: Body<Data = Bytes> + Unpin,
-    K: Unpin,
 {
     type Data = Bytes;
     type Error = Broken;
@@ -312,7 +319,7 @@ mod tests {
     fn terms(most: u64, idle: u64) -> (Terms, Arc<Life>) {
         let life = Arc::new(Life::default());
         let (first_byte, idle) = (Duration::from_millis(30), Duration::from_millis(idle));
-        (Terms { first_byte, idle, most, life: Arc::clone(&life), claim: None }, life)
+        (Terms { first_byte, idle, most, life: Arc::clone(&life), claim: None, places: None }, life)
     }
 
     fn frames(texts: &'static [&'static str]) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin {
@@ -362,6 +369,18 @@ mod tests {
 
         let (mut passage, _) = upload(StreamBody::new(frames(&["abc"])), &patient).expect("a body");
         assert_eq!(passage.frame().await.expect("an end").err(), Some(Broken::Withdrawn));
+    }
+
+    #[tokio::test]
+    async fn places_are_held_until_the_last_body_is_done_with() {
+        let place = Arc::new(());
+        let terms = terms(u64::MAX, 1_000).0.holding(Arc::clone(&place));
+        let (passage, _sending) = upload(StreamBody::new(never()), &terms).expect("a body");
+        // The answer has come and is empty, and the request is still being sent.
+        drop(terms);
+        assert_eq!(Arc::strong_count(&place), 2);
+        drop(passage);
+        assert_eq!(Arc::strong_count(&place), 1);
     }
 
     #[tokio::test]

@@ -73,36 +73,30 @@ impl Asked {
     }
 
     /// Sends the request that asks for the WebSocket, and joins the two sides when it is granted; until then no byte passes.
-    /// `kept` lives as long as the WebSocket. Any other answer is given back as it is.
-    pub async fn send<K: Send + 'static>(
-        self,
-        client: &Client,
-        request: Request<RequestBody>,
-        terms: &Terms,
-        kept: K,
-    ) -> Result<Answer<K>, Failure> {
+    /// Any other answer is given back as it is.
+    pub async fn send(self, client: &Client, request: Request<RequestBody>, terms: &Terms) -> Result<Answer, Failure> {
         let mut response = first_byte(pin!(client.send_upgrade(request)), None, terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             // Over HTTP/2 a success *is* the WebSocket.
             let is_misleading = self.key.is_some() && response.status().is_success();
-            return if is_misleading { Err(Failure::WrongUpgrade) } else { Ok(Answer::Refused(response, self, kept)) };
+            return if is_misleading { Err(Failure::WrongUpgrade) } else { Ok(Answer::Refused(response, self)) };
         }
         let is_ours = |key: &String| response.headers().get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == accepted(key));
         if !headers::names_websocket(response.headers()) || !self.key.as_ref().is_none_or(is_ours) {
             return Err(Failure::WrongUpgrade);
         }
         let server = hyper::upgrade::on(&mut response);
-        tokio::spawn(join(self.connection, self.client, server, terms.clone(), kept));
+        tokio::spawn(join(self.connection, self.client, server, terms.clone()));
         Ok(Answer::Granted(granted(response, self.key.is_some())))
     }
 }
 
 /// What became of a request for a WebSocket.
-pub enum Answer<K> {
+pub enum Answer {
     /// It is one. The head is as the client has to see it, but for the headers that every answer loses.
     Granted(http::response::Parts),
     /// An ordinary answer; with it comes back what another attempt needs.
-    Refused(Response<ResponseBody>, Asked, K),
+    Refused(Response<ResponseBody>, Asked),
 }
 
 /// Restores, after hop-by-hop headers were dropped, what makes an HTTP/1.1 client switch.
@@ -135,7 +129,7 @@ fn connection<B>(request: &Request<B>) -> Option<Arc<Connection>> {
 }
 
 /// Carries bytes both ways until one side ends, both are silent for too long, what the WebSocket rests on ends, or the daemon does.
-async fn join<K>(connection: Option<Arc<Connection>>, client: OnUpgrade, server: OnUpgrade, terms: Terms, kept: K) {
+async fn join(connection: Option<Arc<Connection>>, client: OnUpgrade, server: OnUpgrade, terms: Terms) {
     let held = connection.as_ref().map(Connection::hold);
     let stopped = async {
         match &connection {
@@ -153,7 +147,7 @@ async fn join<K>(connection: Option<Arc<Connection>>, client: OnUpgrade, server:
             () = stopped => {}
         }
     }
-    drop((kept, held));
+    drop(held);
 }
 
 async fn carry_both(client: Upgraded, server: Upgraded, moved: &AtomicU64) -> io::Result<()> {

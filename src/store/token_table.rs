@@ -37,10 +37,19 @@ pub struct TokenTable {
     revocations: AtomicU64,
     /// By grant, or by token where there is none; each stays until its last use is written down.
     holds: Mutex<HashMap<Id, Arc<Hold>>>,
-    /// By app, of those whose tokens stand alone.
-    lanes: Mutex<HashMap<Id, Arc<Lane>>>,
+    /// By app.
+    lanes: Mutex<HashMap<(Id, Calls), Arc<Lane>>>,
     /// Two who look at apps one after the other make known what they read in the same order.
     order: tokio::sync::Mutex<()>,
+}
+
+/// Which calls of an app share a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Calls {
+    /// All of them.
+    All,
+    /// Those with tokens that stand alone: together they are what a grant is.
+    Alone,
 }
 
 /// An access token that is good, but for its expiry.
@@ -56,8 +65,10 @@ pub struct LiveToken {
     pub granted: Arc<Scope>,
     /// Ends when the grant is ended; open streams rest on it.
     pub life: Arc<Life>,
-    /// The calls that are under way with the grant, or of the app, where its tokens stand alone.
+    /// The calls that are under way with the grant, or with all tokens of the app that stand alone.
     pub lane: Arc<Lane>,
+    /// The calls of the app that are under way.
+    pub app_lane: Arc<Lane>,
 }
 
 /// What all tokens of a grant share.
@@ -65,6 +76,7 @@ pub struct LiveToken {
 struct Hold {
     life: Arc<Life>,
     lane: Arc<Lane>,
+    app_lane: Arc<Lane>,
     /// Tokens of earlier generations have been withdrawn.
     oldest_generation: AtomicU32,
     /// The app, of a token that stands alone.
@@ -78,9 +90,9 @@ struct Hold {
 }
 
 impl Hold {
-    fn of(app: Id, alone_of: Option<Id>, lane: Arc<Lane>) -> Self {
+    fn of(app: Id, alone_of: Option<Id>, lane: Arc<Lane>, app_lane: Arc<Lane>) -> Self {
         let (life, oldest_generation) = (Arc::default(), AtomicU32::default());
-        Self { life, lane, oldest_generation, alone_of, app, last_used: AtomicI64::default(), written: AtomicI64::default() }
+        Self { life, lane, app_lane, oldest_generation, alone_of, app, last_used: AtomicI64::default(), written: AtomicI64::default() }
     }
 
     /// Whether something has yet to be written down, or a token or a stream rests on it. To be asked under the lock, under which nothing takes up
@@ -276,8 +288,10 @@ impl TokenTable {
         };
         let living = holds.get(&key).filter(|hold| !hold.life.is_ended());
         let hold = living.map(Arc::clone).unwrap_or_else(|| {
-            let lane = alone_of.map(|app| Arc::clone(self.lanes().entry(app).or_default())).unwrap_or_default();
-            Arc::new(Hold::of(found.bearer.app, alone_of, lane))
+            let (app, mut lanes) = (found.bearer.app, self.lanes());
+            let mut lane_of = |calls| Arc::clone(lanes.entry((app, calls)).or_default());
+            let lane = alone_of.map(|_| lane_of(Calls::Alone)).unwrap_or_default();
+            Arc::new(Hold::of(app, alone_of, lane, lane_of(Calls::All)))
         });
         holds.insert(key, Arc::clone(&hold));
         hold.last_used.store(self.clock.now().wall.millis(), Ordering::Relaxed);
@@ -289,6 +303,7 @@ impl TokenTable {
             generation: found.generation,
             life: Arc::clone(&hold.life),
             lane: Arc::clone(&hold.lane),
+            app_lane: Arc::clone(&hold.app_lane),
             hold,
         });
         self.tokens.insert(digest, Arc::clone(&live));
@@ -302,7 +317,7 @@ impl TokenTable {
     }
 
     /// May be locked under the lock of `holds`, never the other way round.
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Id, Arc<Lane>>> {
+    fn lanes(&self) -> MutexGuard<'_, HashMap<(Id, Calls), Arc<Lane>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -404,6 +419,8 @@ mod tests {
         assert!(first.life.is_ended() && world.table.present(access).await.expect("read").is_none());
         assert!(!second.life.is_ended() && world.table.present(other).await.expect("read").is_some());
         assert!(Arc::ptr_eq(&first.lane, &second.lane), "an app has no more calls under way for having more tokens");
+        let of_grant = world.present().await.expect("a live token");
+        assert!(!Arc::ptr_eq(&first.lane, &of_grant.lane) && Arc::ptr_eq(&first.app_lane, &of_grant.app_lane), "nor for having grants");
 
         // Its streams go on for as long again as its last good token lived.
         world.clock.pass(HOUR * 3 / 2);

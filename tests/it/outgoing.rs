@@ -7,13 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
+use http_body_util::{Empty, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::world::message::Message;
@@ -59,7 +60,10 @@ async fn asked(two: &Process, method: &str, target: &str, headers: &[(&str, &str
     wire.asks(request(method, target, &host, headers, body)).await
 }
 
-async fn over_http2(two: &Process) -> SendRequest<Empty<Bytes>> {
+async fn over_http2<B>(two: &Process) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
+{
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots(&two.settings.authority())).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = TcpStream::connect(two.settings.public).await.expect("a connection");
@@ -130,4 +134,61 @@ async fn hundreds_of_streams_of_one_token_leave_files_and_places_to_others() {
     let again = async || (greedy.calls(&two, &[]).await.status() == 200).then_some(());
     eventually("the places to be free again", again).await;
     eventually("the connections to be closed", async || (to_applications(&two).await <= 2).then_some(())).await;
+}
+
+/// An application that answers before it has read what it is sent, and reads no further.
+async fn answers_early() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await?;
+                tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_early_gives_no_place_back_while_the_request_is_still_sent() {
+    let two = Process::running("two").await;
+    let process = Pid::from_raw(i32::try_from(process_id(&two)).expect("a process id"));
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(FILES), maximum: Some(FILES) }).expect("the limit of a child can be lowered");
+    let route = format!(
+        "[limits]\nfirst_byte_timeout = \"59s\"\n[[route]]\npath = \"/early\"\nupstream = \"http://{}\"\nscopes = [\"p2pi\"]\n",
+        answers_early().await
+    );
+    two.settings.says("early.toml", &route);
+    two.runs(&["reload"]).await;
+    let (greedy, modest) = (App::of(&two, "greedy").await, App::of(&two, "modest").await);
+    assert_eq!(modest.calls(&two, &[]).await.status(), 200);
+
+    let mut client = over_http2(&two).await;
+    let requests = (0..100).map(|_| {
+        let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
+        let body = StreamBody::new(futures_util::StreamExt::chain(first, futures_util::stream::pending()));
+        let request = Request::post(format!("https://{}/early/x", two.settings.public));
+        client.send_request(request.header("authorization", format!("Bearer {}", greedy.token)).body(body).expect("a request"))
+    });
+    let requests: Vec<_> = requests.collect();
+    let answers: Vec<u16> = within("an answer to each", join_all(requests))
+        .await
+        .into_iter()
+        .map(|answer| answer.expect("an answer").status().as_u16())
+        .collect();
+    let count = |status| answers.iter().filter(|answer| **answer == status).count();
+    assert_eq!((count(401), count(503)), (19, 81));
+    assert!(to_applications(&two).await <= 21);
+    assert_eq!(modest.calls(&two, &[]).await.status(), 200);
+
+    drop(client);
+    eventually("the connections to be closed", async || (to_applications(&two).await <= 2).then_some(())).await;
+    assert_eq!(greedy.calls(&two, &[]).await.status(), 200);
 }

@@ -179,9 +179,8 @@ impl Gateway {
         }
         let permit = permitted.map_err(|why| refused(why, route, routes))?;
         let uri = route.upstream.uri(rest, &target)?;
-        let pass = self.enter(&live, &routes.config.limits)?;
         let call = Call { live: &live, permit, uri, route, routes, request_id: told.request_id() };
-        let mut response = self.pass(request, call, pass).await?;
+        let mut response = self.pass(request, call).await?;
         if let Some(nonce) = next_nonce {
             response.headers_mut().insert(NONCE_HEADER, nonce);
         }
@@ -221,21 +220,27 @@ impl Gateway {
         live.ok_or_else(|| invalid_token("the access token is unknown, expired or revoked", routes))
     }
 
-    /// A place among the calls of the same grant: no client takes all that there is for calls to applications.
-    fn enter(&self, live: &LiveToken, limits: &Limits) -> Result<Pass, Refusal> {
-        let most = self.instance.outgoing.of_one(Purpose::Applications, limits.calls_per_grant);
-        live.lane.try_enter(most).ok_or_else(|| {
-            let detail = format!("{most} calls with this grant are under way, and no more may be; see limits.calls_per_grant");
-            Refusal::new(Code::Overloaded, detail)
-        })
+    /// A place among the calls of the same grant, and one among those of the same app: no client takes all that there is for calls to applications,
+    /// however many allowed it how much.
+    fn enter(&self, live: &LiveToken, limits: &Limits) -> Result<[Pass; 2], Refusal> {
+        let outgoing = &self.instance.outgoing;
+        let full = |most: usize, of: &str, key: &str| {
+            Refusal::new(Code::Overloaded, format!("{most} calls {of} are under way, and no more may be; see limits.{key}"))
+        };
+        let most = outgoing.of_one(Purpose::Applications, limits.calls_per_grant);
+        let of_grant = live.lane.try_enter(most).ok_or_else(|| full(most, "with this grant", "calls_per_grant"))?;
+        let most = outgoing.of_one(Purpose::Applications, usize::MAX);
+        let of_app = live.app_lane.try_enter(most).ok_or_else(|| full(most, "of this app", "outgoing_connections"))?;
+        Ok([of_grant, of_app])
     }
 
-    /// Forwards a call that is permitted. `pass` is given back when the answer has been sent to its end, or the WebSocket ends.
-    async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>, pass: Pass) -> Result<Response<Body>, Refusal> {
+    /// Forwards a call that is permitted.
+    async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>) -> Result<Response<Body>, Refusal> {
         let config = &call.routes.config;
         let claim = Claim { granted: Arc::clone(&call.live.granted), needed: Arc::clone(&call.route.scopes) };
         let terms = Terms::new(&config.limits, Arc::clone(&call.live.life), Some(claim));
         call::check_length(request.headers(), terms.most)?;
+        let terms = terms.holding(self.enter(call.live, &config.limits)?);
         let forwarded = forwarded_by(&request, call.routes);
         let asked = websocket::asked(&mut request, self.instance.random.as_ref());
         let (head, body) = request.into_parts();
@@ -247,8 +252,8 @@ impl Gateway {
         let client = self.client.load_full();
         if let Some(asked) = asked {
             asked.mark(outgoing.headers_mut());
-            return match Box::pin(asked.send(&client, outgoing, &terms, pass)).await.map_err(|failure| failed(failure, call.routes))? {
-                Answer::Refused(response, _, pass) => Ok(passed_on(response, &terms, pass)),
+            return match Box::pin(asked.send(&client, outgoing, &terms)).await.map_err(|failure| failed(failure, call.routes))? {
+                Answer::Refused(response, _) => Ok(passed_on(response, &terms)),
                 Answer::Granted(mut head) => {
                     headers::strip_application_answer(&mut head.headers);
                     websocket::mark_granted(&mut head);
@@ -262,7 +267,7 @@ impl Gateway {
         });
         let answer = pin!(client.send(outgoing));
         let response = proxy::head(answer, sending.as_deref(), &terms).await.map_err(|failure| failed(failure, call.routes))?;
-        Ok(passed_on(response, &terms, pass))
+        Ok(passed_on(response, &terms))
     }
 }
 
@@ -321,10 +326,10 @@ fn forwarded_for(request: &Request<IncomingBody>, config: &Config) -> Option<IpA
 }
 
 /// The application's answer as the peer gets it.
-fn passed_on(response: Response<ResponseBody>, terms: &Terms, pass: Pass) -> Response<Body> {
+fn passed_on(response: Response<ResponseBody>, terms: &Terms) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     headers::strip_application_answer(&mut head.headers);
-    Response::from_parts(head, proxy::download(body, terms, headers::strip_application_trailers, pass))
+    Response::from_parts(head, proxy::download(body, terms, headers::strip_application_trailers))
 }
 
 fn no_route(why: NoRoute) -> Refusal {

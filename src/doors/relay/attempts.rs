@@ -17,18 +17,11 @@ use crate::config::Config;
 use crate::instance::Instance;
 use crate::net::body::{RequestBody, ResponseBody};
 use crate::net::headers;
-use crate::net::lane::Pass;
 use crate::net::problem::{Code, ERROR};
 use crate::net::proxy::{self, Sending, Terms};
 use crate::net::websocket::{self, Answer, Asked};
 use crate::oauth::{challenge, dpop};
 use crate::tasks::keeper::{Basis, Credential, Link, Target};
-
-/// A call's places, which are free when it is over.
-pub(super) struct Places {
-    pub(super) _at_peer: Pass,
-    pub(super) _of_sender: Pass,
-}
 
 /// What a call sends, again where there is a second attempt.
 pub(super) struct Outgoing<'a> {
@@ -94,24 +87,23 @@ pub(super) async fn switched(
     asked: Asked,
     link: &Link,
     credential: Credential,
-    places: Places,
     config: &Config,
 ) -> Result<Response<Body>, Refusal> {
-    let first = asked_with_proof(outgoing, asked, &credential, places).await?;
+    let first = asked_with_proof(outgoing, asked, &credential).await?;
     let answer = match first {
-        Answer::Refused(response, asked, places) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
+        Answer::Refused(response, asked) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
             let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
             if renewed.generation == credential.generation {
-                return Ok(outgoing.passed_on(response, places));
+                return Ok(outgoing.passed_on(response));
             }
             drop(response);
             outgoing.check_place(&renewed)?;
-            asked_with_proof(outgoing, asked, &renewed, places).await?
+            asked_with_proof(outgoing, asked, &renewed).await?
         }
         answer => answer,
     };
     match answer {
-        Answer::Refused(response, _, places) => Ok(outgoing.passed_on(response, places)),
+        Answer::Refused(response, _) => Ok(outgoing.passed_on(response)),
         Answer::Granted(mut head) => {
             headers::strip_peer_answer(&mut head.headers, outgoing.us);
             websocket::mark_granted(&mut head);
@@ -121,19 +113,14 @@ pub(super) async fn switched(
 }
 
 /// Asks for a WebSocket, and once more where the proof alone was refused.
-async fn asked_with_proof(
-    outgoing: &Outgoing<'_>,
-    asked: Asked,
-    credential: &Credential,
-    places: Places,
-) -> Result<Answer<Places>, Refusal> {
+async fn asked_with_proof(outgoing: &Outgoing<'_>, asked: Asked, credential: &Credential) -> Result<Answer, Refusal> {
     let client = &outgoing.target.client;
     let basis = credential.prover.as_ref().map(|prover| prover.basis());
-    let first = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, places).await;
+    let first = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms).await;
     let answer = match first.map_err(failed)? {
-        Answer::Refused(response, asked, places) if outgoing.is_worth_another_proof(&response, credential, basis.as_ref()) => {
+        Answer::Refused(response, asked) if outgoing.is_worth_another_proof(&response, credential, basis.as_ref()) => {
             drop(response);
-            let second = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms, places).await;
+            let second = asked.send(client, outgoing.request(RequestBody::Empty, credential), &outgoing.terms).await;
             let second = second.map_err(failed)?;
             if let Answer::Refused(response, ..) = &second {
                 outgoing.settle_proof(response, credential, basis.as_ref());
@@ -208,11 +195,11 @@ impl Outgoing<'_> {
         Err(Refusal::new(Code::RetryCall, "the peer's address was changed while the call was under way; send the call again"))
     }
 
-    /// The peer's answer as the caller gets it; the call's places are free when the body is done with.
-    pub(super) fn passed_on(&self, response: Response<ResponseBody>, places: Places) -> Response<Body> {
+    /// The peer's answer as the caller gets it.
+    pub(super) fn passed_on(&self, response: Response<ResponseBody>) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         headers::strip_peer_answer(&mut head.headers, self.us);
-        Response::from_parts(head, proxy::download(body, &self.terms, headers::strip_peer_trailers, places))
+        Response::from_parts(head, proxy::download(body, &self.terms, headers::strip_peer_trailers))
     }
 
     fn request(&self, body: RequestBody, credential: &Credential) -> Request<RequestBody> {

@@ -45,7 +45,7 @@ use crate::observe::metrics;
 use crate::store::StoreError;
 use crate::tasks::keeper::{Link, Links};
 
-use attempts::{Outgoing, Places, Upload, relayed, switched};
+use attempts::{Outgoing, Upload, relayed, switched};
 use refusals::refused_link;
 use senders::{Sender, Senders};
 use tape::Tape;
@@ -235,7 +235,7 @@ impl Relay {
         let pass = lane.enter(width).await;
         let pass =
             pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
-        let places = Places { _at_peer: pass, _of_sender: of_sender };
+        let terms = terms.holding((pass, of_sender));
         let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
 
         let asked = websocket::asked(&mut request, self.instance.random.as_ref());
@@ -254,14 +254,14 @@ impl Relay {
         if let Some(asked) = asked {
             asked.mark(&mut outgoing.headers);
             // What few calls need is put aside, here and below, so that it makes no call's memory larger.
-            return Box::pin(switched(&outgoing, asked, link, credential, places, config)).await;
+            return Box::pin(switched(&outgoing, asked, link, credential, config)).await;
         }
         let upload = proxy::upload(body, &outgoing.terms).map(|(passage, sending)| {
             let is_long = call::announced_length(&outgoing.headers).is_some_and(|length| length > tape::MOST as u64);
             Upload { tape: Tape::new(passage), sending, is_long }
         });
         let response = relayed(&outgoing, upload, link, credential, config).await?;
-        Ok(outgoing.passed_on(response, places))
+        Ok(outgoing.passed_on(response))
     }
 
     /// What is kept of the peer behind a link. What nobody needs any more goes when a new one comes.

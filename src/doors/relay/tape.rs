@@ -164,8 +164,8 @@ mod tests {
 
     fn tape(pieces: Vec<Bytes>) -> Arc<Tape<impl Body<Data = Bytes> + Unpin>> {
         let frames = stream::iter(pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
-        let terms =
-            Terms { first_byte: Duration::from_secs(1), idle: Duration::from_secs(1), most: u64::MAX, life: Arc::default(), claim: None };
+        let (first_byte, idle) = (Duration::from_secs(1), Duration::from_secs(1));
+        let terms = Terms { first_byte, idle, most: u64::MAX, life: Arc::default(), claim: None, places: None };
         Tape::new(upload(StreamBody::new(frames), &terms).expect("a body").0)
     }
 

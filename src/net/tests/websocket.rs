@@ -42,7 +42,7 @@ fn passing_to(target: &Site) -> Site {
             *onward.headers_mut() = request.headers().clone();
             asked.mark(onward.headers_mut());
             let terms = Terms::new(&limits(), Arc::new(Life::default()), None);
-            let Ok(Answer::Granted(mut head)) = asked.send(&client, onward, &terms, ()).await else { panic!("expected a WebSocket") };
+            let Ok(Answer::Granted(mut head)) = asked.send(&client, onward, &terms).await else { panic!("expected a WebSocket") };
             websocket::mark_granted(&mut head);
             http::Response::from_parts(head, Body::empty())
         }

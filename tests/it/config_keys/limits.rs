@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::says;
 use crate::world::World;
+use crate::world::client::Client;
 use crate::world::clock::ManualClock;
 use crate::world::hostile::{Endpoint, Fault, Hostile};
 use crate::world::message::Message;
@@ -97,13 +98,62 @@ async fn streams(world: &World, count: usize) -> Vec<Wire> {
     open
 }
 
+/// A token of a new app that acts for itself, at `beta`.
+async fn app_token(world: &World, name: &str) -> String {
+    let scopes = json!({ "grants": ["client_credentials"], "scopes": ["p2pi"] });
+    let client = Client::registered_with(&world.beta, name, scopes).await;
+    let answer = client.asks(&world.beta, &[("grant_type", "client_credentials")]).await;
+    answer.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned()
+}
+
+/// Opens a stream of events at `beta` with a token, or tells why not.
+async fn opens_stream(world: &World, token: &str) -> Result<Wire, Message> {
+    let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+    let bearer = format!("Bearer {token}");
+    let asked = |target| request("GET", target, &world.beta.settings.public.to_string(), &[("Authorization", &bearer)], "");
+    wire.sends(asked("/p2pi/events")).await;
+    let mut head = wire.some_bytes(12).await;
+    if head.starts_with(b"HTTP/1.1 200") {
+        return Ok(wire);
+    }
+    // A refusal is read whole: the same request gets the same answer.
+    head.clear();
+    Err(world.beta.is_asked("GET", "/p2pi/events", &[("Authorization", &bearer)], "").await)
+}
+
+#[tokio::test]
+async fn however_many_grants_an_app_has_it_takes_no_more_than_one_apps_share() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let (first, second) = (client.tokens(&world.beta, &mut world.operator).await, client.tokens(&world.beta, &mut world.operator).await);
+    let other = app_token(&world, "other").await;
+    // Nine for calls to applications, of which an app has four.
+    says(&world.beta, "[limits]\noutgoing_connections = 20\ncalls_per_grant = 3").await;
+    let mut open = Vec::new();
+    for token in [&first, &first, &first, &second] {
+        open.push(opens_stream(&world, &token.access).await.expect("a place"));
+    }
+    let refused = opens_stream(&world, &first.access).await.err().expect("this grant has three");
+    assert!(refused.text().contains("limits.calls_per_grant"), "{}", refused.text());
+    let refused = opens_stream(&world, &second.access).await.err().expect("the app has four");
+    assert_eq!(error_of(&refused), (503, Some("overloaded")));
+    assert!(refused.text().contains("4 calls of this app"), "{}", refused.text());
+    assert!(opens_stream(&world, &other).await.is_ok(), "another app");
+}
+
 #[tokio::test]
 async fn outgoing_connections() {
     let (world, _) = World::linked().await;
-    // Three for calls to applications, three for those to peers, two of its own.
+    let (one, other) = (app_token(&world, "one").await, app_token(&world, "other").await);
+    // Three for calls to applications, of which an app has one; three for those to peers, two of its own.
     says(&world.beta, "[limits]\noutgoing_connections = 8").await;
-    let open = streams(&world, 3).await;
-    let refused = world.alpha.calls(&world.beta, "/orders").await;
+    let open = (opens_stream(&world, &one).await.expect("a place"), opens_stream(&world, &other).await.expect("a place"));
+    let second = opens_stream(&world, &one).await.err().expect("an app has one");
+    assert!(second.text().contains("1 calls with this grant"), "{}", second.text());
+    let open = (open, streams(&world, 1).await);
+    let third = app_token(&world, "third").await;
+    let refused = opens_stream(&world, &third).await.err().expect("all are taken");
+    assert!(refused.text().contains("all 3 connections"), "{}", refused.text());
     assert_eq!(error_of(&refused), (503, Some("overloaded")));
     assert!(refused.header("retry-after").is_some() && refused.text().contains("limits.outgoing_connections"), "{}", refused.text());
 
