@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use super::connection::Held;
 use super::deadline::Patience;
 use super::pool::Lease;
+use super::unread::Reading;
 
 /// The body of a request that we send. The common ones, none and one already in memory, cost no allocation.
 #[derive(Default)]
@@ -208,16 +210,26 @@ pin_project_lite::pin_project! {
         theirs: Option<B>,
         ours: Option<Bytes>,
         held: Held,
+        reading: Option<Arc<Reading>>,
     }
 }
 
 impl<B> Answer<B> {
     pub(super) fn theirs(body: B, held: Held) -> Self {
-        Self { theirs: Some(body), ours: None, held }
+        Self::new(Some(body), None, held)
     }
 
     pub(super) fn ours(body: Bytes, held: Held) -> Self {
-        Self { theirs: None, ours: Some(body), held }
+        Self::new(None, Some(body), held)
+    }
+
+    fn new(theirs: Option<B>, ours: Option<Bytes>, held: Held) -> Self {
+        let reading = Reading::current();
+        if let Some(reading) = &reading {
+            // Where the client has opened no window, nobody will ever ask for a frame.
+            reading.set_unread(true);
+        }
+        Self { theirs, ours, held, reading }
     }
 }
 
@@ -228,12 +240,18 @@ impl<B: Body<Data = Bytes>> Body for Answer<B> {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         // Whoever asks for more has passed on what it had.
-        this.held.set_unread(false);
+        let mut set_unread = |unread| {
+            this.held.set_unread(unread);
+            if let Some(reading) = this.reading {
+                reading.set_unread(unread);
+            }
+        };
+        set_unread(false);
         let frame = match this.theirs.as_mut().as_pin_mut() {
             Some(body) => std::task::ready!(body.poll_frame(context)),
             None => this.ours.take().map(|bytes| Ok(Frame::data(bytes))),
         };
-        this.held.set_unread(matches!(&frame, Some(Ok(_))));
+        set_unread(matches!(&frame, Some(Ok(_))));
         Poll::Ready(frame)
     }
 

@@ -30,6 +30,7 @@ pub mod serve;
 mod stream;
 pub mod tls;
 pub mod trust;
+mod unread;
 mod unreadable;
 pub mod websocket;
 

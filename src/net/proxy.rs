@@ -19,6 +19,7 @@ use super::body::ResponseBody;
 use super::client::SendError;
 use super::headers;
 use super::life::{Claim, Life};
+use super::unread;
 use crate::config::Limits;
 
 /// What a call must obey while it is under way.
@@ -194,6 +195,7 @@ pub fn download(body: ResponseBody, terms: &Terms, strip: fn(&mut HeaderMap)) ->
         return axum::body::Body::empty();
     }
     let terms = Terms { most: u64::MAX, ..terms.clone() };
+    unread::rest_on(|| terms.over());
     axum::body::Body::new(Passage::new(body, terms, strip))
 }
 

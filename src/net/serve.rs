@@ -21,7 +21,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,7 @@ use super::problem::{Code, Problem};
 use super::request_id::RequestIds;
 use super::stream::{Accepted, Stream};
 use super::tls::ServerTls;
+use super::unread::Streams;
 use super::unreadable::{self, OwnAnswer, Rewording, Watched};
 use crate::config::{Limits, TrustedProxies};
 use crate::random::Random;
@@ -305,7 +306,7 @@ impl Task {
         let settings = Arc::clone(&self.settings);
         drop(self);
         let outcome = if speaks_http2 {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let mut builder = http2::Builder::new(Streams::new(settings.idle));
             builder
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(settings.readable_header_bytes()).unwrap_or(u32::MAX))

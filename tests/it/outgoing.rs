@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
-use http_body_util::{Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -27,6 +27,8 @@ use crate::world::wire::{Wire, roots};
 const FILES: u64 = 1024;
 /// Streams on each of the client's connections.
 const STREAMS: usize = 200;
+/// What a client usually takes of an answer ahead of who reads it, in bytes.
+const WINDOW: u32 = 65_535;
 
 /// An app that acts for itself, and its token.
 struct App {
@@ -60,7 +62,8 @@ async fn asked(two: &Process, method: &str, target: &str, headers: &[(&str, &str
     wire.asks(request(method, target, &host, headers, body)).await
 }
 
-async fn over_http2<B>(two: &Process) -> SendRequest<B>
+/// A connection whose streams take `window` bytes of an answer before somebody reads them.
+async fn over_http2<B>(two: &Process, window: u32) -> SendRequest<B>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
 {
@@ -69,7 +72,8 @@ where
     let stream = TcpStream::connect(two.settings.public).await.expect("a connection");
     let name = ServerName::from(two.settings.public.ip());
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.initial_stream_window_size(window).handshake(TokioIo::new(stream)).await.expect("HTTP/2");
     tokio::spawn(connection);
     sender
 }
@@ -102,7 +106,7 @@ async fn hundreds_of_streams_of_one_token_leave_files_and_places_to_others() {
 
     let mut clients = Vec::new();
     for _ in 0..6 {
-        clients.push(over_http2(&two).await);
+        clients.push(over_http2(&two, WINDOW).await);
     }
     let streams =
         clients.iter_mut().flat_map(|client| (0..STREAMS).map(|_| client.send_request(greedy.opens_stream(&two))).collect::<Vec<_>>());
@@ -170,7 +174,7 @@ async fn an_answer_that_comes_early_gives_no_place_back_while_the_request_is_sti
     let (greedy, modest) = (App::of(&two, "greedy").await, App::of(&two, "modest").await);
     assert_eq!(modest.calls(&two, &[]).await.status(), 200);
 
-    let mut client = over_http2(&two).await;
+    let mut client = over_http2(&two, WINDOW).await;
     let requests = (0..100).map(|_| {
         let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
         let body = StreamBody::new(futures_util::StreamExt::chain(first, futures_util::stream::pending()));
@@ -191,4 +195,39 @@ async fn an_answer_that_comes_early_gives_no_place_back_while_the_request_is_sti
     drop(client);
     eventually("the connections to be closed", async || (to_applications(&two).await <= 2).then_some(())).await;
     assert_eq!(greedy.calls(&two, &[]).await.status(), 200);
+}
+
+#[tokio::test]
+async fn answers_that_are_never_read_end_with_their_app_and_after_a_while_in_any_case() {
+    let two = Process::running("two").await;
+    two.settings.says("limits.toml", "[limits]\nidle_timeout = \"10m\"\n");
+    two.runs(&["reload"]).await;
+    let (gone, slow) = (App::of(&two, "gone").await, App::of(&two, "slow").await);
+    assert_eq!(slow.calls(&two, &[]).await.status(), 200);
+    let unread = async |app: &App| {
+        let mut client = over_http2(&two, 0).await;
+        let answers = join_all((0..10).map(|_| client.send_request(app.opens_stream(&two))).collect::<Vec<_>>());
+        let answers = within("an answer to each", answers).await.into_iter().map(|answer| answer.expect("an answer"));
+        let answers: Vec<_> = answers.inspect(|answer| assert_eq!(answer.status(), 200)).collect();
+        assert!(to_applications(&two).await >= 10);
+        (client, answers)
+    };
+    let (_client, answers) = unread(&gone).await;
+    two.runs(&["ib", "delete", "gone", "--force", "--yes"]).await;
+    eventually("the connections to be closed", async || (to_applications(&two).await <= 2).then_some(())).await;
+    for answer in answers {
+        assert!(answer.into_body().frame().await.is_none_or(|frame| frame.is_err()), "it goes on");
+    }
+
+    two.settings.says("limits.toml", "[limits]\nidle_timeout = \"2s\"\n");
+    two.runs(&["reload"]).await;
+    let (mut client, _answers) = unread(&slow).await;
+    // The connection itself is in use all the time.
+    let closed = async || {
+        let metadata = Request::get(format!("https://{}/.well-known/oauth-authorization-server", two.settings.public));
+        let answer = client.send_request(metadata.body(Empty::new()).expect("a request")).await.expect("the connection lives");
+        assert_eq!(answer.status(), 200);
+        (to_applications(&two).await <= 2).then_some(())
+    };
+    eventually("the connections to be closed", closed).await;
 }
