@@ -26,6 +26,9 @@ pub struct Lane {
     freed: Notify,
 }
 
+/// What stands for the number of those under way where nobody comes in any more: more than any width.
+const CLOSED: usize = usize::MAX;
+
 /// One call's place on its lane; given back when dropped.
 #[derive(Debug)]
 pub struct Pass(Arc<Lane>);
@@ -41,13 +44,26 @@ impl Lane {
 
     /// A place, if one of `calls` is free now.
     pub fn try_enter(self: &Arc<Self>, calls: usize) -> Option<Pass> {
-        let take = |running| (running < calls).then_some(running + 1);
+        let take = |running: usize| (running < calls).then(|| running + 1);
         self.running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok().map(|_| Pass(Arc::clone(self)))
     }
 
     /// How many are under way.
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
+    }
+
+    /// Closes the lane for good if nothing is under way; whether it is closed. On one that is closed there is no place for anybody.
+    pub fn close_if_idle(&self) -> bool {
+        match self.running.compare_exchange(0, CLOSED, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => true,
+            Err(running) => running == CLOSED,
+        }
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.running.load(Ordering::SeqCst) == CLOSED
     }
 
     async fn queue(self: &Arc<Self>, width: Width) -> Option<Pass> {
@@ -119,6 +135,16 @@ mod tests {
         assert!(lane.enter(width(1, 1, 10)).await.is_none(), "nobody leaves in time");
         drop(second);
         assert!(lane.enter(width(1, 0, 0)).await.is_some());
+    }
+
+    #[test]
+    fn a_lane_is_closed_only_while_nothing_is_under_way_and_then_for_good() {
+        let lane = Arc::new(Lane::default());
+        let pass = lane.try_enter(usize::MAX).expect("it is free");
+        assert!(!lane.close_if_idle() && !lane.is_closed());
+        drop(pass);
+        assert!(lane.close_if_idle() && lane.is_closed() && lane.close_if_idle());
+        assert!(lane.try_enter(usize::MAX).is_none());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

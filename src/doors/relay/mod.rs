@@ -227,7 +227,7 @@ impl Relay {
         let width = Width { calls: limits.calls_per_peer, queue: limits.queue_per_peer, wait: limits.first_byte_timeout };
         // Asked first: who waits for a peer has a place of its own taken, so that no caller fills the queues of others.
         let most = self.instance.outgoing.of_one(Purpose::Peers, limits.calls_per_caller);
-        let of_sender = self.senders.lane(sender).try_enter(most);
+        let of_sender = self.senders.enter(sender, most);
         let of_sender = of_sender.ok_or_else(|| {
             let detail = format!("{most} calls of this caller are under way, and no more may be; see limits.calls_per_caller");
             Refusal::new(Code::Overloaded, detail)
