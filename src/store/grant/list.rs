@@ -1,13 +1,13 @@
 //! Lists of grants, a page at a time: a page costs what is on it, however many grants there are and however many of them are over.
 //!
-//! A grant belongs to a tenant by its app, so no index has a tenant's grants in their order. Each app's are, and so are each person's; of
-//! several apps the pages are merged here.
+//! A grant belongs to a tenant by its app, so no index has a tenant's grants in their order. Each app's are, and of each app those that one
+//! person allowed; of several apps the pages are merged here.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{SHOWN, SHOWN_LIVE_OF_USER, ShownGrant, read_shown};
 use crate::clock::Timestamp;
@@ -19,7 +19,29 @@ const IS_ACTIVE: &str = "g.ended_at IS NULL AND g.epoch = (SELECT epoch FROM met
 /// The time is a parameter in any case.
 const ANY: &str = "?1 IS NULL";
 const APPS: &str = "SELECT id FROM ib_app WHERE tenant = ?1";
-const HAS_ALLOWED: &str = "SELECT 1 FROM grant g CROSS JOIN ib_app a ON a.id = g.app WHERE g.user = ?1 AND a.tenant = ?2";
+/// Of the person `?1` some grant by the app behind `?2`, if there is one.
+macro_rules! next_app {
+    ($index:literal, $after:literal) => {
+        concat!("SELECT min(g.app) FROM grant g INDEXED BY ", $index, " WHERE g.user = ?1", $after)
+    };
+}
+
+/// Those of a tenant's apps that a person allowed something: from one to the next, without a look at every grant.
+macro_rules! allowed_apps {
+    ($index:literal, $live:literal) => {
+        concat!(
+            "WITH RECURSIVE allowed (app) AS (SELECT (",
+            next_app!($index, $live),
+            ") UNION ALL SELECT (",
+            next_app!($index, " AND g.app > allowed.app"),
+            $live,
+            ") FROM allowed WHERE allowed.app IS NOT NULL)
+            SELECT a.id FROM allowed CROSS JOIN ib_app a ON a.id = allowed.app WHERE a.tenant = ?2"
+        )
+    };
+}
+const APPS_OF_PERSON: &str = allowed_apps!("grant_user_app", "");
+const LIVE_APPS_OF_PERSON: &str = allowed_apps!("grant_user_app_live", " AND g.ended_at IS NULL");
 
 /// Which grants are wanted, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,17 +60,49 @@ pub struct Wanted {
     pub limit: usize,
 }
 
-/// The grants that are wanted.
+/// The grants that are wanted: the next grant of each app is looked up, and the oldest of these taken.
 pub fn page(connection: &Connection, wanted: &Wanted) -> Result<Vec<ShownGrant>, Fault> {
-    match wanted.allowed_by {
-        Some(person) => of_person(connection, wanted, person),
-        None => of_apps(connection, wanted),
+    let mut next_of = connection.prepare_cached(&next_of_app_sql(wanted.active_at.is_some(), wanted.allowed_by.is_some()))?;
+    let mut next = |app: Id, after: SqlValue| -> Result<Option<Reverse<(Id, Id)>>, Fault> {
+        let found = next_of.query_row(params![wanted.active_at, app, after, wanted.allowed_by], |row| row.get(0)).optional()?;
+        Ok(found.map(|grant: Id| Reverse((grant, app))))
+    };
+    let mut heads = BinaryHeap::new();
+    for app in apps(connection, wanted)? {
+        heads.extend(next(app, blob(wanted.after))?);
     }
+    let mut by_id = connection.prepare_cached(&by_id_sql())?;
+    let mut page = Vec::new();
+    while let Some(Reverse((grant, app))) = heads.pop().filter(|_| page.len() < wanted.limit) {
+        page.push(by_id.query_row([grant], read_shown)?);
+        heads.extend(next(app, blob(Some(grant)))?);
+    }
+    Ok(page)
+}
+
+/// The apps whose grants may be wanted.
+fn apps(connection: &Connection, wanted: &Wanted) -> Result<Vec<Id>, Fault> {
+    match (&wanted.apps, wanted.allowed_by) {
+        (Some(apps), _) => Ok(apps.clone()),
+        (None, Some(person)) => {
+            let sql = if wanted.active_at.is_some() { LIVE_APPS_OF_PERSON } else { APPS_OF_PERSON };
+            Ok(connection.prepare_cached(sql)?.query_map(params![person, wanted.tenant], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        }
+        (None, None) => Ok(connection.prepare_cached(APPS)?.query_map([&wanted.tenant], |row| row.get(0))?.collect::<Result<_, _>>()?),
+    }
+}
+
+fn next_of_app_sql(active: bool, of_person: bool) -> String {
+    let (index, person) = if of_person { ("grant_user_app", "g.user = ?4") } else { ("grant_app", "?4 IS NULL") };
+    let (live, which) = if active { ("_live", IS_ACTIVE) } else { ("", ANY) };
+    format!(
+        "SELECT g.id FROM grant g INDEXED BY {index}{live} WHERE {which} AND g.app = ?2 AND g.id > ?3 AND {person} ORDER BY g.id LIMIT 1"
+    )
 }
 
 /// Whether a person ever allowed something of a tenant's that is still known.
 pub fn has_allowed(connection: &Connection, person: Id, tenant: &str) -> Result<bool, Fault> {
-    Ok(connection.prepare_cached(HAS_ALLOWED)?.exists(params![person, tenant])?)
+    Ok(connection.prepare_cached(APPS_OF_PERSON)?.exists(params![person, tenant])?)
 }
 
 /// What a person allowed that is active, the newest first; from what is older than `before` on, where that is given.
@@ -70,58 +124,6 @@ fn active_of_person_sql() -> String {
     format!("{SHOWN_LIVE_OF_USER} WHERE {IS_ACTIVE} AND g.user = ?2 AND a.purge_at IS NULL AND g.id < ?4 ORDER BY g.id DESC LIMIT ?3")
 }
 
-/// A page of what one person allowed.
-fn of_person(connection: &Connection, wanted: &Wanted, person: Id) -> Result<Vec<ShownGrant>, Fault> {
-    let apps = wanted.apps.as_deref();
-    let mut values = vec![
-        wanted.active_at.map_or(SqlValue::Null, |now| now.millis().into()),
-        blob(Some(person)),
-        blob(wanted.after),
-        wanted.tenant.clone().into(),
-        limit_of(wanted.limit).into(),
-    ];
-    values.extend(apps.into_iter().flatten().map(|app| blob(Some(*app))));
-    let mut statement = connection.prepare_cached(&of_person_sql(wanted.active_at.is_some(), apps.map(<[Id]>::len)))?;
-    let rows = statement.query_map(params_from_iter(values), read_shown)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn of_person_sql(active: bool, apps: Option<usize>) -> String {
-    let (shown, which) = if active { (SHOWN_LIVE_OF_USER, IS_ACTIVE) } else { (SHOWN, ANY) };
-    let apps = apps.map(|count| (6..6 + count).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", "));
-    let apps = apps.map_or(String::new(), |apps| format!(" AND g.app IN ({apps})"));
-    format!("{shown} WHERE {which} AND g.user = ?2 AND g.id > ?3 AND a.tenant = ?4{apps} ORDER BY g.id LIMIT ?5")
-}
-
-/// A page of what is held by apps: the next grant of each is looked up, and the oldest of these taken.
-fn of_apps(connection: &Connection, wanted: &Wanted) -> Result<Vec<ShownGrant>, Fault> {
-    let apps = match &wanted.apps {
-        Some(apps) => apps.clone(),
-        None => connection.prepare_cached(APPS)?.query_map([&wanted.tenant], |row| row.get(0))?.collect::<Result<_, _>>()?,
-    };
-    let mut next_of = connection.prepare_cached(&next_of_app_sql(wanted.active_at.is_some()))?;
-    let mut next = |app: Id, after: SqlValue| -> Result<Option<Reverse<(Id, Id)>>, Fault> {
-        let found = next_of.query_row(params![wanted.active_at, app, after], |row| row.get(0)).optional()?;
-        Ok(found.map(|grant: Id| Reverse((grant, app))))
-    };
-    let mut heads = BinaryHeap::with_capacity(apps.len());
-    for app in apps {
-        heads.extend(next(app, blob(wanted.after))?);
-    }
-    let mut by_id = connection.prepare_cached(&by_id_sql())?;
-    let mut page = Vec::new();
-    while let Some(Reverse((grant, app))) = heads.pop().filter(|_| page.len() < wanted.limit) {
-        page.push(by_id.query_row([grant], read_shown)?);
-        heads.extend(next(app, blob(Some(grant)))?);
-    }
-    Ok(page)
-}
-
-fn next_of_app_sql(active: bool) -> String {
-    let (index, which) = if active { ("grant_app_live", IS_ACTIVE) } else { ("grant_app", ANY) };
-    format!("SELECT g.id FROM grant g INDEXED BY {index} WHERE {which} AND g.app = ?2 AND g.id > ?3 ORDER BY g.id LIMIT 1")
-}
-
 fn by_id_sql() -> String {
     format!("{SHOWN} WHERE g.id = ?1")
 }
@@ -138,6 +140,8 @@ fn limit_of(limit: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use rusqlite::params_from_iter;
 
     use super::*;
     use crate::inbound::grant::{EndReason, Grant, MadeBy};
@@ -272,15 +276,12 @@ mod tests {
             let mut plans = Vec::new();
             let statements = [
                 (active_of_person_sql(), "grant_user_live"),
-                (of_person_sql(true, None), "grant_user_live"),
-                (of_person_sql(true, Some(2)), "grant_user_live"),
-                (of_person_sql(false, None), "grant_user "),
-                (of_person_sql(false, Some(1)), "grant_user "),
-                (next_of_app_sql(true), "COVERING INDEX grant_app_live"),
-                (next_of_app_sql(false), "COVERING INDEX grant_app "),
+                (next_of_app_sql(true, true), "COVERING INDEX grant_user_app_live (user=? AND app=? AND id>?)"),
+                (next_of_app_sql(false, true), "COVERING INDEX grant_user_app (user=? AND app=? AND id>?)"),
+                (next_of_app_sql(true, false), "COVERING INDEX grant_app_live (app=? AND id>?)"),
+                (next_of_app_sql(false, false), "COVERING INDEX grant_app (app=? AND id>?)"),
                 (by_id_sql(), "PRIMARY KEY (id=?)"),
-                (HAS_ALLOWED.to_owned(), "grant_user "),
-                (grant::OF_USER.to_owned(), "grant_user_live"),
+                (grant::OF_USER.to_owned(), "grant_user_app_live"),
                 (grant::COUNT_OF_APP.to_owned(), "grant_app_live"),
                 (grant::ACTIVE_OF_APP.to_owned(), "grant_app_live"),
             ];
@@ -295,6 +296,25 @@ mod tests {
             assert!(steps[0].starts_with("SEARCH g") && steps[0].contains(index), "{sql}: {steps:?}");
             let reads_all = |step: &&String| step.starts_with("SCAN") && *step != "SCAN meta" || step.contains("TEMP B-TREE");
             assert_eq!(steps.iter().find(reads_all), None, "{sql}: {steps:?}");
+        }
+    }
+    #[tokio::test]
+    async fn the_apps_that_a_person_allowed_something_are_found_without_a_look_at_every_grant() {
+        let (_directory, store) = temporary();
+        let look = |connection: &Connection| {
+            let mut plans = Vec::new();
+            for (sql, index) in [(APPS_OF_PERSON, "grant_user_app "), (LIVE_APPS_OF_PERSON, "grant_user_app_live ")] {
+                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let steps = statement.query_map([0, 0], |row| row.get::<_, String>(3))?.collect::<Result<Vec<_>, _>>()?;
+                plans.push((steps, index));
+            }
+            Ok(plans)
+        };
+        for (steps, index) in store.read(look).await.expect("read") {
+            let searches: Vec<&String> = steps.iter().filter(|step| step.contains(" g ")).collect();
+            let [first, next] = searches[..] else { panic!("{steps:?}") };
+            assert!(first.starts_with("SEARCH") && first.contains(&format!("COVERING INDEX {index}(user=?)")), "{steps:?}");
+            assert!(next.starts_with("SEARCH") && next.contains(&format!("COVERING INDEX {index}(user=? AND app>?)")), "{steps:?}");
         }
     }
 }
