@@ -6,11 +6,11 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use axum::{Router, routing};
 
+use super::query::Query;
 use super::{AdminError, AdminState, Caller, document};
 use crate::audit::Action;
 use crate::clock::Timestamp;
 use crate::inbound::permission::ADMIN;
-use crate::oauth::parameters::Parameters;
 use crate::store::audit::list::{self as rows, Wanted};
 
 const KIND: &str = "audit";
@@ -56,32 +56,20 @@ fn tenants(caller: &Caller, asked: Option<Vec<String>>) -> Result<Option<Vec<Str
 /// # Errors
 /// `bad_attribute` for what is no query, a name that nobody knows or that comes twice, and a value that is none.
 pub fn wanted(query: &[u8]) -> Result<Wanted, AdminError> {
-    let query = Parameters::read(query);
-    let query = query.map_err(|error| AdminError::bad_attribute("the query", "another text", error.to_string()))?;
-    query.each_once(&NAMES).map_err(|doubled| AdminError::bad_attribute("the query", "a name twice", doubled.to_string()))?;
-    if let Some(unknown) = query.pairs().map(|(name, _)| name).find(|name| !NAMES.contains(name)) {
-        return Err(AdminError::bad_attribute("the query", unknown, format!("one of {}", NAMES.join(", "))));
-    }
-    // What is to select something and does not would tell of everything.
-    if let Some((empty, _)) = query.pairs().find(|(_, value)| value.is_empty()) {
-        return Err(AdminError::bad_attribute(empty, "nothing", "a value"));
-    }
-    let the = |name: &str| query.the(name).ok().flatten();
-    let limit = number("limit", the("limit"))?.map_or(Ok(LIMIT), |limit| match usize::try_from(limit) {
-        Ok(limit @ 1..=MOST) => Ok(limit),
-        _ => Err(AdminError::bad_attribute("limit", limit.to_string(), format!("1 to {MOST}"))),
-    })?;
+    let query = Query::read(query, &NAMES)?;
+    let time = |name: &str| query.parsed(name, "a time, as in 2026-12-01T06:00:00Z", time);
+    let number = |name: &str| query.parsed(name, "a number", |text| text.parse().ok().filter(|number| *number >= 0));
     Ok(Wanted {
-        since: time("since", the("since"))?,
-        until: time("until", the("until"))?,
-        actions: the("action").map(actions).transpose()?,
-        record: the("record").map(str::to_owned),
-        actor: the("actor").map(str::to_owned),
-        tenants: the("tenant").map(|tenant| vec![tenant.to_owned()]),
+        since: time("since")?,
+        until: time("until")?,
+        actions: query.the("action").map(actions).transpose()?,
+        record: query.the("record").map(str::to_owned),
+        actor: query.the("actor").map(str::to_owned),
+        tenants: query.the("tenant").map(|tenant| vec![tenant.to_owned()]),
         of_today: false,
-        after: number("after", the("after"))?,
-        before: number("before", the("before"))?,
-        limit,
+        after: number("after")?,
+        before: number("before")?,
+        limit: query.limit(LIMIT, MOST)?,
     })
 }
 
@@ -103,17 +91,10 @@ fn actions(text: &str) -> Result<Vec<Action>, AdminError> {
     Ok(found)
 }
 
-fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, AdminError> {
-    let parsed = text.map(|text| text.parse().ok().filter(|number| *number >= 0).ok_or(text)).transpose();
-    parsed.map_err(|text| AdminError::bad_attribute(name, text, "a number"))
-}
-
-fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, AdminError> {
-    let Some(text) = text else { return Ok(None) };
-    let wrong = || AdminError::bad_attribute(name, text, "a time, as in 2026-12-01T06:00:00Z");
-    let time = humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?;
-    let since_epoch = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
-    Ok(Some(Timestamp::default().plus(since_epoch)))
+fn time(text: &str) -> Option<Timestamp> {
+    let time = humantime::parse_rfc3339_weak(text).ok()?;
+    let since_epoch = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::default().plus(since_epoch))
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use super::query::Query;
 use super::{AdminError, AdminState, Caller, document};
 use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::EndReason;
-use crate::oauth::parameters::Parameters;
 use crate::store::grant::list::{self, Wanted};
 use crate::store::grant::{self as rows, ShownGrant};
 use crate::store::{Fault, Transaction, audit, ib_app, user};
@@ -50,36 +50,18 @@ struct Asked {
 
 impl Asked {
     fn read(query: &[u8]) -> Result<Self, AdminError> {
-        let wrong = |found: &str, expected: String| AdminError::bad_attribute("the query", found, expected);
-        let query = Parameters::read(query).map_err(|error| wrong("another text", error.to_string()))?;
-        query.each_once(&NAMES).map_err(|doubled| wrong("a name twice", doubled.to_string()))?;
-        if let Some((unknown, _)) = query.pairs().find(|(name, _)| !NAMES.contains(name)) {
-            return Err(wrong(unknown, format!("one of {}", NAMES.join(", "))));
-        }
-        // What is to select something and does not would list everything.
-        if let Some((empty, _)) = query.pairs().find(|(_, value)| value.is_empty()) {
-            return Err(AdminError::bad_attribute(empty, "nothing", "a value"));
-        }
-        let the = |name: &str| query.the(name).ok().flatten();
-        let bad = |name: &str, found: &str, expected: &str| Err(AdminError::bad_attribute(name, found, expected));
+        let query = Query::read(query, &NAMES)?;
+        let all = |text: &str| match text {
+            "false" => Some(false),
+            "true" => Some(true),
+            _ => None,
+        };
         Ok(Self {
-            all: match the("all") {
-                None | Some("false") => false,
-                Some("true") => true,
-                Some(other) => return bad("all", other, "true or false"),
-            },
-            app: the("app").map(str::to_owned),
-            allowed_by: the("allowed_by").map(str::to_owned),
-            after: match the("after").map(|id| id.parse().map_err(|_| id)).transpose() {
-                Ok(after) => after,
-                Err(found) => return bad("after", found, "the id of a grant"),
-            },
-            limit: match the("limit").map(|limit| limit.parse().map_err(|_| limit)).transpose() {
-                Ok(None) => MOST,
-                Ok(Some(limit @ 1..=MOST)) => limit,
-                Ok(Some(limit)) => return bad("limit", &limit.to_string(), &format!("1 to {MOST}")),
-                Err(found) => return bad("limit", found, &format!("1 to {MOST}")),
-            },
+            all: query.parsed("all", "true or false", all)?.unwrap_or(false),
+            app: query.the("app").map(str::to_owned),
+            allowed_by: query.the("allowed_by").map(str::to_owned),
+            after: query.parsed("after", "the id of a grant", |id| id.parse().ok())?,
+            limit: query.limit(MOST, MOST)?,
         })
     }
 

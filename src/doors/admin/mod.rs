@@ -30,6 +30,7 @@ mod ib_apps;
 mod keys;
 mod ob_apps;
 mod peers;
+mod query;
 mod realms;
 mod rights;
 mod roles;
