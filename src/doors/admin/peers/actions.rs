@@ -10,15 +10,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shape::Request;
-use super::{KIND, find, linkable, probe, resource, with_finding};
+use super::{KIND, find, probe, resource, with_finding};
 use crate::audit::{Action, Entry};
 use crate::clock::Timestamp;
 use crate::doors::admin::document::{self, Document};
 use crate::doors::admin::{AdminError, AdminState, ob_apps};
 use crate::oauth::token::{self, Kind};
 use crate::outbound::handshake;
-use crate::outbound::ob_app::{self, Server};
-use crate::outbound::peer::Maintenance;
+use crate::outbound::link::Facts;
+use crate::outbound::ob_app::{self, Grant, ObApp, Server};
+use crate::outbound::peer::{Auth, Maintenance};
 use crate::outbound::ticket::{Fate, Ticket};
 use crate::secret::{Digest, ExposeSecret};
 use crate::store::{Transaction, handshake as handshake_rows, peer as rows, ticket as ticket_rows};
@@ -279,4 +280,26 @@ async fn look(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(
         state.links.changed(id).await;
     }
     Ok(document::shown(with_finding(resource(&state, &link).await?, &finding)))
+}
+
+/// What has to be known of a peer before a request URL is made for it.
+fn linkable(facts: &Facts) -> Result<&ObApp, AdminError> {
+    let conflict = |code, message: String, next: String| AdminError::new(StatusCode::CONFLICT, code, message).next(next);
+    let name = &facts.peer.name;
+    match (&facts.peer.auth, &facts.ob_app) {
+        (Auth::OAuth { .. }, Some(app)) if app.grant == Grant::AuthorizationCode => Ok(app),
+        (Auth::OAuth { .. }, _) => Err(conflict(
+            "not_linkable",
+            format!("the peer {name:?} needs nobody's consent: its OB app asks for tokens itself"),
+            format!("p2pid peer refresh {name}"),
+        )),
+        (Auth::Basic(_), _) => Err(conflict(
+            "not_linkable",
+            format!("the peer {name:?} is called with user name and password"),
+            format!("to link it: p2pid peer update {name} --ob …"),
+        )),
+        (Auth::None, _) => {
+            Err(conflict("no_credentials", format!("the peer {name:?} has no OB app"), format!("p2pid peer update {name} --ob …")))
+        }
+    }
 }
