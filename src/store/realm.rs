@@ -6,11 +6,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Fault, Transaction, grant, ib_app};
 use crate::id::Id;
-use crate::inbound::grant::{EndReason, Grant, MadeBy};
+use crate::inbound::grant::{EndReason, Grant};
 use crate::inbound::realm::{Realm, Role};
 
-/// How often one person may be signed in to one realm by password at a time.
+/// How often one person may be signed in to one realm at a time: so often by password, and so often in the browser.
 const SIGNED_IN_AT_MOST: u32 = 64;
+
+/// Sign-ins that make room for one at most: where there are more, from before there was a bound, the next ones take them.
+const MAKING_ROOM_AT_MOST: u32 = 50;
 
 const INSERT: &str = "INSERT INTO realm (app, description) VALUES (?1, ?2)";
 const DESCRIBE: &str = "UPDATE realm SET description = ?2 WHERE app = ?1";
@@ -30,8 +33,8 @@ const TENANTS: &str = "SELECT DISTINCT a.tenant FROM realm_member m JOIN realm_r
     WHERE m.user = ?1 AND a.purge_at IS NULL";
 const SIGNED_IN: &str = "SELECT g.id FROM grant g JOIN realm r ON r.app = g.app JOIN ib_app a ON a.id = g.app
     WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL AND (?2 IS NULL OR g.app = ?2)";
-const EARLIER: &str = "SELECT id FROM grant WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?5
-    ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?4";
+const EARLIER: &str = "SELECT id FROM grant INDEXED BY grant_user_app WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?4
+    ORDER BY id DESC LIMIT ?5 OFFSET ?6";
 const FORGET_CODES: &str = "DELETE FROM authorization
     WHERE user = ?1 AND stage IN ('pending', 'allowed') AND app IN (SELECT app FROM realm) AND (?2 IS NULL OR app = ?2)";
 
@@ -145,10 +148,11 @@ pub fn sign_out(transaction: &Transaction<'_>, user: Id, app: Option<Id>, reason
     Ok(signed_in)
 }
 
-/// Makes room for one more grant that a password made: a program that hands in a password for every call must not fill the database. Of one
-/// person at one realm the oldest end, and go with the next purge; the grants that are gone.
+/// Makes room for one more grant of a realm: a program that signs in for every call must not fill the database. Of one person at one realm the
+/// oldest end that were made in the same way, and go with the next purge; the grants that are gone.
 pub fn make_room(transaction: &Transaction<'_>, grant: &Grant) -> Result<Vec<Id>, Fault> {
-    let earlier = params![grant.user, grant.app, MadeBy::Password.as_str(), SIGNED_IN_AT_MOST - 1, transaction.now().wall];
+    let made_by = grant.made_by.as_str();
+    let earlier = params![grant.user, grant.app, made_by, transaction.now().wall, MAKING_ROOM_AT_MOST, SIGNED_IN_AT_MOST - 1];
     let gone = transaction.prepare_cached(EARLIER)?.query_map(earlier, |row| row.get(0))?.collect::<Result<Vec<Id>, _>>()?;
     for id in &gone {
         grant::displace(transaction, *id)?;
@@ -182,6 +186,7 @@ fn read_role(row: &Row<'_>) -> rusqlite::Result<(Id, String, String)> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::inbound::grant::MadeBy;
     use crate::inbound::realm;
     use crate::store::sample::{HOUR, granted, person};
     use crate::store::{Store, temporary, user};
@@ -251,19 +256,46 @@ mod tests {
         let (_directory, store) = temporary();
         world(&store).await;
         let judge = |transaction: &Transaction<'_>| {
-            let next = |number: u8| Grant { id: id(number), app: APP, made_by: MadeBy::Password, ..granted(transaction.now().wall) };
-            let first = granted(Timestamp::default()).id;
-            for number in 100..163 {
-                assert_eq!(make_room(transaction, &next(number))?, [], "{number}");
-                grant::insert(transaction, &next(number), HOUR)?;
+            let now = transaction.now().wall;
+            let next = |number: u8, made_by| Grant { id: id(number), app: APP, made_by, ..granted(now) };
+            let mut first = granted(Timestamp::default()).id;
+            // By password, and in the browser: neither makes room for the other.
+            for (made_by, other) in [(MadeBy::Password, MadeBy::Consent), (MadeBy::Consent, MadeBy::Password)] {
+                for number in 100..163 {
+                    let number = if made_by == MadeBy::Password { number } else { number + 70 };
+                    assert_eq!(make_room(transaction, &next(number, made_by))?, [], "{number}");
+                    grant::insert(transaction, &next(number, made_by), HOUR)?;
+                }
+                if made_by == MadeBy::Consent {
+                    first = id(99);
+                    grant::insert(transaction, &next(99, made_by), HOUR)?;
+                }
+                assert_eq!(make_room(transaction, &next(234, made_by))?, [first]);
+                assert_eq!(make_room(transaction, &next(234, other))?, []);
+                let shown = grant::by_id(transaction, "default", first)?.expect("still there");
+                assert_eq!(shown.grant.ended.map(|ended| ended.reason), Some(EndReason::Displaced));
             }
-            assert_eq!(make_room(transaction, &next(163))?, [first]);
-            // What somebody allowed in a browser makes no room, and needs none.
-            grant::insert(transaction, &Grant { made_by: MadeBy::Consent, ..next(163) }, HOUR)?;
-            assert_eq!(
-                (make_room(transaction, &next(164))?, grant::count_active_of_app(transaction, APP, transaction.now().wall)?),
-                (Vec::new(), 64)
-            );
+            assert_eq!(grant::count_active_of_app(transaction, APP, now)?, 2 * 63);
+            Ok(())
+        };
+        store.write(judge).await.expect("judged");
+    }
+
+    #[tokio::test]
+    async fn however_many_sign_ins_there_are_few_make_room_at_once_and_they_are_found_by_an_index() {
+        let (_directory, store) = temporary();
+        world(&store).await;
+        let judge = |transaction: &Transaction<'_>| {
+            let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+                INSERT INTO grant (id, app, user, scope, epoch, created_at, purge_at, made_by)
+                SELECT CAST(printf('%016d', i) AS BLOB), app, user, scope, epoch, created_at, purge_at, made_by FROM grant, n";
+            assert_eq!(transaction.execute(sql, [])?, 1000);
+            let next = Grant { app: APP, made_by: MadeBy::Password, ..granted(transaction.now().wall) };
+            let gone = [make_room(transaction, &next)?, make_room(transaction, &next)?].map(|gone| gone.len());
+            assert_eq!(gone, [MAKING_ROOM_AT_MOST as usize; 2]);
+            let mut plan = transaction.prepare(&format!("EXPLAIN QUERY PLAN {EARLIER}"))?;
+            let steps = plan.query_map([0; 6], |row| row.get::<_, String>(3))?.collect::<Result<Vec<_>, _>>()?;
+            assert_eq!(steps, ["SEARCH grant USING INDEX grant_user_app (user=? AND app=?)"]);
             Ok(())
         };
         store.write(judge).await.expect("judged");

@@ -325,3 +325,27 @@ async fn a11_a_realm_signs_in_by_code_who_belongs_to_it_and_its_people_allow_no_
     refused(&client.redeems(&world.beta, &led.parameter("code").expect("a code")).await, 400, "invalid_grant");
     assert_eq!(client.introspects(&world.beta, &tokens.access).await.json(), json!({ "active": false }));
 }
+
+#[tokio::test]
+async fn v3_of_one_persons_sign_ins_by_code_the_oldest_makes_room() {
+    let (world, client) = world_with("").await;
+    let mut alice = Person::new("alice", PASSWORD, &[world.beta.settings.authority()]);
+    let url = client.authorize(&world.beta).with("scope", "openid").url();
+    let mut question = alice.opens(&url).logs_in().await;
+    let mut all = Vec::new();
+    for _ in 0..65 {
+        let allow = question.form_with("decision").and_then(|form| form.press("decision", "allow")).expect("a question");
+        let led = alice.goes(allow).await;
+        all.push(Tokens::of(&client.redeems(&world.beta, &led.parameter("code").expect("a code")).await));
+        question = alice.opens(&url).await;
+        // Which one is older is told by the time.
+        world.clock.advance(std::time::Duration::from_secs(1));
+    }
+    for (number, is_signed_in) in [(0, false), (1, true), (64, true)] {
+        let seen = client.introspects(&world.beta, &all[number].access).await.json();
+        assert_eq!(seen["active"], is_signed_in, "{number}");
+    }
+    refused(&client.refreshes(&world.beta, &all[0].refresh).await, 400, "invalid_grant");
+    let ended = world.beta.audit("action=grant.ended").await;
+    assert_eq!(ended.iter().map(|row| &row["details"]["reason"]).collect::<Vec<_>>(), [&json!("displaced")], "{ended:?}");
+}

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::client::{Claim, ClientError, ClientRequest, TIME_TO_ARRIVE};
-use super::token::{Judged, policy};
+use super::token::{Judged, Revokes, policy};
 use crate::audit::{Action, Actor, Entry, Record};
 use crate::config::Tokens;
 use crate::id::Id;
@@ -71,11 +71,7 @@ pub(super) async fn judge(
         tokens: config.tokens.clone(),
     };
     let signed_in = instance.store.write(move |transaction| signing_in.judge(transaction)).await?;
-    let (judged, gone) = signed_in.ok_or(ClientError::NotAnApp(NotAnApp::Unknown))?;
-    for grant in gone {
-        instance.tokens.end(grant);
-    }
-    Ok(judged)
+    signed_in.ok_or(ClientError::NotAnApp(NotAnApp::Unknown))
 }
 
 /// What the client may ask, or why it may not, before anybody's password is looked at.
@@ -107,8 +103,8 @@ struct SigningIn {
 }
 
 impl SigningIn {
-    /// What comes of it, and the grants that made room for the new one; nothing when the app was deleted since it authenticated.
-    fn judge(&self, transaction: &Transaction<'_>) -> Result<Option<(Judged, Vec<Id>)>, Fault> {
+    /// What comes of it; nothing when the app was deleted since it authenticated.
+    fn judge(&self, transaction: &Transaction<'_>) -> Result<Option<Judged>, Fault> {
         let Some(app) = ib_app::by_id(transaction, self.app)? else { return Ok(None) };
         let (policy, now) = (policy(&self.tokens, &app), transaction.now().wall);
         let named = named(transaction, &app, &self.request.username)?;
@@ -116,7 +112,7 @@ impl SigningIn {
         let scope = self.request.scope.as_ref();
         let issue = match password_grant::judge(&app, scope, &named, Some(&self.proven), materials, &policy, now) {
             Ok(issue) => issue,
-            Err(refusal) => return Ok(Some((failed(&app, refusal), Vec::new()))),
+            Err(refusal) => return Ok(Some(failed(&app, refusal))),
         };
         let id = issue.grant.id;
         let gone = realm::make_room(transaction, &issue.grant)?;
@@ -135,8 +131,8 @@ impl SigningIn {
         transaction.acts_as(Actor::Client { client_id: app.client_id.clone() });
         let told = Record::of_tenant("grant", &app.tenant, id, &app.name);
         transaction.record(&Entry::of(Action::SignInSucceeded).on(told).with("login", reply.subject.as_deref().unwrap_or_default()))?;
-        let event = Some(Event::SignedIn);
-        Ok(Some((Judged { grant: Some(id), event, ..Judged::new(&app, Ok(reply)) }, gone)))
+        let (event, revokes) = (Some(Event::SignedIn), Revokes::Grants(gone));
+        Ok(Some(Judged { grant: Some(id), event, revokes, ..Judged::new(&app, Ok(reply)) }))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::oauth::token_reply::TokenReply;
 use crate::oauth::token_request::{CodeRequest, PasswordRequest, RefreshRequest, TokenRequest};
 use crate::observe::point;
 use crate::secret::{Digest, ExposeSecret};
-use crate::store::{Fault, Seals, Transaction, access_token, app_token, authorization, grant, ib_app, refresh_token, user};
+use crate::store::{Fault, Seals, Transaction, access_token, app_token, authorization, grant, ib_app, realm, refresh_token, user};
 
 /// The longest that a token request may take from its first byte until it is judged.
 const TIME_TO_JUDGE: Duration = Duration::from_secs(10);
@@ -118,6 +118,8 @@ impl Judged {
 pub(super) enum Revokes {
     Nothing,
     Grant(Id),
+    /// Those that made room for a new one.
+    Grants(Vec<Id>),
     Before(Id, u32),
 }
 
@@ -169,6 +171,7 @@ pub(super) async fn exchange(State(instance): State<Arc<Instance>>, request: Req
     match judged.revokes {
         Revokes::Nothing => {}
         Revokes::Grant(grant) => instance.tokens.end(grant),
+        Revokes::Grants(grants) => grants.into_iter().for_each(|grant| instance.tokens.end(grant)),
         Revokes::Before(grant, generation) => instance.tokens.withdraw_before(grant, generation),
     }
     if let Some(event) = &judged.event {
@@ -246,6 +249,9 @@ fn judge_code(
     let code = Digest::of(request.code.expose_secret());
     match (judgement.changes, authorization) {
         (code::Changes::Issue(issue), Some(authorization)) => {
+            if app.is_realm() {
+                judged.revokes = Revokes::Grants(realm::make_room(transaction, &issue.grant)?);
+            }
             grant::insert(transaction, &issue.grant, policy.refresh_ttl)?;
             authorization::move_to(transaction, authorization.id, &issue.stage)?;
             if let Some(refresh) = &issue.refresh {
