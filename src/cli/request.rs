@@ -71,6 +71,7 @@ async fn wait(context: &Context<'_>, name: &str, before: &Value, id: &Value, tim
     loop {
         let peer = PEERS.fetch(context, name).await?;
         let stage = text(&peer["request"]["stage"]);
+        let said = in_vain(&peer["request"]).unwrap_or_else(|| stage.clone());
         match stage.as_str() {
             _ if peer["request"]["id"].is_string() && peer["request"]["id"] != *id => {
                 return Err(ended(name, "replaced", &peer));
@@ -79,15 +80,21 @@ async fn wait(context: &Context<'_>, name: &str, before: &Value, id: &Value, tim
             "declined" | "expired" | "refused" | "replaced" => return Err(ended(name, &stage, &peer)),
             // Linked meanwhile by other means.
             _ if peer["linked_at"] != before["linked_at"] => return Ok(peer),
-            _ if stage != told => context.report.note(&format!("{stage} …")),
+            _ if said != told => context.report.note(&format!("{said} …")),
             _ => {}
         }
-        told.clone_from(&stage);
+        told = said;
         if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
             return Err(timed_out(name, &stage, &peer));
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// That the URL was opened, and why the page could not send its reader on.
+fn in_vain(request: &Value) -> Option<String> {
+    let why = request["detail"].as_str().filter(|_| request["stage"] == "waiting")?;
+    Some(format!("{why}. Once that is mended the same URL can be opened again"))
 }
 
 /// The wait is over, and what was waited for may still come.
@@ -96,7 +103,10 @@ fn timed_out(name: &str, stage: &str, peer: &Value) -> Failure {
     let show = format!("p2pid peer show {name} tells how it stands");
     let until = text(&peer["request"]["expires_at"]);
     if stage == "waiting" {
-        let failure = failure.found("the request URL, which nobody has used");
+        let failure = failure.found(match peer["request"]["detail"].as_str() {
+            Some(why) => format!("the request URL, {why}"),
+            None => "the request URL, which nobody has used".to_owned(),
+        });
         return failure.next(format!("it stays good until {until}; {show}"));
     }
     let failure = failure.found("the request URL, which somebody has used: it cannot be used again");
@@ -156,6 +166,12 @@ mod tests {
         let peer = json!({ "request": { "expires_at": "2026-11-22T12:00:00Z" } });
         let next = |stage: &str| timed_out("two", stage, &peer).next.clone().expect("a next step");
         assert!(next("waiting").starts_with("it stays good until 2026-11-22T12:00:00Z;"), "{}", next("waiting"));
+        let opened = json!({ "request": { "expires_at": "2026-11-22T12:00:00Z", "stage": "waiting", "detail": "opened 2026-11-21, and it is down" } });
+        let found = timed_out("two", "waiting", &opened).found.clone().expect("what was found");
+        assert_eq!(found, "the request URL, opened 2026-11-21, and it is down");
+        let said = in_vain(&opened["request"]).expect("it was opened in vain");
+        assert_eq!(said, "opened 2026-11-21, and it is down. Once that is mended the same URL can be opened again");
+        assert_eq!(in_vain(&json!({ "stage": "linked", "detail": "ops" })), None);
         assert!(!next("opened").contains("stays good") && next("opened").ends_with("p2pid peer request two"), "{}", next("opened"));
     }
 

@@ -148,11 +148,17 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
         Answer::Refused { code, description } => {
             let words = answer::refusal_in_words(&code, &description);
             let reason = match code.as_str() {
-                "invalid_client" | "unauthorized_client" => unknown_to_peer(ob_app, signs, &words),
-                "invalid_dpop_proof" => format!(
-                    "the peer does not take the proof that goes with the token (DPoP): look at both clocks, or link again by `p2pid peer \
-                     request {peer}` ({words})"
-                ),
+                "invalid_client" | "unauthorized_client" => {
+                    let link_again = (!grant.is_self_sufficient()).then_some(peer);
+                    unknown_to_peer(ob_app, signs, link_again, &words)
+                }
+                "invalid_dpop_proof" => {
+                    let again = if grant.is_self_sufficient() { "peer refresh" } else { "peer request" };
+                    format!(
+                        "the peer does not take the proof that goes with the token (DPoP): look at both clocks, or ask for another by \
+                         `p2pid {again} {peer}` ({words})"
+                    )
+                }
                 "invalid_scope" => format!("the peer does not give the scopes asked for: `p2pid ob update {ob_app} --scope …` ({words})"),
                 "invalid_grant" => format!("the peer refuses the user name and password: `p2pid peer update {peer}` ({words})"),
                 _ => format!(
@@ -176,13 +182,22 @@ pub fn judge(attempt: &Attempt<'_>, answer: Answer) -> Verdict {
     }
 }
 
-/// That the peer does not know us by what we show, with the fix: its `words`, and whether we sign where others have a secret.
-pub fn unknown_to_peer(ob_app: &str, signs: bool, words: &str) -> String {
+/// That the peer does not know us by what we show, with the fix: its `words`, and whether we sign where others have a secret. A peer does not say
+/// whether it knows the id and not the secret, or neither; an app that was deleted there took its links with it, which are made anew by a request
+/// URL for the peer `link_again`, where somebody has to allow them.
+pub fn unknown_to_peer(ob_app: &str, signs: bool, link_again: Option<&str>, words: &str) -> String {
+    let link_again = link_again.map(|peer| format!(" and `p2pid peer request {peer}`")).unwrap_or_default();
     match signs {
-        true => {
-            format!("the peer refuses our client id or signature: it has to know the keys that `p2pid ob show {ob_app}` names ({words})")
-        }
-        false => format!("the peer refuses our client id or secret: `p2pid ob update {ob_app} --client-secret-stdin` ({words})"),
+        true => format!(
+            "the peer refuses our client id or signature ({words}): it has to know the keys that `p2pid ob show {ob_app}` names. If the app was \
+             deleted there, it has to be made there again with the same client id and these keys{}",
+            link_again.replacen(" and ", ", then ", 1)
+        ),
+        false => format!(
+            "the peer refuses our client id or secret ({words}). If the secret is another one now: `p2pid ob update {ob_app} \
+             --client-secret-stdin`. If the app was deleted there, it has to be made there again; then `p2pid ob update {ob_app} --client-id ID \
+             --client-secret-stdin`{link_again}"
+        ),
     }
 }
 
@@ -246,6 +261,27 @@ mod tests {
             let Verdict::Again { wait, trouble, .. } = verdict else { panic!("{verdict:?}") };
             assert_eq!((wait, trouble.kind), (plan::ASK_AGAIN, TroubleKind::Refused));
             assert!(trouble.reason.contains(fix), "{}", trouble.reason);
+        }
+    }
+
+    #[test]
+    fn who_is_unknown_to_the_peer_is_told_of_both_causes_and_links_again_only_where_somebody_allowed_it() {
+        for (grant, links_again) in [(Grant::AuthorizationCode, true), (Grant::ClientCredentials, false)] {
+            for signs in [false, true] {
+                let verdict = judge(&Attempt { signs, ..attempt(1, false, grant) }, refused("invalid_client"));
+                let Verdict::Again { trouble, .. } = verdict else { panic!("{verdict:?}") };
+                assert_eq!(trouble.reason.contains("`p2pid peer request instance2`"), links_again, "{}", trouble.reason);
+                assert!(trouble.reason.contains("deleted there"), "{}", trouble.reason);
+                assert_eq!(
+                    trouble.reason.contains("`p2pid ob update app --client-id ID --client-secret-stdin`"),
+                    !signs,
+                    "{}",
+                    trouble.reason
+                );
+            }
+            let verdict = judge(&attempt(1, false, grant), refused("invalid_dpop_proof"));
+            let Verdict::Again { trouble, .. } = verdict else { panic!("{verdict:?}") };
+            assert_eq!(trouble.reason.contains("peer request"), links_again, "{}", trouble.reason);
         }
     }
 

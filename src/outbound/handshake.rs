@@ -221,7 +221,7 @@ pub fn reference(ob_app: &str, signs: bool, status: StatusCode, body: &[u8]) -> 
         (false, _, Some(error)) => {
             let words = answer::refusal_in_words(&error, &text("error_description").map(answer::printable).unwrap_or_default());
             Err(match error.as_str() {
-                "invalid_client" | "unauthorized_client" => attempt::unknown_to_peer(ob_app, signs, &words),
+                "invalid_client" | "unauthorized_client" => attempt::unknown_to_peer(ob_app, signs, None, &words),
                 _ => format!("it does not take the request: {words}"),
             })
         }
@@ -299,7 +299,10 @@ pub(crate) mod tests {
         let refused = read(400, r#"{"error":"invalid_request","error_description":"no"}"#).expect_err("refused");
         assert_eq!(refused, "it does not take the request: invalid_request (no)");
         let unknown = read(401, r#"{"error":"invalid_client"}"#).expect_err("refused");
-        assert!(unknown.contains("--client-secret-stdin` (invalid_client)"), "{unknown}");
+        assert!(
+            unknown.contains("secret (invalid_client)") && unknown.contains("`p2pid ob update app --client-secret-stdin`"),
+            "{unknown}"
+        );
         for (status, body) in [(201, "{}"), (200, "<html>"), (404, ""), (503, "{}"), (201, r#"{"request_uri":7}"#)] {
             assert!(read(status, body).expect_err("none").contains(&status.to_string()), "{status} {body}");
         }

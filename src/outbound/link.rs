@@ -243,6 +243,12 @@ impl Facts {
         Some(Ending { at, within_days })
     }
 
+    /// When the request URL that is out was opened in vain, and why, where that is known.
+    pub fn not_begun(&self) -> Option<String> {
+        let (trouble, at) = self.trouble.as_ref().filter(|_| !self.grant().is_self_sufficient())?;
+        Some(format!("opened {at}, and {}", trouble.reason))
+    }
+
     fn unheld_status(&self, holding: &Holding, now: &Moment) -> Status {
         let name = &self.peer.name;
         let next = format!("Next: `p2pid peer request {name}`");
@@ -263,11 +269,9 @@ impl Facts {
         if let Some(request) = self.request.filter(|request| now.wall < request.expires_at) {
             let reason = match (request.opened, &self.trouble) {
                 (true, _) => format!("the request URL was opened; waiting for Allow or Decline until {}", request.expires_at),
-                (false, Some((trouble, at))) => {
-                    format!(
-                        "the request URL was opened {at}, and {}. Once that is mended it can be opened again, until {}",
-                        trouble.reason, request.expires_at
-                    )
+                (false, Some(_)) => {
+                    let why = self.not_begun().unwrap_or_default();
+                    format!("the request URL was {why}. Once that is mended it can be opened again, until {}", request.expires_at)
                 }
                 (false, None) => {
                     format!("a request URL is out; somebody with an account on {name} has to open it before {}", request.expires_at)

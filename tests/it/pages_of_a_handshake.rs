@@ -72,6 +72,8 @@ async fn each_answer_of_a_peer_has_a_page_with_a_title_and_a_next_step_of_its_ow
         reads(&end(&mut scene).await, status, expected, &parts);
         assert!(titles.insert(expected), "{expected} is the title of two pages");
     }
+    scene.two.next(Endpoint::Authorize, Fault::Denies("access_denied"));
+    assert!(!end(&mut scene).await.text().contains("as it was"), "there is no link that could be");
     let linked = end(&mut scene).await;
     reads(&linked, 200, "Linked", &["alpha is linked with two.", "You can close this page."]);
     assert!(titles.insert("Linked"));
@@ -85,6 +87,9 @@ async fn each_answer_of_a_peer_has_a_page_with_a_title_and_a_next_step_of_its_ow
         reads(&end(&mut scene).await, 502, "The peer refused", &[REQUEST, error]);
     }
     assert_eq!(scene.alpha.state_of("two").await, "linked", "the link from before goes on");
+    // Whether the peer still honours it nobody knows here.
+    scene.two.next(Endpoint::Authorize, Fault::Denies("access_denied"));
+    reads(&end(&mut scene).await, 200, "Declined", &[REQUEST, "left as it was; p2pid peer show two tells how it is"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +166,10 @@ async fn c4_a_peer_that_cannot_be_linked_now_uses_no_request_url_up() {
     let parts = ["names no authorization endpoint", "was not used up", "Open it again once that is mended."];
     reads(&scene.person.opens(&url).await, 502, "Cannot be linked now", &parts);
     reads(&scene.person.goes_on_from(&page).continues().await, 502, "Cannot be linked now", &parts);
-    assert_eq!(scene.peer().await["request"]["stage"], json!("waiting"));
+    let request = scene.peer().await["request"].clone();
+    assert_eq!(request["stage"], json!("waiting"));
+    let told = request["detail"].as_str().expect("whoever made the URL is told too");
+    assert!(told.starts_with("opened 20") && told.contains("names no authorization endpoint"), "{told}");
     scene.two.behaves();
     scene.alpha.acts("peer", "two", "probe", json!({})).await;
     reads(&scene.person.opens(&url).continues().await, 200, "Linked", &[]);

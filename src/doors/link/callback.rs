@@ -74,19 +74,21 @@ struct Claimed {
     name: String,
     next: Next,
     is_over: bool,
+    /// A token of the peer is held, whatever becomes of this.
+    is_held: bool,
 }
 
 impl LinkDoor {
     /// Judges the arrival and does what follows.
     async fn finish(&self, state: Digest, arrival: Arrival) -> Outcome {
         let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotJudged };
-        let Claimed { peer, handshake, name, next, is_over } = match claimed {
+        let Claimed { peer, handshake, name, next, is_over, is_held } = match claimed {
             Ok(claimed) => claimed,
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let outcome = match next {
             Next::Refused(refusal) => Outcome::Refused(refusal),
-            Next::Declined(words) => Outcome::Declined { peer: name, words },
+            Next::Declined(words) => Outcome::Declined { peer: name, words, is_held },
             Next::PeerRefused(error) => Outcome::PeerRefused { peer: name, error },
             Next::Exchange(exchange) => self.exchange(peer, handshake, &name, exchange).await,
         };
@@ -131,7 +133,8 @@ impl LinkDoor {
                     let told = Entry::of(action).on(keeper::told(&facts.peer)).ended(audit::Outcome::Refused);
                     transaction.record(&told.maybe("reason", reason))?;
                 }
-                Ok(Ok(Claimed { peer, handshake, name, next: judgement.next, is_over: judgement.stage.is_some() }))
+                let is_held = facts.is_some_and(|facts| facts.held().is_some() && !facts.is_refused);
+                Ok(Ok(Claimed { peer, handshake, name, next: judgement.next, is_over: judgement.stage.is_some(), is_held }))
             })
             .await
     }

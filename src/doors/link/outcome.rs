@@ -13,8 +13,8 @@ use crate::outbound::ticket::Dead;
 pub(super) enum Outcome {
     /// The peer is linked; at `withdrawn_at` who allowed it can take it back, where the peer has a page for that.
     Linked { peer: String, linked_as: Option<String>, withdrawn_at: Option<String> },
-    /// Somebody at the peer said no.
-    Declined { peer: String, words: Option<String> },
+    /// Somebody at the peer said no, where we hold a token of it already or do not.
+    Declined { peer: String, words: Option<String>, is_held: bool },
     /// The peer refused, with this error.
     PeerRefused { peer: String, error: String },
     /// The peer does not take the code.
@@ -56,7 +56,7 @@ impl Outcome {
                     },
                 ],
             ),
-            Self::Declined { peer, words } => (
+            Self::Declined { peer, words, is_held } => (
                 StatusCode::OK,
                 "Declined",
                 vec![
@@ -64,7 +64,15 @@ impl Outcome {
                         Some(words) => format!("Somebody at {peer} declined: {words}."),
                         None => format!("Somebody at {peer} declined."),
                     },
-                    "Nothing was linked, and a link that existed before goes on.".to_owned(),
+                    match is_held {
+                        // Whether the peer still honours it is known only once it is asked.
+                        true => {
+                            format!(
+                                "Nothing was linked. The link that was there before is left as it was; p2pid peer show {peer} tells how it is."
+                            )
+                        }
+                        false => "Nothing was linked.".to_owned(),
+                    },
                     format!("If that was a mistake: {}", ask_for(peer)),
                 ],
             ),

@@ -177,7 +177,15 @@ impl LinkDoor {
         if ticket.login && !is_signed_in {
             return Ok(None);
         }
-        let (app, endpoint, sent) = beginning(&config, &facts)?;
+        let (app, endpoint, sent) = match beginning(&config, &facts) {
+            Ok(begun) => begun,
+            Err(outcome) => {
+                if let Outcome::NotNow { why, .. } = &outcome {
+                    self.links.not_begun(facts.peer.id, why.clone()).await;
+                }
+                return Err(outcome);
+            }
+        };
         let key = app.new_proof_key(facts.metadata.as_ref());
         let parameters = handshake::parameters(&app.client_id, &sent, &fresh.state, &fresh.verifier, key.as_deref());
         let location = match facts.metadata.as_ref().filter(|_| sent.issuer.is_some()).and_then(handshake::pushed_to) {

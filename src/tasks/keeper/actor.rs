@@ -41,7 +41,7 @@ pub(super) enum Command {
     /// Renew the token now, whatever the plan says, and answer what came of it.
     Refresh(oneshot::Sender<Result<(), NotRefreshed>>),
     /// A request URL was opened, and the server did not take the request, for this reason.
-    NotPushed(String),
+    NotBegun(String),
     /// Clients changed.
     Reconnect {
         /// For calls.
@@ -295,7 +295,7 @@ impl Actor {
             Command::Refresh(answer) => {
                 let _ = answer.send(Err(NotRefreshed::NothingToRenew));
             }
-            Command::NotPushed(reason) => {
+            Command::NotBegun(reason) => {
                 let (shown, now) = (self.link.shown(), self.now());
                 let trouble = Some((Trouble { kind: TroubleKind::Refused, reason }, now.wall));
                 let facts = Arc::new(Facts { trouble, ..Facts::clone(&shown.facts) });

@@ -315,10 +315,14 @@ impl Links {
         let response = us.send(us.request(endpoint, form), &calls).await.map_err(|error| error.to_string());
         let pushed = response.and_then(|response| reference(&app.name, app.keys.is_some(), response.status(), response.body()));
         if let Err(why) = &pushed {
-            // Whoever made the request URL sees it too, and not only whoever opened it.
-            self.tell(facts.peer.id, Command::NotPushed(why.clone())).await;
+            self.not_begun(facts.peer.id, why.clone()).await;
         }
         pushed
+    }
+
+    /// A request URL of the peer was opened, and its button led nowhere: whoever made it sees why too, and not only whoever opened it.
+    pub async fn not_begun(&self, peer: Id, why: String) {
+        self.tell(peer, Command::NotBegun(why)).await;
     }
 
     /// The client for a peer with that trust, `guarded` where its URLs may not lead into a private network; or why the trust cannot be used.

@@ -110,7 +110,7 @@ async fn progress(State(state): State<Arc<AdminState>>, Path((tenant, name)): Pa
         AdminError::new(StatusCode::NOT_FOUND, "not_found", format!("no request URL is out for the peer {name:?}"))
             .next(format!("p2pid peer request {name}"))
     })?;
-    Ok(document::shown(document::record("request", id, request.json(&state.instance.clock.now()))))
+    Ok(document::shown(document::record("request", id, request.json(&link.facts(), &state.instance.clock.now()))))
 }
 
 async fn refresh(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {

@@ -31,8 +31,8 @@ impl Request {
         Ok(Some(Self { ticket, handshake }))
     }
 
-    /// As the API shows it; the URL itself is shown only when it is made.
-    pub(super) fn json(&self, now: &Moment) -> Value {
+    /// As the API shows it, of the peer with these `facts`; the URL itself is shown only when it is made.
+    pub(super) fn json(&self, facts: &Facts, now: &Moment) -> Value {
         let progress = match (self.ticket.fate, &self.handshake) {
             (Fate::Replaced, _) => Progress::Replaced,
             (Fate::Open, _) if now.wall >= self.ticket.expires_at => Progress::Expired,
@@ -41,7 +41,8 @@ impl Request {
             (Fate::Used { .. }, None) => Progress::Expired,
         };
         let (expires_at, detail) = match &self.handshake {
-            None => (self.ticket.expires_at, None),
+            // Opened, and the page could not send its reader on.
+            None => (self.ticket.expires_at, facts.not_begun().filter(|_| progress == Progress::Waiting)),
             Some(handshake) => (
                 handshake.expires_at,
                 match &handshake.stage {
@@ -80,7 +81,7 @@ pub(super) fn resource(facts: &Facts, request: Option<&Request>, now: &Moment) -
             "state": status.state.as_str(), "reason": status.reason, "since": status.since,
             "token": held.map(token), "linked_as": held.and_then(|held| held.linked_as.as_ref()), "linked_at": held.map(|held| held.linked_at),
             "refresh_expires_at": held.and_then(|held| held.refresh_expires_at),
-            "request": request.map(|request| request.json(now)),
+            "request": request.map(|request| request.json(facts, now)),
             "maintenance_until": peer.maintenance_at(now.wall).map(|maintenance| maintenance.until),
             "ca": peer.trust.ca.is_some(), "pin": peer.trust.pin, "created_at": peer.created_at,
         }),
