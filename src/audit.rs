@@ -449,6 +449,11 @@ impl Entry {
         }
     }
 
+    /// Without the details that `other` does not give alike.
+    pub fn keep_what_is_said_by(&mut self, other: &Self) {
+        self.details.retain(|name, value| other.details.get(name) == Some(&*value));
+    }
+
     /// With a time.
     #[must_use]
     pub fn at(self, name: &str, time: Timestamp) -> Self {

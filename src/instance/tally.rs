@@ -104,8 +104,12 @@ impl Tally {
             (Who::Anybody, Origin::new(Actor::Unknown, None, None), crowd)
         };
         let kind = Kind { action, who };
-        let first = || Count { since: now, last_at: now.wall, times: 0, told: 0, origin: Arc::new(origin), entry };
+        let first = || Count { since: now, last_at: now.wall, times: 0, told: 0, origin: Arc::new(origin), entry: entry.clone() };
         let count = counts.entry(kind).or_insert_with(first);
+        // The first is told as it was; of the rest, what it has in common with them.
+        if count.told > 0 {
+            count.entry.keep_what_is_said_by(&entry);
+        }
         count.times += 1;
         count.last_at = now.wall;
         let is_first = count.times == 1;
@@ -250,6 +254,21 @@ mod tests {
             tally.note(at(0), Origin::new(actor, None, None), Entry::of(Action::AdminDenied).apart_by(request).with("request", request));
         }
         assert_eq!(written(&tally, 1), [r#"{"request":"GET roles","times":2}"#, r#"{"request":"POST users"}"#]);
+    }
+
+    #[test]
+    fn the_rest_is_told_with_what_it_has_in_common_with_the_first() {
+        let tally = Tally::default();
+        let claims = |claimed: &str| {
+            let entry = Entry::of(Action::ClientFailed).with("claimed_client_id", claimed).with("reason", "unknown");
+            tally.note(at(0), Origin::new(Actor::Unknown, None, None), entry);
+        };
+        claims("shop");
+        assert_eq!(written(&tally, 1), [r#"{"claimed_client_id":"shop","reason":"unknown"}"#]);
+        claims("shop");
+        claims("stop");
+        let rest = written(&tally, 3_600);
+        assert!(rest.len() == 1 && !rest[0].contains("claimed") && rest[0].contains(r#""reason":"unknown""#), "{rest:?}");
     }
 
     #[test]

@@ -78,6 +78,12 @@ pub fn digest_if(kind: Kind, text: &str) -> Option<Digest> {
     (decoded[..length] == crc32fast::hash(body.as_bytes()).to_be_bytes()).then(|| Digest::of(text))
 }
 
+/// Whether `text` begins like a secret of ours of any kind, whole or not.
+pub fn looks_like_ours(text: &str) -> bool {
+    // All begin alike but for the letter of their kind.
+    matches!(text.as_bytes(), [b'p', b'2', b'p', kind, b'_', ..] if kind.is_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
@@ -108,6 +114,7 @@ mod tests {
             Kind::PushedRequest,
         ];
         for kind in kinds {
+            assert!(looks_like_ours(kind.prefix()), "{kind:?}");
             let (mut ever, mut always) = ([0_u8; 24], [0xff_u8; 24]);
             for _ in 0..200 {
                 let token = mint(kind, &SystemRandom);

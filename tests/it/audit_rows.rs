@@ -367,9 +367,12 @@ async fn a_flood_is_a_row_and_a_number() {
     let (here, there) = (json!("192.0.2.1"), json!("192.0.2.2"));
     let first: Vec<_> = told(&rows).into_iter().map(|(name, address, _)| (name, address)).collect();
     assert_eq!(first, [(json!("shop"), here.clone()), (Value::Null, there.clone())]);
+    let claimed = |row: &Value| row["details"]["claimed_client_id"].clone();
+    assert_eq!((claimed(&rows[0]), claimed(&rows[1])), (Value::Null, json!("nobody0")), "who is known has a record");
     one.is_stopped().await;
     one.starts().await;
     let rows = one.audit(&["--action", "client.failed"]).await;
+    assert!(rows[2..].iter().all(|row| claimed(row).is_null()), "the rest claimed this and that: {rows:?}");
     let rest = told(&rows[2..]);
     let times = |of: &Value| {
         let all = told(&rows).into_iter().filter(|(_, address, _)| address == of);

@@ -20,7 +20,7 @@ use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
 use crate::inbound::event::Event;
-use crate::inbound::ib_app::IbApp;
+use crate::inbound::ib_app::{IbApp, is_client_id};
 use crate::inbound::security::Evidence;
 use crate::instance::Instance;
 use crate::instance::key_sets::NoKeys;
@@ -37,6 +37,7 @@ use crate::oauth::dpop::{self, NONCE_HEADER, Proof};
 use crate::oauth::error::{Code, WireError};
 use crate::oauth::parameters::Parameters;
 use crate::oauth::thumbprint::KeyThumbprint;
+use crate::oauth::token;
 use crate::observe::log::AUDIT;
 use crate::store::ib_app::{self, NotAnApp};
 use crate::store::{Fault, Seals, StoreError, Transaction, audit};
@@ -370,7 +371,9 @@ impl ClientRequest {
             Some(claimed) => self.instance.store.read(move |connection| ib_app::by_client_id(connection, &claimed)).await,
             None => Ok(None),
         };
-        let failed = Entry::of(action).ended(Outcome::Refused).on_known(app.ok().flatten().map(|app| app.record()));
+        let known = app.ok().flatten().map(|app| app.record());
+        let claimed = self.named.as_deref().filter(|claimed| known.is_none() && may_be_told(claimed));
+        let failed = Entry::of(action).ended(Outcome::Refused).on_known(known).maybe("claimed_client_id", claimed);
         self.note(Actor::Unknown, failed.with("reason", error.to_string()));
     }
 
@@ -409,6 +412,15 @@ impl ClientRequest {
     }
 }
 
+/// The longest `client_id` of nobody's that the audit repeats; ours are shorter.
+const LONGEST_CLAIM: usize = 64;
+
+/// Whether what somebody gave for a `client_id` may stand in the audit: it is short, could be one, and is none of the secrets that we make, which
+/// are easily put into the wrong field.
+fn may_be_told(claimed: &str) -> bool {
+    claimed.len() <= LONGEST_CLAIM && is_client_id(claimed) && !token::looks_like_ours(claimed)
+}
+
 /// The DPoP proof that a request carries, if any, which is used by that.
 fn proof(instance: &Instance, parts: &Parts) -> Result<Option<Proof>, ClientError> {
     let config = instance.config();
@@ -436,4 +448,17 @@ pub(super) async fn post_only() -> Response {
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     (StatusCode::METHOD_NOT_ALLOWED, headers, error.to_json()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_claimed_is_told_where_it_is_a_short_id_and_no_secret() {
+        assert!(may_be_told("shop") && may_be_told(&"a".repeat(LONGEST_CLAIM)));
+        for silent in ["", "a b", "a:b", "sh\u{f6}p", "p2ps_0123456789", "p2pa_", &"a".repeat(LONGEST_CLAIM + 1)] {
+            assert!(!may_be_told(silent), "{silent:?}");
+        }
+    }
 }
