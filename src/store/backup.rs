@@ -263,7 +263,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Store, make_key, temporary, tenant};
+    use crate::inbound::grant::{EndReason, Ended};
+    use crate::store::sample::{HOUR, StandingClock, granted, linked};
+    use crate::store::{Store, grant, make_key, temporary, tenant};
     use crate::system::SystemClock;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -383,5 +385,27 @@ mod tests {
         store.close().await;
         fs::remove_file(directory.path().join("epoch")).expect("removed");
         assert_eq!(open(directory.path()).expect("opened").epoch(), 3, "so does the missing file beside it");
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_a_restore_ended_was_good_until_then() {
+        use crate::clock::Clock;
+        let directory = tempfile::tempdir().expect("a folder");
+        make_key(directory.path()).expect("a key");
+        let clock = StandingClock::new();
+        let open = || Store::open(directory.path(), None, clock.clone()).expect("opened");
+        let store = open();
+        linked(&store).await;
+        let begun = clock.now().wall;
+        let file = directory.path().join("copy");
+        backup(directory.path(), &file, begun).expect("a backup");
+        store.close().await;
+        clock.pass(HOUR);
+        restore(directory.path(), None, &file, clock.now().wall).expect("restored");
+        let (store, restored) = (open(), clock.now().wall);
+        clock.pass(HOUR);
+        let id = granted(begun).id;
+        let shown = store.read(move |connection| grant::by_id(connection, "default", id)).await.expect("read").expect("it is shown");
+        assert_eq!(shown.grant.ended, Some(Ended { at: restored, reason: EndReason::Restored }));
     }
 }

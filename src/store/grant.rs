@@ -29,7 +29,8 @@ macro_rules! shown {
     };
     ($index:literal, $conditions:literal) => {
         concat!(
-            "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why, g.epoch = (SELECT epoch FROM meta),
+            "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+                iif(g.epoch = (SELECT epoch FROM meta), NULL, (SELECT coalesce(begun_at, g.created_at) FROM meta)),
                 g.binding, g.made_by, a.name, a.client_id, a.tenant, u.login, g.last_used_at
             FROM grant g ",
             $index,
@@ -164,15 +165,14 @@ pub fn of_user_by_id(connection: &Connection, user: Id, id: Id) -> Result<Option
     Ok(connection.prepare_cached(SHOWN_OF_USER_BY_ID)?.query_row(params![user, id], read_shown).optional()?)
 }
 
-/// The grant in the eleven columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, whether its
-/// epoch is the database's, binding, and made_by.
+/// The grant in the eleven columns that begin at `first`: id, app, user, scope, created_at, expires_at, ended_at, ended_why, when
+/// the database's epoch began where that is not its own, binding, and made_by.
 pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Grant> {
     let ended_why: Option<String> = row.get(first + 7)?;
     let ended = match (row.get(first + 6)?, ended_why) {
         (Some(at), Some(why)) => Some(Ended { at, reason: reason(&why, first + 7)? }),
         // What a restored backup brings back may have been revoked, or rotated away, after the backup was made.
-        _ if !row.get::<_, bool>(first + 8)? => Some(Ended { at: row.get(first + 4)?, reason: EndReason::Restored }),
-        _ => None,
+        _ => row.get::<_, Option<Timestamp>>(first + 8)?.map(|at| Ended { at, reason: EndReason::Restored }),
     };
     Ok(Grant {
         id: row.get(first)?,

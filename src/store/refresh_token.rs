@@ -15,7 +15,7 @@ use crate::inbound::refresh::{Changes, Current, Facts, Mint, Repeat, Replaces, S
 use crate::secret::{Digest, ExposeSecret, SecretString};
 
 const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by,
+        iif(g.epoch = (SELECT epoch FROM meta), NULL, (SELECT coalesce(begun_at, g.created_at) FROM meta)), g.binding, g.made_by,
         t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
         c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login
     FROM refresh_token t

@@ -26,7 +26,7 @@ const TIME_IS_OVER: &str = "SELECT id, expires_at FROM grant WHERE ended_at IS N
 const MAY_BE_IDLE: &str = "SELECT id, purge_at FROM grant WHERE ended_at IS NULL AND purge_at <= ?1 AND (purge_at, id) > (?2, ?3)
     ORDER BY purge_at, id LIMIT ?4";
 const FACTS: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
-        g.epoch = (SELECT epoch FROM meta), g.binding, g.made_by, c.since_wall, c.since_boot, c.since_boot_id
+        iif(g.epoch = (SELECT epoch FROM meta), NULL, (SELECT coalesce(begun_at, g.created_at) FROM meta)), g.binding, g.made_by, c.since_wall, c.since_boot, c.since_boot_id
     FROM grant g JOIN ib_app a ON a.id = g.app LEFT JOIN refresh_token c ON c.grant = g.id AND c.state = 'current'
     WHERE g.id = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL";
 const USABLE_UNTIL: &str = "SELECT max(expires_at) FROM access_token WHERE grant = ?1 AND ended = 0";
