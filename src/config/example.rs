@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use url::Url;
+
 /// What differs from one instance's file to another's; paths and addresses as they shall stand in the file.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
@@ -70,6 +72,7 @@ impl Blueprint {
         let places = [
             ("@NAME@", quoted(&self.name)),
             ("@PUBLIC_URL@", quoted(&self.public_url)),
+            ("@MTLS_URL@", quoted(&self.mtls_url())),
             ("@STATE_DIR@", quoted(&self.state_dir)),
             ("@PUBLIC_LISTEN@", list(&self.public_listen)),
             ("@TLS@", tls),
@@ -82,6 +85,19 @@ impl Blueprint {
             text = text.replace(mark, &value);
         }
         text
+    }
+
+    /// An example of where clients could show a certificate: the next port of the same host.
+    fn mtls_url(&self) -> String {
+        let next = |url: &mut Url| {
+            let port = url.port_or_known_default()?.checked_add(1)?;
+            url.set_port(Some(port)).ok()
+        };
+        let mut url = Url::parse(&self.public_url).ok();
+        match url.as_mut().and_then(next).and(url) {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => self.public_url.clone(),
+        }
     }
 
     fn route(&self) -> String {
@@ -165,7 +181,7 @@ listen = []
 # As in [public], which is the default.
 # tls = { cert = "cert.pem", key = "key.pem" }
 # Where clients find it, told to them in the metadata; needed to offer mutual TLS at all. Its path is that of [instance] public_url.
-# public_url = "https://instance1.example.com:7444"
+# public_url = @MTLS_URL@
 # true: at [public] a trusted proxy says in Client-Cert (and Client-Cert-Chain, RFC 9440) which certificate a client showed it. It must
 # take these headers out of what clients send.
 client_cert_header = false
@@ -359,6 +375,14 @@ mod tests {
         let config = load_in(&folder, &blueprint.text()).expect("valid");
         assert!(config.instance.state_dir.ends_with(&blueprint.state_dir));
         assert!(config.routes.is_empty());
+        let written = blueprint.text();
+        let sample = written.lines().find_map(|line| line.strip_prefix("# public_url = ")).expect("a sample in [mtls]");
+        let (ours, theirs) = (config.instance.public_url.url(), Url::parse(sample.trim_matches('"')).expect("a URL"));
+        assert_eq!(
+            (theirs.host(), theirs.port()),
+            (ours.host(), ours.port_or_known_default().map(|port| port + 1)),
+            "of this instance: {sample}"
+        );
         blueprint.upstream = Some("http://127.0.0.1:1/x".to_owned());
         assert_eq!(load_in(&folder, &blueprint.text()).expect("valid").routes.len(), 1);
     }

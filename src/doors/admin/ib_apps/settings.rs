@@ -303,9 +303,16 @@ fn subject(given: &Given) -> Result<Option<Subject>, AdminError> {
 /// What rests on certificates is for an instance that takes them.
 fn can_show_certificates(method: Option<Method>, is_named: bool, is_bound: bool, config: &Config) -> Result<(), AdminError> {
     let needs_authority = is_named || method == Some(Method::TlsClientAuth);
+    let is_by_certificate = method.is_some_and(Method::is_by_certificate);
+    // The one of the three that was given.
+    let at_fault = match (is_by_certificate, is_named) {
+        (true, _) => "auth_method",
+        (false, true) => "the name in a certificate",
+        (false, false) => "mtls",
+    };
     let wrong =
-        |found: &str, next: &str| Err(AdminError::bad_attribute("auth_method", found, "clients whose certificates we can see").next(next));
-    if (needs_authority || is_bound || method.is_some_and(Method::is_by_certificate)) && config.mtls.public_url.is_none() {
+        |found: &str, next: &str| Err(AdminError::bad_attribute(at_fault, found, "clients whose certificates we can see").next(next));
+    if (needs_authority || is_bound || is_by_certificate) && config.mtls.public_url.is_none() {
         return wrong("a client that shows a certificate, without [mtls] in the configuration", "set [mtls] listen and public_url");
     }
     if needs_authority && config.mtls.authorities.is_empty() {
