@@ -1,12 +1,12 @@
 //! `p2pid grant`: what peers hold at us.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::Collection;
+use super::records::{Collection, text};
 
 const GRANTS: Collection = Collection {
     kind: "grant",
@@ -62,11 +62,40 @@ pub(super) async fn run(command: Grant, context: &Context<'_>) -> Result<(), Fai
         }
         Grant::Show { id } => GRANTS.show(context, &id).await?,
         Grant::Revoke { id, confirm } => {
-            confirm.or_ask(&format!("revoke the grant {id}"))?;
+            let before = GRANTS.fetch(context, &id).await?;
+            if let Some(ended) = ended_before(&before) {
+                context.report.data(&json!({ "revoked": id, "ended_before": before["ended_at"] }), String::new);
+                context.report.note(&ended);
+                return Ok(());
+            }
+            confirm.or_ask(&format!("revoke the grant {id}, by which {} calls us", text(&before["app"])))?;
             context.client()?.delete(&GRANTS.path(context, &[&id])).await?;
-            context.report.data(&json!({ "revoked": id }), String::new);
+            context.report.data(&json!({ "revoked": id, "ended_before": null }), String::new);
             context.report.note(&format!("revoked {id}: its tokens are refused from now on"));
         }
     }
     Ok(())
+}
+
+/// When, why and by whom the grant was ended, where there is nothing to revoke any more.
+fn ended_before(grant: &Value) -> Option<String> {
+    let at = grant["ended_at"].as_str()?;
+    let (id, why) = (text(&grant["id"]), text(&grant["ended_why"]).replace('_', " "));
+    let by = grant["ended_by"].as_str().map(|who| format!(", by {who}")).unwrap_or_default();
+    Some(format!("{id} had ended before, {at}: {why}{by}. Nothing was changed; its tokens have been refused since"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_that_has_ended_says_when_and_why() {
+        assert_eq!(ended_before(&json!({ "id": "7a", "ended_at": null, "ended_why": null, "ended_by": null })), None);
+        let said = ended_before(&json!({
+            "id": "7a", "ended_at": "2026-11-21T12:00:00Z", "ended_why": "revoked_by_admin", "ended_by": "uid 0",
+        }));
+        let expected = "7a had ended before, 2026-11-21T12:00:00Z: revoked by admin, by uid 0. Nothing was changed; its tokens have been refused since";
+        assert_eq!(said.as_deref(), Some(expected));
+    }
 }

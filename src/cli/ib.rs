@@ -220,7 +220,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
             let app = APPS.create(context, given.into_value()).await?;
             records::warn(context, &app);
             context.report.data(&app, || created(&app));
-            context.report.note(&registration::of_ib_app(&app, &registration::this_instance(context).await?));
+            context.report.note(&registration::of_ib_app(&app, &registration::this_instance(context).await?, or_update));
         }
         Ib::List => APPS.list(context).await?,
         Ib::Show { name } => APPS.show(context, &name).await?,
@@ -240,7 +240,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
         }
         Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
         Ib::Delete { name, force: true, confirm } => {
-            confirm.or_ask(&format!("delete the ib app {name} and end all grants of it"))?;
+            APPS.confirm(context, &name, confirm, &format!("delete the ib app {name} and end all grants of it")).await?;
             context.client()?.send(http::Method::DELETE, &APPS.path(context, &[&name]), APPS.kind, json!({ "force": true })).await?;
             context.report.data(&json!({ "deleted": name }), String::new);
             context.report.note(&format!("deleted the ib app {name}; what peers held by it has ended"));
@@ -269,14 +269,24 @@ fn created(app: &Value) -> String {
     format!("client_id {}{secret}", text(&app["client_id"]))
 }
 
-/// What binding tokens does not do.
+/// What binding tokens does not do. An app that acts for itself has no grants that could be ended.
 fn bearer_tokens_are_out(app: &Value) -> String {
     let name = text(&app["name"]);
-    format!(
-        "tokens that are issued from now on are bound; those that are out go on as bearer tokens until they expire. To end them now: p2pid \
-         grant list --app {name}, and p2pid grant revoke ID for each, then link again. Those of client_credentials have no grant; they end by \
-         themselves"
-    )
+    let uses = |grant: &str| app["grants"].as_array().is_some_and(|grants| grants.iter().any(|used| used == grant));
+    let out = "tokens that are issued from now on are bound; those that are out go on as bearer tokens until they expire";
+    let by_themselves = match app["access_ttl"].as_u64() {
+        Some(seconds) => format!("within {}", humantime::format_duration(Duration::from_secs(seconds))),
+        None => "when they expire".to_owned(),
+    };
+    let only_by_itself = uses("client_credentials") && !uses("authorization_code");
+    if only_by_itself {
+        return format!("{out}, which is {by_themselves}: behind those of client_credentials there is no grant that could be revoked");
+    }
+    let grants = format!("To end them now: p2pid grant list --app {name}, and p2pid grant revoke ID for each, then link again");
+    if !uses("client_credentials") {
+        return format!("{out}. {grants}");
+    }
+    format!("{out}. {grants}. Those of client_credentials have no grant; they end by themselves, {by_themselves}")
 }
 
 #[cfg(test)]
@@ -304,6 +314,11 @@ mod tests {
         assert!(given(Security { dpop: Some(true), ..Security::default() }) && given(Security { mtls: Some(true), ..Security::default() }));
         assert!(given(Security { profile: Some("fapi2".into()), ..Security::default() }));
         assert!(!given(Security { dpop: Some(false), profile: Some("none".into()), ..Security::default() }));
-        assert!(bearer_tokens_are_out(&json!({ "name": "shop" })).contains("p2pid grant list --app shop, and p2pid grant revoke ID"));
+        let told = |grants: &[&str]| bearer_tokens_are_out(&json!({ "name": "shop", "grants": grants, "access_ttl": 3600 }));
+        let linked = told(&["authorization_code", "refresh_token"]);
+        assert!(linked.contains("p2pid grant list --app shop, and p2pid grant revoke ID") && !linked.contains("client_credentials"));
+        let itself = told(&["client_credentials"]);
+        assert!(itself.contains("within 1h") && !itself.contains("link again") && !itself.contains("p2pid grant"), "{itself}");
+        assert!(told(&["authorization_code", "client_credentials"]).ends_with("they end by themselves, within 1h"));
     }
 }

@@ -29,6 +29,7 @@ mod request;
 mod role;
 mod run;
 mod select;
+mod spelled;
 mod status;
 mod tenant;
 mod user;
@@ -44,6 +45,7 @@ use failure::Failure;
 use report::Report;
 
 use select::Selection;
+use spelled::Spelled;
 
 /// Links platform instances with OAuth 2.0 instead of shared user names and passwords
 #[derive(Debug, Parser)]
@@ -119,6 +121,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(arguments: Arguments, report: &Report) -> Result<(), Failure> {
+    if !matches!(arguments.command, Command::Demo(_) | Command::Init(_) | Command::Config(_) | Command::Completions(_) | Command::Man(_)) {
+        report.spell(Spelled::new(&arguments.selection, arguments.tenant.as_deref()));
+    }
     let context = Context::new(report, arguments.selection, arguments.tenant);
     match arguments.command {
         Command::Demo(command) => wait(demo::run(command, report)),

@@ -216,7 +216,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&peer, || sentence(&peer));
         }
         Peer::Unlink { name, force, confirm } => {
-            confirm.or_ask(&format!("unlink the peer {name}"))?;
+            PEERS.confirm(context, &name, confirm, &format!("unlink the peer {name}")).await?;
             let peer = PEERS.act(context, &name, "unlink", json!({ "force": force })).await?;
             context.report.note(&text(&peer["revocation_detail"]));
             context.report.data(&peer, || sentence(&peer));

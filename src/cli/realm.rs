@@ -136,6 +136,10 @@ pub(super) async fn run(command: Realm, context: &Context<'_>) -> Result<(), Fai
             context.report.data(&realm, || sheet(&realm));
         }
         Realm::Role { name, role, delete: true, confirm, .. } => {
+            if !confirm.yes && !has_role(&REALMS.fetch(context, &name).await?, &role) {
+                let failure = Failure::new("not_found", format!("the realm {name} has no role {role:?}"));
+                return Err(failure.next(format!("p2pid realm show {name}")));
+            }
             confirm.or_ask(&format!("delete the role {role} of the realm {name} and sign out who holds no other"))?;
             let realm = REALMS.act(context, &name, "delete-role", json!({ "role": role })).await?;
             context.report.data(&realm, || sheet(&realm));
@@ -154,7 +158,7 @@ pub(super) async fn run(command: Realm, context: &Context<'_>) -> Result<(), Fai
             let realm = REALMS.act(context, &name, "unassign", json!({ "user": user, "role": role })).await?;
             context.report.data(&realm, || sheet(&realm));
         }
-        Realm::List => REALMS.list(context).await?,
+        Realm::List => REALMS.list_as(context, &REALMS.path(context, &[]), in_a_row).await?,
         Realm::Show { name } => {
             let realm = REALMS.fetch(context, &name).await?;
             context.report.data(&realm, || sheet(&realm));
@@ -162,6 +166,18 @@ pub(super) async fn run(command: Realm, context: &Context<'_>) -> Result<(), Fai
         Realm::Delete { name, confirm } => REALMS.delete(context, &name, confirm).await?,
     }
     Ok(())
+}
+
+/// A realm whose roles are their names, with how many hold each: who they are, `realm show` tells.
+fn in_a_row(mut realm: Value) -> Value {
+    let roles = realm["roles"].as_array().into_iter().flatten();
+    let roles = roles.map(|role| format!("{} ({})", text(&role["name"]), role["users"].as_array().map_or(0, Vec::len)));
+    realm["roles"] = roles.collect::<Vec<_>>().join(", ").into();
+    realm
+}
+
+fn has_role(realm: &Value, role: &str) -> bool {
+    realm["roles"].as_array().is_some_and(|roles| roles.iter().any(|held| held["name"] == role))
 }
 
 fn created(realm: &Value) -> String {
@@ -195,6 +211,8 @@ mod tests {
         let text = sheet(&realm);
         assert!(text.contains("TestRealm") && text.contains("43200"), "{text}");
         assert!(text.contains("ROLE_TEST: alice, bob\n") && text.contains("ROLE_NEW: nobody\n"), "{text}");
+        assert_eq!(in_a_row(realm.clone())["roles"], "ROLE_TEST (2), ROLE_NEW (0)");
+        assert!(has_role(&realm, "ROLE_NEW") && !has_role(&realm, "ROLE"));
         assert_eq!(created(&json!({ "name": "TestRealm", "key": "k3y" })), "realm TestRealm   key k3y (shown once)");
         assert_eq!(created(&realm), "realm TestRealm");
     }

@@ -105,9 +105,20 @@ impl Collection {
         Ok(())
     }
 
+    /// Asks for a yes to `what`, which takes away a record of that name or something of it, once it is known that there is one.
+    ///
+    /// # Errors
+    /// There is none; else as [`Confirm::or_ask`].
+    pub(super) async fn confirm(&self, context: &Context<'_>, name: &str, confirm: Confirm, what: &str) -> Result<(), Failure> {
+        if !confirm.yes {
+            self.fetch(context, name).await?;
+        }
+        confirm.or_ask(what)
+    }
+
     /// Deletes a record after a yes.
     pub(super) async fn delete(&self, context: &Context<'_>, name: &str, confirm: Confirm) -> Result<(), Failure> {
-        confirm.or_ask(&format!("delete the {} {name}", self.word()))?;
+        self.confirm(context, name, confirm, &format!("delete the {} {name}", self.word())).await?;
         context.client()?.delete(&self.path(context, &[name])).await?;
         context.report.data(&json!({ "deleted": name }), String::new);
         context.report.note(&format!("deleted the {} {name}", self.word()));

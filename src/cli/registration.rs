@@ -12,21 +12,39 @@ pub(super) async fn this_instance(context: &Context<'_>) -> Result<Value, Failur
     Ok(context.client()?.fetch("/v2/status").await?["attributes"].take())
 }
 
-/// What is to be done elsewhere with an IB app that was made here.
-pub(super) fn of_ib_app(app: &Value, instance: &Value) -> String {
+/// What is to be done elsewhere with an IB app that was made here, or with `may_exist` changed.
+pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> String {
     let (name, us, url) = (text(&app["name"]), text(&instance["instance"]), text(&instance["public_url"]));
     let has = |member: &str, value: &str| app[member].as_array().is_some_and(|values| values.iter().any(|found| found == value));
     let is_by_code = has("grants", "authorization_code");
     let signs = app["auth_method"] == "private_key_jwt";
+    // A client that shows a certificate is asked for it elsewhere (RFC 8705 §5).
+    let shows_certificate = app["mtls"] == true || text(&app["auth_method"]).ends_with("tls_client_auth");
+    let endpoints = instance["mtls_public_url"].as_str().filter(|_| shows_certificate).unwrap_or(&url);
+    let development_certificate = instance["development_certificate"].as_str();
     let is_only_looking = app["scopes"].as_array().is_some_and(Vec::is_empty);
     if is_only_looking {
-        return format!("It looks tokens up at {url}/oauth/introspect. {}", issuer(&url));
+        return format!("It looks tokens up at {endpoints}/oauth/introspect. {}", issuer(&url));
     }
     let create = || {
         let method = if app["auth_method"] == "client_secret_post" { " --auth-method client_secret_post" } else { "" };
         let grant = if is_by_code { "" } else { " --grant client_credentials" };
-        format!("p2pid peer create {us} --url {url} --client-id {}{}{method}{grant}", text(&app["client_id"]), scope_flags(&app["scopes"]))
+        let update = if may_exist { " --or-update" } else { "" };
+        let (client_id, scopes) = (text(&app["client_id"]), scope_flags(&app["scopes"]));
+        let trust = development_certificate.map(|file| format!(" --ca {file}")).unwrap_or_default();
+        format!("p2pid peer create {us} --url {url} --client-id {client_id}{scopes}{method}{grant}{trust}{update}")
     };
+    let copied = match development_certificate {
+        Some(file) if !signs => format!("\n{file} is the development certificate of {us}; on another host, give a copy of it."),
+        _ => String::new(),
+    };
+    // Whether the other side has such a peer is not known here.
+    let hint = match (signs, may_exist, app["client_secret"].is_null()) {
+        (true, ..) => String::new(),
+        (false, false, _) => format!("\nWhere {name} has the peer {us} already, add --or-update."),
+        (false, true, false) => String::new(),
+        (false, true, true) => format!("\nIts secret is the one that {name} has; for another one: p2pid ib rotate-secret {name}"),
+    } + &copied;
     // A p2pid whose keys are registered here has made them with its peer.
     let next = || match (signs, is_by_code) {
         (false, _) => create(),
@@ -37,10 +55,12 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value) -> String {
     let is_third_party = app["redirect_uris"].as_array().is_some_and(|uris| uris.iter().any(is_elsewhere));
     let can_be_ours = (signs || text(&app["auth_method"]).starts_with("client_secret")) && app["native"] != true && app["mtls"] != true;
     match (can_be_ours && !is_third_party, is_by_code) {
-        (true, true) => format!("On {name}:  {}", next()),
-        (true, false) => format!("When {name} is a p2pid, there:  {}\nElse:  tokens are at {url}/oauth/token. {}", next(), issuer(&url)),
-        (false, true) => format!("authorize  {url}/oauth/authorize  (PKCE: S256)\ntoken      {url}/oauth/token\n{}", issuer(&url)),
-        (false, false) => format!("token  {url}/oauth/token\n{}", issuer(&url)),
+        (true, true) => format!("On {name}:  {}{hint}", next()),
+        (true, false) => {
+            format!("When {name} is a p2pid, there:  {}{hint}\nElse:  tokens are at {endpoints}/oauth/token. {}", next(), issuer(&url))
+        }
+        (false, true) => format!("authorize  {url}/oauth/authorize  (PKCE: S256)\ntoken      {endpoints}/oauth/token\n{}", issuer(&url)),
+        (false, false) => format!("token  {endpoints}/oauth/token\n{}", issuer(&url)),
     }
 }
 
@@ -94,7 +114,7 @@ mod tests {
 
     const TWO: &str = "https://two.example.com:7443";
 
-    fn told(changes: Value) -> String {
+    fn told_of(changes: Value, may_exist: bool) -> String {
         let mut app = json!({
             "name": "one", "client_id": "5f0c", "scopes": ["a", "p2pi"], "grants": ["authorization_code", "refresh_token"],
             "redirect_uris": ["https://one.example.com/oauth/callback"], "auth_method": "client_secret", "native": false, "mtls": false,
@@ -102,18 +122,63 @@ mod tests {
         for (name, value) in changes.as_object().into_iter().flatten() {
             app[name] = value.clone();
         }
-        of_ib_app(&app, &json!({ "instance": "two", "public_url": TWO }))
+        let instance = json!({ "instance": "two", "public_url": TWO, "mtls_public_url": "https://two.example.com:7444" });
+        of_ib_app(&app, &instance, may_exist)
+    }
+
+    fn told(changes: Value) -> String {
+        told_of(changes, false)
     }
 
     #[test]
     fn another_p2pid_is_told_what_to_do() {
         let create = format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope a --scope p2pi");
-        assert_eq!(told(json!({})), format!("On one:  {create}"));
-        assert_eq!(told(json!({ "auth_method": "client_secret_post" })), format!("On one:  {create} --auth-method client_secret_post"));
+        let hint = "\nWhere one has the peer two already, add --or-update.";
+        assert_eq!(told(json!({})), format!("On one:  {create}{hint}"));
+        assert_eq!(
+            told(json!({ "auth_method": "client_secret_post" })),
+            format!("On one:  {create} --auth-method client_secret_post{hint}")
+        );
         assert_eq!(told(json!({ "auth_method": "private_key_jwt" })), "On one:  p2pid peer request two --wait");
         let itself = |method: &str| told(json!({ "grants": ["client_credentials"], "redirect_uris": [], "auth_method": method }));
-        assert!(itself("client_secret").starts_with(&format!("When one is a p2pid, there:  {create} --grant client_credentials\nElse:  ")));
+        assert!(
+            itself("client_secret")
+                .starts_with(&format!("When one is a p2pid, there:  {create} --grant client_credentials{hint}\nElse:  "))
+        );
         assert!(itself("private_key_jwt").starts_with("When one is a p2pid, there:  p2pid peer refresh two\n"));
+    }
+
+    #[test]
+    fn a_development_certificate_is_named_where_it_has_to_be_trusted() {
+        let instance = json!({ "instance": "two", "public_url": TWO, "development_certificate": "/var/lib/p2pid/two/tls/cert.pem" });
+        let app = json!({
+            "name": "one", "client_id": "5f0c", "scopes": ["p2pi"], "grants": ["authorization_code"], "auth_method": "client_secret",
+            "client_secret": "s",
+        });
+        let told = of_ib_app(&app, &instance, true);
+        let create =
+            format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope p2pi --ca /var/lib/p2pid/two/tls/cert.pem --or-update");
+        let copy = "/var/lib/p2pid/two/tls/cert.pem is the development certificate of two; on another host, give a copy of it.";
+        assert_eq!(told, format!("On one:  {create}\n{copy}"));
+    }
+
+    #[test]
+    fn who_is_there_already_is_updated() {
+        let create = format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope a --scope p2pi --or-update");
+        assert_eq!(told_of(json!({ "client_secret": "given" }), true), format!("On one:  {create}"));
+        let told = told_of(json!({}), true);
+        assert_eq!(told, format!("On one:  {create}\nIts secret is the one that one has; for another one: p2pid ib rotate-secret one"));
+    }
+
+    #[test]
+    fn who_shows_a_certificate_is_told_where_it_is_asked_for_one() {
+        let by_code = told(json!({ "mtls": true }));
+        assert!(by_code.contains(&format!("authorize  {TWO}/oauth/authorize")), "a browser shows none: {by_code}");
+        assert!(by_code.contains("token      https://two.example.com:7444/oauth/token\n"), "{by_code}");
+        for method in ["tls_client_auth", "self_signed_tls_client_auth"] {
+            let itself = told(json!({ "grants": ["client_credentials"], "redirect_uris": [], "auth_method": method }));
+            assert!(itself.starts_with("token  https://two.example.com:7444/oauth/token\n"), "{itself}");
+        }
     }
 
     #[test]

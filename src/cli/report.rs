@@ -1,6 +1,6 @@
 //! The only place that prints. Data goes to standard output, everything else to standard error; with `--json` each is one document.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use comfy_table::{ColumnConstraint, Table, Width, presets};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::spelled::Spelled;
 
 /// Where a command says what it found, did and could not do.
 #[derive(Debug)]
@@ -16,12 +17,24 @@ pub(super) struct Report {
     warnings: RefCell<Vec<String>>,
     /// The first error of standard output. Whoever reads us may stop reading, which is no failure of ours.
     broken: RefCell<Option<io::Error>>,
+    /// How commands are spelled in what people read.
+    spelled: OnceCell<Spelled>,
 }
 
 impl Report {
     /// A report for people, or (`json`) for programs.
     pub(super) fn new(json: bool) -> Self {
-        Self { json, warnings: RefCell::default(), broken: RefCell::default() }
+        Self { json, warnings: RefCell::default(), broken: RefCell::default(), spelled: OnceCell::new() }
+    }
+
+    /// Spells the commands that people are told so from now on.
+    pub(super) fn spell(&self, spelled: Spelled) {
+        // The first counts: a command means one instance.
+        let _ = self.spelled.set(spelled);
+    }
+
+    fn spelled(&self, text: &str) -> String {
+        self.spelled.get().map_or_else(|| text.to_owned(), |spelled| spelled.in_text(text))
     }
 
     /// Whether programs read this.
@@ -31,7 +44,7 @@ impl Report {
 
     /// What the command was asked for: a document for programs, or the text for people.
     pub(super) fn data(&self, document: &Value, text: impl FnOnce() -> String) {
-        let text = if self.json { document.to_string() } else { text() };
+        let text = if self.json { document.to_string() } else { self.spelled(&text()) };
         self.bytes(text.as_bytes());
         if !text.is_empty() && !text.ends_with('\n') {
             self.bytes(b"\n");
@@ -62,7 +75,7 @@ impl Report {
     /// Something worth knowing beside the data: progress, what happened, the next step. Programs are not told.
     pub(super) fn note(&self, text: &str) {
         if !self.json {
-            to_stderr(text);
+            to_stderr(&self.spelled(text));
         }
     }
 
@@ -71,7 +84,7 @@ impl Report {
         if self.json {
             self.warnings.borrow_mut().push(text.to_owned());
         } else {
-            to_stderr(&format!("warning: {text}"));
+            to_stderr(&self.spelled(&format!("warning: {text}")));
         }
     }
 
@@ -99,7 +112,7 @@ impl Report {
                     }
                     to_stderr(&document.to_string());
                 } else {
-                    to_stderr(&failure.text());
+                    to_stderr(&self.spelled(&failure.text()));
                 }
                 ExitCode::from(failure.exit)
             }
@@ -135,7 +148,10 @@ impl List<'_> {
             return before.to_owned() + &records.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
         }
         let heads: Vec<_> = self.heads.iter().map(String::as_str).collect();
-        let mut table = table_of(is_first.then_some(&heads), records.iter().map(row));
+        let mut table = table_of(
+            is_first.then_some(&heads),
+            records.iter().map(|record| row(record).iter().map(|cell| self.report.spelled(cell)).collect()),
+        );
         let widths = table.column_max_content_widths();
         self.widths.resize(widths.len(), 0);
         for ((known, width), column) in self.widths.iter_mut().zip(widths).zip(table.column_iter_mut()) {

@@ -93,8 +93,7 @@ pub(super) async fn run(command: Role, context: &Context<'_>) -> Result<(), Fail
             let given = Given::new().with("name", name.as_str()).list("permissions", &permissions).flag("or_update", or_update);
             let role = roles.create(context, given.into_value()).await?;
             context.report.data(&role, || roles.sheet(&role));
-            let of_tenant = context.given_tenant().map(|tenant| format!(" --tenant {tenant}")).unwrap_or_default();
-            context.report.note(&format!("Next: p2pid{of_tenant} user update LOGIN --role {name}"));
+            context.report.note(&format!("Next: p2pid user update LOGIN --role {name}"));
         }
         Role::Update { name, rename, permissions, add_permissions, remove_permissions, global } => {
             let roles = collection(context, global)?;
@@ -107,8 +106,8 @@ pub(super) async fn run(command: Role, context: &Context<'_>) -> Result<(), Fail
         Role::Show { name, global } => collection(context, global)?.show(context, &name).await?,
         Role::Delete { name, force: false, global, confirm } => collection(context, global)?.delete(context, &name, confirm).await?,
         Role::Delete { name, force: true, global, confirm } => {
-            confirm.or_ask(&format!("delete the role {name} and take it from all who hold it"))?;
             let roles = collection(context, global)?;
+            roles.confirm(context, &name, confirm, &format!("delete the role {name} and take it from all who hold it")).await?;
             context.client()?.send(Method::DELETE, &roles.path(context, &[&name]), roles.kind, json!({ "force": true })).await?;
             context.report.data(&json!({ "deleted": name }), String::new);
             context.report.note(&format!("deleted the role {name}; nobody holds it any more"));

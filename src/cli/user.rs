@@ -123,23 +123,37 @@ pub(super) enum User {
     },
 }
 
+/// What a person may do, as far as the next step is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rights {
+    /// Nothing but signing in to realms.
+    None,
+    /// Something, but allowing links.
+    Some,
+    /// Allowing links, at least in one tenant.
+    Links,
+}
+
+fn rights(user: &Value) -> Rights {
+    let held = [&user["permissions"], &user["roles"]].map(text).concat();
+    let mut words = held.split(|character: char| !(character.is_alphanumeric() || character == '.'));
+    match user["admin"] == true || words.any(|word| matches!(word, "admin" | "links.approve")) {
+        true => Rights::Links,
+        false if held.is_empty() => Rights::None,
+        false => Rights::Some,
+    }
+}
+
 /// What a person can do now, and the next step.
 fn welcome(user: &Value) -> String {
     let login = text(&user["login"]);
-    let held = [&user["permissions"], &user["roles"]].map(text).concat();
-    let allows = user["admin"] == true
-        || held
-            .split(|character: char| !(character.is_alphanumeric() || character == '.'))
-            .any(|word| matches!(word, "admin" | "links.approve"));
-    if allows {
-        format!("{login} can log in now, and allow links. Next: p2pid ib create NAME --peer-url URL --scope SCOPE")
-    } else if held.is_empty() {
-        format!(
+    match rights(user) {
+        Rights::Links => format!("{login} can log in now, and allow links. Next: p2pid ib create NAME --peer-url URL --scope SCOPE"),
+        Rights::None => format!(
             "{login} can log in now, and has no rights: nothing but signing in to realms. Next: p2pid realm assign REALM {login} ROLE, or p2pid user update \
              {login} --permission P"
-        )
-    } else {
-        format!("{login} can log in now. For the admin API: p2pid user key {login}")
+        ),
+        Rights::Some => format!("{login} can log in now. For the admin API: p2pid user key {login}"),
     }
 }
 
@@ -164,12 +178,24 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             context.report.data(&json!({ "api_key": key["api_key"] }), || text(&key["api_key"]));
             let name = text(&key["name"]);
             context.report.note(&format!("shown once; it is called {name}. To revoke it: p2pid user key-revoke {login} {name}"));
+            if rights(&USERS.fetch(context, &login).await?) == Rights::None {
+                context.report.warn(&format!(
+                    "{login} has no rights, so this key opens nothing yet. To give some: p2pid user update {login} --permission P, or --role R"
+                ));
+            }
         }
         User::Keys { login } => {
             let keys = Collection { name: "keys", columns: KEY_COLUMNS, none_yet: "p2pid user key LOGIN", ..USERS };
             keys.list_at(context, &USERS.path(context, &[&login, "keys"])).await?;
         }
         User::KeyRevoke { login, name, confirm } => {
+            if !confirm.yes {
+                let (keys, _) = context.client()?.page(&USERS.path(context, &[&login, "keys"])).await?;
+                if !keys.iter().any(|key| key["attributes"]["name"] == name.as_str()) {
+                    let failure = Failure::new("not_found", format!("{login} has no key {name:?}"));
+                    return Err(failure.next(format!("p2pid user keys {login}")));
+                }
+            }
             confirm.or_ask(&format!("revoke the key {name} of {login}"))?;
             context.client()?.delete(&USERS.path(context, &[&login, "keys", &name])).await?;
             context.report.data(&json!({ "deleted": name }), String::new);
@@ -206,11 +232,31 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
                 .note("What it had allowed goes on, as of \"(deleted)\": p2pid grant list; each is ended by p2pid grant revoke ID.");
         }
         User::Delete { login, revoke_grants: true, confirm } => {
-            confirm.or_ask(&format!("delete the user {login} and end all links that were allowed by it"))?;
+            let what = format!("delete the user {login} and end all links that were allowed by it");
+            USERS.confirm(context, &login, confirm, &what).await?;
             context.client()?.send(Method::DELETE, &USERS.path(context, &[&login]), "user", json!({ "revoke_grants": true })).await?;
             context.report.data(&json!({ "deleted": login }), String::new);
             context.report.note(&format!("deleted the user {login}; what it allowed has ended"));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_rights_is_told_so() {
+        let user = |admin: bool, permissions: Value, roles: Value| json!({ "admin": admin, "permissions": permissions, "roles": roles });
+        for (user, expected) in [
+            (user(false, json!({}), json!({})), Rights::None),
+            (user(false, json!({ "default": ["peers.get"] }), json!({})), Rights::Some),
+            (user(false, json!({}), json!({ "default": ["operator"] })), Rights::Some),
+            (user(false, json!({ "default": ["links.approve"] }), json!({})), Rights::Links),
+            (user(true, json!({}), json!({})), Rights::Links),
+        ] {
+            assert_eq!(rights(&user), expected, "{user}");
+        }
+    }
 }

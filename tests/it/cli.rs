@@ -430,7 +430,7 @@ async fn peers_are_managed() {
 async fn the_console_knows_people_by_their_keys_and_keeps_other_pages_out() {
     let one = Process::running("one").await;
     one.runs_with(&["user", "add", "ops@example.com", "--permission", "peers.get", "--password-stdin"], "correct horse").await;
-    let key = one.runs(&["user", "key", "ops@example.com"]).await["api_key"].as_str().expect("a key").to_owned();
+    let key = one.runs(&["user", "key", "ops@example.com", "--name", "laptop"]).await["api_key"].as_str().expect("a key").to_owned();
     let basic = |login: &str, key: &str| format!("Basic {}", STANDARD.encode(format!("{login}:{key}")));
     let host = one.settings.console.to_string();
     let good = basic("ops@example.com", &key);
@@ -449,6 +449,18 @@ async fn the_console_knows_people_by_their_keys_and_keeps_other_pages_out() {
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let answer = Wire::plain(one.settings.console).await.asks(request("GET", target, &host, &headers, "")).await;
         assert_eq!(answer.status(), status, "{target} {headers:?}: {}", answer.text());
+    }
+    let says = async |authorization: Option<String>| {
+        let headers: Vec<(&str, &str)> = authorization.as_deref().map(|value| ("Authorization", value)).into_iter().collect();
+        let answer = Wire::plain(one.settings.console).await.asks(request("GET", "/v2/status", &host, &headers, "")).await;
+        answer.json()["errors"][0]["detail"].as_str().expect("words").to_owned()
+    };
+    assert_eq!(says(None).await, "this needs a log-in");
+    assert_eq!(says(Some(format!("Bearer {key}"))).await, "this log-in cannot be read");
+    one.runs(&["user", "key-revoke", "ops@example.com", "laptop", "--yes"]).await;
+    for wrong in [basic("ops@example.com", "correct horse"), basic("nobody@example.com", &key), good.clone()] {
+        let said = says(Some(wrong)).await;
+        assert_eq!(said, "this login and key are not good: unknown, mistyped, expired or revoked", "the same of all");
     }
     let rebound = Wire::plain(one.settings.console).await.asks(request("GET", "/metrics", "evil.example.com", &[], "")).await;
     assert_eq!((rebound.status(), rebound.json()["errors"][0]["code"].as_str()), (403, Some("browser_refused")));

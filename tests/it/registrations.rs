@@ -22,8 +22,7 @@ async fn a_peer_that_acts_for_itself_is_made_by_the_command_that_is_printed() {
     let (one, two) = (Process::running("one").await, Process::running("two").await);
     let made = two.says(&["ib", "create", "one", "--grant", "client_credentials", "--scope", "p2pi"]).await;
     let secret = made.stdout.split_whitespace().skip_while(|word| *word != "client_secret").nth(1).expect("a secret").to_owned();
-    let authority = two.settings.authority();
-    let create = [&command(&made.stderr)[..], &["--client-secret-stdin", "--ca", authority.to_str().expect("ASCII")]].concat();
+    let create = [&command(&made.stderr)[..], &["--client-secret-stdin"]].concat();
     one.runs_with(&create, &secret).await;
     eventually("a token that nobody had to allow", async || (one.runs(&["peer", "show", "two"]).await["state"] == "linked").then_some(()))
         .await;

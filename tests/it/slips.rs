@@ -42,6 +42,7 @@ async fn attributes_go_by_their_flags() {
         (&["ib", "create", "two", "--peer-url", url, "--grant", "nonsense"], "--grant is wrong", "give another --grant"),
         (&["ib", "create", "two", "--peer-url", "nowhere"], "--peer-url is wrong", "give another --peer-url"),
         (&["ib", "create", "two", "--redirect-uri", "http://two.example"], "--redirect-uri is wrong", "give another --redirect-uri"),
+        (&["ib", "create", "two", "--peer-url", url, "--mtls"], "--mtls is wrong", "set [mtls] listen and public_url"),
         (&["ib", "create", "a/b", "--peer-url", url], "NAME is wrong", "give another NAME"),
         (&["peer", "create", "two", "--url", url, "--pin", "abc"], "--pin is wrong", "give another --pin"),
         (&["peer", "create", "two", "--url", url, "--scope", "p2pi"], "--client-id is missing", "--auth-method private_key_jwt"),
@@ -117,4 +118,114 @@ async fn a_wait_that_ends_early_says_what_the_url_is_good_for() {
     let error: Value = serde_json::from_slice(&ended.stderr).expect("one document");
     says(&error["error"]["found"], "somebody has used");
     says(&error["error"]["next"], "p2pid peer request two");
+}
+
+#[tokio::test]
+async fn a_yes_is_asked_for_once_there_is_something_to_lose() {
+    let one = Process::running("one").await;
+    for command in [
+        &["peer", "delete", "nope"][..],
+        &["peer", "unlink", "nope"],
+        &["ib", "delete", "nope", "--force"],
+        &["user", "delete", "nope@one.example", "--revoke-grants"],
+        &["user", "key-revoke", "nope@one.example", "nope"],
+        &["role", "delete", "nope", "--force"],
+        &["grant", "revoke", "00000000000000000000000000000000"],
+        &["realm", "role", "nope", "nope", "--delete"],
+    ] {
+        assert_eq!(one.refuses(command).await["code"], "not_found", "{command:?}");
+    }
+    one.runs(&["realm", "create", "Portal"]).await;
+    assert_eq!(one.refuses(&["realm", "role", "Portal", "nope", "--delete"]).await["code"], "not_found");
+    one.runs(&["ib", "create", "two", "--peer-url", "https://two.example"]).await;
+    let asked = one.tries(&["ib", "delete", "two"], None).await;
+    assert_eq!((asked.status.code(), &asked.problem()["error"]["next"]), (Some(2), &"add --yes".into()));
+    one.runs(&["realm", "role", "Portal", "READER"]).await;
+    let listed = one.says(&["realm", "list"]).await.stdout;
+    assert!(listed.contains("READER (0)") && !listed.contains("users"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_new_password_of_the_wrong_length_is_not_called_wrong() {
+    let one = Process::running("one").await;
+    for (password, message) in [("short", "the new password is too short"), (&"x".repeat(129), "the new password is too long")] {
+        let create = ["user", "add", "ops@one.example", "--password-stdin"];
+        let refused = one.tries(&create, Some(password)).await.problem()["error"].clone();
+        assert_eq!((&refused["message"], &refused["expected"]), (&message.into(), &"8 to 128 characters".into()), "{refused}");
+    }
+    one.is_told(&["user", "add", "bot", "--password-stdin"], "correct horse battery").await;
+    let key = one.says(&["user", "key", "bot"]).await;
+    assert!(
+        key.stderr.contains("warning: bot has no rights") && key.stderr.contains("p2pid user update bot --permission P"),
+        "{}",
+        key.stderr
+    );
+    one.runs(&["user", "update", "bot", "--permission", "peers.get"]).await;
+    assert!(!one.says(&["user", "key", "bot"]).await.stderr.contains("no rights"));
+}
+
+#[tokio::test]
+async fn a_grant_that_is_revoked_twice_had_ended_before() {
+    let pair = Pair::linked("1h").await;
+    let id = pair.two.runs(&["grant", "list"]).await[0]["id"].as_str().expect("one grant").to_owned();
+    let revoke = ["grant", "revoke", id.as_str(), "--yes"];
+    let first = pair.two.says(&revoke).await.stderr;
+    assert!(first.contains("its tokens are refused from now on"), "{first}");
+    let again = pair.two.says(&revoke).await.stderr;
+    assert!(again.contains("had ended before, 20") && again.contains("revoked by admin, by ") && !again.contains("from now on"), "{again}");
+    assert!(pair.two.runs(&revoke).await["ended_before"].is_string());
+}
+
+#[tokio::test]
+async fn who_was_deleted_at_the_peer_is_told_of_it_in_the_page_the_wait_and_the_state() {
+    let mut pair = Pair::linked("1h").await;
+    pair.two.runs(&["ib", "delete", "one", "--force", "--yes"]).await;
+    let _ = pair.calls().await;
+    let reason = |peer: &Value| peer["reason"].as_str().unwrap_or_default().to_owned();
+    let told = reason(&pair.one.runs(&["peer", "show", "two"]).await);
+    for words in ["If the secret is another one now", "If the app was deleted there", "then `p2pid ob update two --client-id ID"] {
+        assert!(told.contains(words), "{words:?} in {told}");
+    }
+    assert!(told.contains("and `p2pid peer request two`"), "{told}");
+
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_p2pid"));
+    command.arg("-c").arg(pair.one.settings.config()).args(["peer", "request", "two", "--wait", "--timeout", "4s"]);
+    let mut waiting = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let mut url = String::new();
+    let mut stdout = tokio::io::BufReader::new(waiting.stdout.take().expect("a pipe"));
+    tokio::io::AsyncBufReadExt::read_line(&mut stdout, &mut url).await.expect("a line");
+    let page = pair.operator.opens(url.trim()).continues().await;
+    assert_eq!(page.status, 502, "{}", page.text());
+    let ended = waiting.wait_with_output().await.expect("it ends");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("opened 20") && told.contains("the peer refuses our client id or secret"), "{told}");
+    assert!(told.contains("Once that is mended the same URL can be opened again"), "{told}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_told_can_be_typed_as_it_stands() {
+    let one = Process::running("one").await;
+    let config = one.settings.config();
+    let config = config.to_str().expect("UTF-8");
+    let types = async |options: &[&str], arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_p2pid"));
+        command.args(options).args(arguments).env_remove("P2PID_CONFIG").stdin(std::process::Stdio::null());
+        let outcome = command.output().await.expect("the binary can be started");
+        format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr))
+    };
+    let told = types(&["-c", config], &["peer", "list"]).await;
+    assert!(told.contains(&format!("p2pid -c {config} peer create NAME")), "{told}");
+    one.runs(&["tenant", "create", "sales"]).await;
+    let told = types(&["-c", config, "--tenant", "sales"], &["role", "create", "clerk", "--permission", "peers.get"]).await;
+    assert!(told.contains(&format!("p2pid -c {config} --tenant sales user update LOGIN --role clerk")), "{told}");
+    let told = types(&["-c", config], &["peer", "show", "nope"]).await;
+    assert!(told.contains(&format!("p2pid -c {config} peer list")), "a refusal too: {told}");
+    let create = ["ib", "create", "two", "--peer-url", "https://two.example", "--scope", "p2pi"];
+    let told = types(&["-c", config], &create).await;
+    assert!(told.contains("On two:  p2pid peer create one --url"), "the other host has files of its own: {told}");
+    let again = types(&["-c", config], &[&create[..], &["--or-update"]].concat()).await;
+    assert!(again.contains(" --or-update\n") && again.contains(&format!("p2pid -c {config} ib rotate-secret two")), "{again}");
+    let told = types(&["-c", config, "--json"], &["peer", "show", "nope"]).await;
+    assert!(told.contains(r#""next":"p2pid peer list""#), "programs read what they know: {told}");
 }

@@ -71,12 +71,13 @@ impl CommandLine {
     /// When it cannot be started or read. A command that fails is no error here: [`Outcome::status`] says so.
     pub async fn run(&self, arguments: &[&str], line: Option<&str>) -> io::Result<Outcome> {
         let mut command = Command::new(&self.program);
-        if let Some(config) = &self.config {
-            command.arg("-c").arg(config);
-        }
+        // Not by `-c`, which the commands that it tells of would repeat, with a path that is too long to read.
+        match &self.config {
+            Some(config) => command.env("P2PID_CONFIG", config),
+            None => command.env_remove("P2PID_CONFIG"),
+        };
         let mut child = command
             .args(arguments)
-            .env_remove("P2PID_CONFIG")
             .stdin(if line.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

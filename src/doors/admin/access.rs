@@ -98,18 +98,28 @@ impl Allowed {
 /// The person of an `Authorization: Basic EMAIL:APIKEY`, from an address as far as it is known; the audit names the request.
 ///
 /// # Errors
-/// 401 without one that is ours, with the same words whatever is wrong; 429 for a wrong one when too many were.
+/// 401 without one that is ours, with the same words whatever is wrong with it; 429 for a wrong one when too many were.
 pub(super) async fn sign_in(
     instance: &Instance,
     headers: &HeaderMap,
     from: Option<IpAddr>,
     request_id: &RequestId,
 ) -> Result<Caller, AdminError> {
-    let refused = || {
-        let error = AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs a log-in");
-        error.expected("HTTP Basic with LOGIN:APIKEY").next("make a key: p2pid user key LOGIN")
+    let Some((login, key)) = basic(headers) else {
+        let (message, found) = match headers.contains_key(header::AUTHORIZATION) {
+            true => ("this log-in cannot be read", "another Authorization header"),
+            false => ("this needs a log-in", "none"),
+        };
+        let error = AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).found(found);
+        return Err(error.expected("HTTP Basic with LOGIN:APIKEY").next("make a key: p2pid user key LOGIN"));
     };
-    let (login, key) = basic(headers).ok_or_else(refused)?;
+    // One answer to all that is wrong: whoever guesses learns neither who there is, nor that a key was good once.
+    let refused = || {
+        let message = "this login and key are not good: unknown, mistyped, expired or revoked";
+        let error =
+            AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).expected("LOGIN:APIKEY, the key one of that person's");
+        error.next("p2pid user keys LOGIN lists the keys that there are, p2pid user key LOGIN makes another; a password is no key")
+    };
     let found = match token::digest_if(Kind::ApiKey, &key) {
         Some(digest) => instance.store.read(move |connection| holder(connection, digest)).await?,
         None => None,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::document;
 use super::error::AdminError;
 use super::{AdminState, Caller};
+use crate::config::Tls;
 use crate::outbound::link::State as LinkState;
 use crate::tasks::reload::{Condition, Refused};
 
@@ -78,9 +79,13 @@ async fn show(State(state): State<Arc<AdminState>>, caller: Caller) -> Response 
     let condition = state.reloader.condition();
     let rules = caller.rules_instance();
     let listeners: Vec<&Listening> = state.listeners.iter().filter(|listening| rules || listening.name == "public").collect();
+    // What peers are given to trust it by; a real certificate needs nothing.
+    let development_certificate = (config.public.tls == Tls::SelfSigned).then(|| config.instance.state_dir.join("tls/cert.pem"));
     let attributes = json!({
         "instance": config.instance.name,
         "public_url": config.instance.public_url.as_str(),
+        "development_certificate": development_certificate.filter(|_| rules),
+        "mtls_public_url": config.mtls.public_url.as_ref().map(|url| url.as_str()),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
         "config": if rules { config_of(&condition) } else { json!({ "loaded_at": condition.loaded_at }) },

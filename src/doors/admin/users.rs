@@ -229,7 +229,11 @@ async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash
     let hashed = state.instance.passwords.hash(password, Arc::clone(&state.instance.random)).await;
     let hashed =
         hashed.map_err(|busy| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", busy.to_string()).next("try again"))?;
-    hashed.map_err(|BadPassword(length)| AdminError::bad_attribute("the password", format!("{length} characters"), "8 to 128 characters"))
+    hashed.map_err(|BadPassword(length)| {
+        let (size, other) = if length < 8 { ("short", "longer") } else { ("long", "shorter") };
+        let error = AdminError::new(StatusCode::BAD_REQUEST, "bad_attribute", format!("the new password is too {size}"));
+        error.found(format!("{length} characters")).expected("8 to 128 characters").next(format!("choose a {other} one"))
+    })
 }
 
 fn bad_login(error: BadLogin) -> AdminError {
