@@ -193,6 +193,13 @@ impl TokenTable {
         self.tokens.clear();
     }
 
+    /// Reads every token again at its next use and ends all streams, since it is unknown what of the last changes is stored: any of them may rest on
+    /// what has ended, and whoever is still allowed opens it again.
+    pub fn end_streams(&self) {
+        self.revoke(|holds| holds.values().for_each(|hold| hold.life.end()));
+        self.tokens.clear();
+    }
+
     /// When a token of `grant` was last used here; what is in the database may be older.
     pub fn last_used(&self, grant: Id) -> Option<Timestamp> {
         let hold = self.holds().get(&grant).map(Arc::clone)?;

@@ -1,4 +1,4 @@
-//! After a commit of which it was unknown whether it holds: what is in memory is read again.
+//! After a commit of which it was unknown whether it holds: what is in memory is read again, and the streams that callers have open end.
 //!
 //! Whoever asked was told to come again, and may not. What it asked for may be stored all the same: a grant that has ended, a key that was
 //! taken away, a link that was given up.
@@ -16,7 +16,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 pub async fn run(instance: Arc<Instance>, links: Arc<Links>) {
     let mut reopenings = instance.store.reopenings();
     while reopenings.changed().await.is_ok() {
-        instance.tokens.forget();
+        instance.tokens.end_streams();
         // Together: one that cannot be read again is asked for until it can, and holds up no other.
         tokio::join!(read_callers(&instance), futures_util::future::join_all(links.all().iter().map(|link| links.changed(link.id()))));
     }
@@ -52,12 +52,12 @@ mod tests {
         let instance = Arc::new(Instance::new(Arc::new(loaded.config), store.clone(), clock, Arc::new(SystemRandom)));
         let links = Links::start(Arc::clone(&instance)).await.expect("links");
         let task = tokio::spawn(run(Arc::clone(&instance), links));
-        assert!(instance.tokens.present(token.expose_secret()).await.expect("read").is_some());
+        let stream = instance.tokens.present(token.expose_secret()).await.expect("read").expect("it is good").life.clone();
 
         // As if the commit that is reported as failed had taken hold.
         let other = rusqlite::Connection::open(state.join("p2pid.db")).expect("it opens");
         other.execute("UPDATE grant SET ended_at = 1, ended_why = 'revoked_by_client'", []).expect("written");
-        assert!(instance.tokens.cached(token.expose_secret()).is_some(), "nobody was told");
+        assert!(instance.tokens.cached(token.expose_secret()).is_some() && !stream.is_ended(), "nobody was told");
         let failing = |transaction: &Transaction<'_>| {
             transaction.execute("UPDATE tenant SET created_at = 1", [])?;
             Ok(transaction.commit_hook(Some(|| true))?)
@@ -69,6 +69,7 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), forgotten).await.expect("it is forgotten");
+        assert!(stream.is_ended(), "the streams of whoever was shut out go on");
         assert!(instance.tokens.present(token.expose_secret()).await.expect("read").is_none());
         task.abort();
     }
