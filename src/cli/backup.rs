@@ -47,8 +47,8 @@ pub(super) fn backup(command: &Backup, context: &Context<'_>) -> Result<(), Fail
 /// Puts the copy in place.
 pub(super) fn restore(command: &Restore, context: &Context<'_>) -> Result<(), Failure> {
     let state_dir = context.located()?.state_dir;
-    // Without a terminal it needs no yes: the database that is there is kept beside the new one.
-    if io::stdin().is_terminal() {
+    // Without a terminal it needs no yes: the database that is there is kept beside the new one. What cannot be read is refused without a question.
+    if io::stdin().is_terminal() && command.file.is_file() {
         command.confirm.or_ask(&format!("put {} in the place of the database in {}", command.file.display(), state_dir.display()))?;
     }
     let report = store::restore(&state_dir, key_credential().as_deref(), &command.file, now()).map_err(|error| refused(&error))?;

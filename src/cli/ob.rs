@@ -156,7 +156,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
             }
             let app = APPS.create(context, given.into_value()).await?;
             context.report.data(&app, || sheet(&app));
-            if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, None) {
+            if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, None, or_update) {
                 context.report.note(&command);
             }
             context.report.note(&format!("Next: p2pid peer create NAME --url URL --ob {name}"));

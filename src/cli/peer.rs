@@ -247,7 +247,7 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     context.report.data(&peer, || sentence(&peer));
     if settings.auth_method.is_some() {
         let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
-        if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, Some(name)) {
+        if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, Some(name), or_update) {
             context.report.note(&command);
         }
     }

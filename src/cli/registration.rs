@@ -72,9 +72,9 @@ fn issuer(public_url: &str) -> String {
     format!("Issuer: {public_url}, all else: {metadata}")
 }
 
-/// The command that registers an OB app which signs at the other side, when that is a p2pid; `host` is what we call it. Nothing for an app that does
-/// not sign.
-pub(super) fn of_ob_app(app: &Value, instance: &Value, host: Option<&str>) -> Option<String> {
+/// The command that registers an OB app which signs at the other side, when that is a p2pid, or with `may_exist` changes it there; `host` is what we
+/// call it. Nothing for an app that does not sign.
+pub(super) fn of_ob_app(app: &Value, instance: &Value, host: Option<&str>, may_exist: bool) -> Option<String> {
     if !signs(app) {
         return None;
     }
@@ -84,7 +84,8 @@ pub(super) fn of_ob_app(app: &Value, instance: &Value, host: Option<&str>) -> Op
         Some(grant) => format!("--grant {grant}"),
     };
     let (client_id, scopes, keys) = (text(&app["client_id"]), scope_flags(&app["scopes"]), text(&app["jwks_uri"]));
-    Some(format!("On {}:  p2pid ib create {name} {from} --client-id {client_id}{scopes} --jwks {keys}", host.unwrap_or("the other host")))
+    let (host, update) = (host.unwrap_or("the other host"), if may_exist { " --or-update" } else { "" });
+    Some(format!("On {host}:  p2pid ib create {name} {from} --client-id {client_id}{scopes} --jwks {keys}{update}"))
 }
 
 /// The command that makes known there that an OB app, which is registered, signs from now on.
@@ -206,14 +207,16 @@ mod tests {
         });
         let one = json!({ "instance": "one", "public_url": "https://one.example.com" });
         let flags = "--client-id 5f0c --scope a --scope p2pi --jwks https://one.example.com/oauth/jwks/7a";
-        let create = of_ob_app(&app, &one, Some("two"));
+        let create = of_ob_app(&app, &one, Some("two"), false);
         assert_eq!(create, Some(format!("On two:  p2pid ib create one --peer-url https://one.example.com {flags}")));
+        let again = of_ob_app(&app, &one, Some("two"), true);
+        assert_eq!(again, create.map(|create| create + " --or-update"));
         let update = of_key(&app, &one, Some("two")).expect("it signs");
         assert!(update.starts_with("On two:  p2pid ib update one --jwks https://one.example.com/oauth/jwks/7a\n"), "{update}");
         app["grant"] = json!("client_credentials");
-        let create = of_ob_app(&app, &one, None);
+        let create = of_ob_app(&app, &one, None, false);
         assert_eq!(create, Some(format!("On the other host:  p2pid ib create one --grant client_credentials {flags}")));
         app["jwks_uri"] = Value::Null;
-        assert_eq!((of_ob_app(&app, &one, None), of_key(&app, &one, None)), (None, None));
+        assert_eq!((of_ob_app(&app, &one, None, false), of_key(&app, &one, None)), (None, None));
     }
 }

@@ -170,7 +170,7 @@ impl LinkDoor {
                         app.name
                     ),
                     ("invalid_client", _) => format!(
-                        "{}; it does not take our client secret (p2pid ob update {})",
+                        "{}; it does not know our client id, or takes another secret (p2pid ob update {})",
                         answer::refusal_in_words(&code, &description),
                         app.name
                     ),
