@@ -65,6 +65,8 @@ pub struct Instance {
     pub metrics: Arc<Metrics>,
     /// Requests at our own endpoints, which are served to their end.
     pub under_way: TaskTracker,
+    /// Held by whoever ends many grants step by step, so that each does its own.
+    pub endings: tokio::sync::Mutex<()>,
     /// When the daemon was started.
     pub started_at: Moment,
 }
@@ -92,6 +94,7 @@ impl Instance {
             remotes: Remotes::default(),
             callers: Callers::default(),
             under_way: TaskTracker::new(),
+            endings: tokio::sync::Mutex::default(),
             started_at,
         }
     }

@@ -21,7 +21,7 @@
 //! | `pages` | what people see: one layout, one template per page |
 //! | [`observe`] | logs, metrics, and the named points of crash tests |
 //! | [`instance`] | what every door and every task is handed |
-//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, kept answers, reload, doubt about a commit |
+//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, kept answers, what was begun to be ended, reload, doubt about a commit |
 //! | [`doors`] | what comes in over HTTP: authorization, link, gateway, relay, admin, console |
 //! | [`daemon`] | the only place where everything is put together; start, stop, signals |
 //! | [`cli`] | the command line |

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::grant::ending::why_over;
 use super::{Fault, Transaction, app_token, refresh_token};
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -13,13 +14,17 @@ use crate::secret::Digest;
 
 const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended, binding)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
-const FIND: &str = "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
-        t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta),
+const FIND: &str = concat!(
+    "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
+        t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta) OR ",
+    why_over!(),
+    " IS NOT NULL,
         a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
         EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0),
         t.binding
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
-    WHERE t.digest = ?1 AND a.purge_at IS NULL";
+    WHERE t.digest = ?1 AND a.purge_at IS NULL"
+);
 const OWNER: &str = "SELECT g.id, g.app FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app
     WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const END_GENERATION: &str = "UPDATE access_token SET ended = 1 WHERE grant = ?1 AND ended = 0 AND generation = ?2";

@@ -35,6 +35,9 @@ const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, 
 const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
         names_redirect_uri, dpop_key, pushed
     FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)
+        AND (NOT EXISTS (SELECT 1 FROM realm WHERE realm.app = authorization.app) OR EXISTS (
+            SELECT 1 FROM realm_member m JOIN realm_role r ON r.id = m.role
+            WHERE m.user = authorization.user AND r.realm = authorization.app AND r.name IS NOT NULL))
         AND EXISTS (SELECT 1 FROM ib_app a WHERE a.id = authorization.app AND a.purge_at IS NULL)
         AND EXISTS (SELECT 1 FROM user u WHERE u.id = authorization.user AND u.purge_at IS NULL)";
 
@@ -83,7 +86,8 @@ pub fn by_id(connection: &Connection, seals: &Seals, id: Id) -> Result<Option<Au
     row.map(|row| opened(row, seals)).transpose()
 }
 
-/// The authorization whose code has that digest, at whatever stage, unless who allowed it, or the app, is gone.
+/// The authorization whose code has that digest, at whatever stage, unless who allowed it, or the app, is gone, or the app is a realm where that
+/// person holds no role any more.
 pub fn by_code(connection: &Connection, seals: &Seals, code: Digest) -> Result<Option<Authorization>, Fault> {
     let row = connection.prepare_cached(BY_CODE)?.query_row([code], read).optional()?;
     row.map(|row| opened(row, seals)).transpose()

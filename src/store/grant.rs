@@ -1,5 +1,6 @@
 //! Rows of grants.
 
+pub mod ending;
 pub mod list;
 pub mod over;
 
@@ -40,15 +41,13 @@ macro_rules! shown {
     };
 }
 
-const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding, made_by)
-    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9)";
+const INSERT: &str = "INSERT INTO grant (id, app, user, scope, epoch, created_at, expires_at, purge_at, binding, made_by, endings)
+    VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, ?7, ?8, ?9, (SELECT endings FROM meta))";
 const END: &str = "UPDATE grant SET ended_at = ?2, ended_why = ?3, purge_at = ?4 WHERE id = ?1 AND ended_at IS NULL";
 const WHOSE: &str = "SELECT a.tenant, a.name FROM grant g JOIN ib_app a ON a.id = g.app WHERE g.id = ?1 AND a.purge_at IS NULL";
 const LIVES_ON: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1 AND (purge_at < ?3 OR purge_at > ?2)";
 const USED: &str = "UPDATE grant SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
 const LEAVES: &str = "UPDATE grant SET purge_at = ?2 WHERE id = ?1";
-const OF_USER: &str = "SELECT g.id FROM grant g JOIN ib_app a ON a.id = g.app
-    WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL LIMIT ?2";
 const COUNT_OF_APP: &str = "SELECT count(*) FROM grant WHERE app = ?1 AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)
         AND epoch = (SELECT epoch FROM meta)";
 const SHOWN_BY_ID: &str = shown!("WHERE a.tenant = ?1 AND g.id = ?2");
@@ -143,11 +142,6 @@ pub fn used(transaction: &Transaction<'_>, id: Id, at: Timestamp) -> Result<(), 
 /// How many grants of an app are active.
 pub fn count_active_of_app(connection: &Connection, app: Id, now: Timestamp) -> Result<u32, Fault> {
     Ok(connection.prepare_cached(COUNT_OF_APP)?.query_row(params![app, now], |row| row.get(0))?)
-}
-
-/// Some of the grants that a person allowed and that have not been ended.
-pub fn of_user(connection: &Connection, user: Id, most: u32) -> Result<Vec<Id>, Fault> {
-    Ok(connection.prepare_cached(OF_USER)?.query_map(params![user, most], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// A tenant's grant with that id.

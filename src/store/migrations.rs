@@ -30,6 +30,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/18-gone-people.sql")).foreign_key_check(),
     M::up(include_str!("migrations/19-grants-that-run-out.sql")),
     M::up(include_str!("migrations/20-grants-of-people.sql")),
+    M::up(include_str!("migrations/21-endings.sql")).foreign_key_check(),
 ];
 
 /// All steps, in order. A database's `user_version` counts those that it has taken.

@@ -121,9 +121,10 @@ fn apps() -> Vec<String> {
     statements
 }
 
-/// Who was deleted first, once nothing says that it allowed it. Grants stay.
+/// Who was deleted first, once nothing says that it allowed it. Grants stay; those that are being ended are found by who allowed them.
 fn people() -> Vec<String> {
-    const GONE: &str = "SELECT id FROM user WHERE purge_at < ?1 ORDER BY purge_at LIMIT 1";
+    const GONE: &str = "SELECT id FROM user WHERE purge_at < ?1 AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.user = user.id)
+        ORDER BY purge_at LIMIT 1";
     let some = |table: &str| format!("id IN (SELECT id FROM {table} WHERE user = ({GONE}) LIMIT {BATCH})");
     let is_empty = ["authorization", "grant"].map(|table| format!(" AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.user = user.id)"));
     vec![

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::grant::ending::{self, Ending};
 use super::{Fault, Transaction, grant, ib_app};
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Grant};
@@ -19,24 +20,30 @@ const INSERT: &str = "INSERT INTO realm (app, description) VALUES (?1, ?2)";
 const DESCRIBE: &str = "UPDATE realm SET description = ?2 WHERE app = ?1";
 const DESCRIPTION: &str = "SELECT description FROM realm WHERE app = ?1";
 const NAMES: &str = "SELECT a.client_id FROM realm r JOIN ib_app a ON a.id = r.app WHERE a.tenant = ?1 ORDER BY a.client_id";
-const ROLES: &str = "SELECT id, name, description FROM realm_role WHERE realm = ?1 ORDER BY name";
+const ROLES: &str = "SELECT id, name, description FROM realm_role WHERE realm = ?1 AND name IS NOT NULL ORDER BY name";
 const ROLE: &str = "SELECT id, name, description FROM realm_role WHERE realm = ?1 AND name = ?2";
 const HOLDERS: &str = "SELECT u.id, u.login FROM realm_member m JOIN user u ON u.id = m.user WHERE m.role = ?1 ORDER BY u.login";
 const INSERT_ROLE: &str = "INSERT INTO realm_role (id, realm, name, description) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
 const DESCRIBE_ROLE: &str = "UPDATE realm_role SET description = ?3 WHERE realm = ?1 AND name = ?2";
-const DELETE_ROLE: &str = "DELETE FROM realm_role WHERE id = ?1";
+const DELETE_ROLE: &str = "UPDATE realm_role SET name = NULL, description = '' WHERE id = ?1";
+const GONE_ROLE: &str = "SELECT id, realm FROM realm_role WHERE name IS NULL ORDER BY id LIMIT 1";
+const SOME_HOLDER: &str = "SELECT user FROM realm_member WHERE role = ?1 ORDER BY user LIMIT 1";
+const FORGET_ROLE: &str = "DELETE FROM realm_role WHERE id = ?1";
 const ASSIGN: &str = "INSERT INTO realm_member (role, user) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const UNASSIGN: &str = "DELETE FROM realm_member WHERE role = ?1 AND user = ?2";
 const AUTHORITIES: &str = "SELECT r.name FROM realm_member m JOIN realm_role r ON r.id = m.role
-    WHERE m.user = ?1 AND r.realm = ?2 ORDER BY r.name";
+    WHERE m.user = ?1 AND r.realm = ?2 AND r.name IS NOT NULL ORDER BY r.name";
 const TENANTS: &str = "SELECT DISTINCT a.tenant FROM realm_member m JOIN realm_role r ON r.id = m.role JOIN ib_app a ON a.id = r.realm
-    WHERE m.user = ?1 AND a.purge_at IS NULL";
-const SIGNED_IN: &str = "SELECT g.id FROM grant g JOIN realm r ON r.app = g.app JOIN ib_app a ON a.id = g.app
-    WHERE g.user = ?1 AND g.ended_at IS NULL AND a.purge_at IS NULL AND (?2 IS NULL OR g.app = ?2)";
+    WHERE m.user = ?1 AND r.name IS NOT NULL AND a.purge_at IS NULL";
+const IS_REALM: &str = "SELECT EXISTS (SELECT 1 FROM realm WHERE app = ?1)";
 const EARLIER: &str = "SELECT id FROM grant INDEXED BY grant_user_app WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?4
     ORDER BY id DESC LIMIT ?5 OFFSET ?6";
-const FORGET_CODES: &str = "DELETE FROM authorization
+const FORGET_CODES: &str = "DELETE FROM authorization INDEXED BY authorization_under_way
     WHERE user = ?1 AND stage IN ('pending', 'allowed') AND app IN (SELECT app FROM realm) AND (?2 IS NULL OR app = ?2)";
+
+/// What a step of an ending does here.
+#[cfg(test)]
+pub(super) const STATEMENTS_OF_STEPS: [&str; 6] = [GONE_ROLE, SOME_HOLDER, UNASSIGN, FORGET_ROLE, AUTHORITIES, FORGET_CODES];
 
 /// Adds the realm that the IB app `app` is.
 pub fn insert(transaction: &Transaction<'_>, app: Id, description: &str) -> Result<(), Fault> {
@@ -82,17 +89,62 @@ pub fn describe_role(transaction: &Transaction<'_>, app: Id, name: &str, descrip
     Ok(())
 }
 
-/// Deletes a role, and with it who holds it. Who holds no other one there is signed out: the grants that end by that, or nothing when the
-/// realm has no such role.
-pub fn delete_role(transaction: &Transaction<'_>, app: Id, name: &str) -> Result<Option<Vec<Id>>, Fault> {
+/// Deletes a role: from now on nobody holds it, and who holds no other one there is signed out. What ends by that, or nothing when the realm has no
+/// such role.
+pub fn delete_role(transaction: &Transaction<'_>, app: Id, name: &str) -> Result<Option<(Id, Ending)>, Fault> {
     let Some(role) = role(transaction, app, name)? else { return Ok(None) };
-    let held_by = holders(transaction, role)?;
     transaction.prepare_cached(DELETE_ROLE)?.execute([role])?;
-    let mut ended = Vec::new();
-    for (user, _) in held_by {
-        ended.extend(sign_out_stranger(transaction, app, user)?);
+    let mut ending = Ending::default();
+    let_go(transaction, role, app, &mut ending)?;
+    Ok(Some((role, ending)))
+}
+
+/// One write's worth of what ends with a role that was deleted.
+pub fn step_of_role(transaction: &Transaction<'_>, app: Id, role: Id) -> Result<Ending, Fault> {
+    let mut ending = Ending::default();
+    let_go(transaction, role, app, &mut ending)?;
+    transaction.is_told_elsewhere();
+    Ok(ending)
+}
+
+/// Takes the roles that were deleted from who still holds them, as many as one write may.
+pub(super) fn let_go_of_roles(transaction: &Transaction<'_>, ending: &mut Ending) -> Result<(), Fault> {
+    let gone = |transaction: &Transaction<'_>| -> Result<Option<(Id, Id)>, Fault> {
+        Ok(transaction.prepare_cached(GONE_ROLE)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    };
+    while !ending.is_unfinished
+        && let Some((role, app)) = gone(transaction)?
+    {
+        let_go(transaction, role, app, ending)?;
     }
-    Ok(Some(ended))
+    Ok(())
+}
+
+/// Whether a role that was deleted is still held.
+pub(super) fn is_role_gone(connection: &Connection) -> Result<bool, Fault> {
+    Ok(connection.prepare_cached(GONE_ROLE)?.exists([])?)
+}
+
+/// Takes a role that was deleted from one holder after the other; what is left of it goes with the last.
+fn let_go(transaction: &Transaction<'_>, role: Id, app: Id, ending: &mut Ending) -> Result<(), Fault> {
+    let holder = |transaction: &Transaction<'_>| -> Result<Option<Id>, Fault> {
+        Ok(transaction.prepare_cached(SOME_HOLDER)?.query_row([role], |row| row.get(0)).optional()?)
+    };
+    while let Some(user) = holder(transaction)? {
+        if ending.left() == 0 {
+            ending.is_unfinished = true;
+            return Ok(());
+        }
+        // Until all has ended the person still stands here, so that the next step goes on there.
+        sign_out_stranger(transaction, app, user, ending)?;
+        if ending.is_unfinished {
+            return Ok(());
+        }
+        transaction.prepare_cached(UNASSIGN)?.execute([role, user])?;
+        ending.count_one();
+    }
+    transaction.prepare_cached(FORGET_ROLE)?.execute([role])?;
+    Ok(())
 }
 
 /// Gives a role to a person, who may hold it already; false when the realm has no such role.
@@ -115,8 +167,8 @@ pub fn has_role(connection: &Connection, app: Id, name: &str) -> Result<bool, Fa
 /// What became of a role that is taken from a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unassigned {
-    /// It is taken; these grants ended, since it was the last one there.
-    Taken(Vec<Id>),
+    /// It is taken, and this ends, where it was the last one there.
+    Taken(Ending),
     /// The person does not hold it.
     NotHeld,
     /// The realm has no such role.
@@ -129,7 +181,9 @@ pub fn unassign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) ->
     if transaction.prepare_cached(UNASSIGN)?.execute([role, user])? == 0 {
         return Ok(Unassigned::NotHeld);
     }
-    sign_out_stranger(transaction, app, user).map(Unassigned::Taken)
+    let mut ending = Ending::default();
+    sign_out_stranger(transaction, app, user, &mut ending)?;
+    Ok(Unassigned::Taken(ending))
 }
 
 /// The names of the roles that a person holds in a realm, in order; none when the person does not belong to it, or it is no realm.
@@ -137,15 +191,17 @@ pub fn authorities(connection: &Connection, app: Id, user: Id) -> Result<Vec<Str
     Ok(connection.prepare_cached(AUTHORITIES)?.query_map([user, app], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
-/// Signs a person out of one realm, or of all: the grants that end by that. Codes that are on their way are forgotten.
-pub fn sign_out(transaction: &Transaction<'_>, user: Id, app: Option<Id>, reason: EndReason) -> Result<Vec<Id>, Fault> {
-    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, app])?;
-    let signed_in =
-        transaction.prepare_cached(SIGNED_IN)?.query_map(params![user, app], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()?;
-    for grant in &signed_in {
-        grant::end(transaction, *grant, reason)?;
+/// Signs a person out of all realms: what ends by that. Codes that are on their way are forgotten.
+pub fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Ending, Fault> {
+    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, None::<Id>])?;
+    for app in grant::list::live_apps_of_person(transaction, user)? {
+        if transaction.prepare_cached(IS_REALM)?.query_row([app], |row| row.get(0))? {
+            ending::mark(transaction, user, app, reason)?;
+        }
     }
-    Ok(signed_in)
+    let mut ending = Ending::default();
+    ending::go_on(transaction, user, &mut ending)?;
+    Ok(ending)
 }
 
 /// Makes room for one more grant of a realm: a program that signs in for every call must not fill the database. Of one person at one realm the
@@ -160,12 +216,14 @@ pub fn make_room(transaction: &Transaction<'_>, grant: &Grant) -> Result<Vec<Id>
     Ok(gone)
 }
 
-fn sign_out_stranger(transaction: &Transaction<'_>, app: Id, user: Id) -> Result<Vec<Id>, Fault> {
-    if authorities(transaction, app, user)?.is_empty() {
-        sign_out(transaction, user, Some(app), EndReason::RoleTaken)
-    } else {
-        Ok(Vec::new())
+/// Signs somebody out of a realm who holds no role there.
+fn sign_out_stranger(transaction: &Transaction<'_>, app: Id, user: Id, ending: &mut Ending) -> Result<(), Fault> {
+    if !authorities(transaction, app, user)?.is_empty() {
+        return Ok(());
     }
+    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, app])?;
+    ending::mark(transaction, user, app, EndReason::RoleTaken)?;
+    ending::go_on(transaction, user, ending)
 }
 
 fn role(connection: &Connection, app: Id, name: &str) -> Result<Option<Id>, Fault> {
@@ -235,17 +293,18 @@ mod tests {
         world(&store).await;
         let judge = |transaction: &Transaction<'_>| {
             let user = person().id;
-            assert_eq!(unassign(transaction, APP, "reader", user)?, Unassigned::Taken(Vec::new()));
+            assert_eq!(unassign(transaction, APP, "reader", user)?, Unassigned::Taken(Ending::default()));
             assert_eq!(unassign(transaction, APP, "reader", user)?, Unassigned::NotHeld);
             assert_eq!(unassign(transaction, APP, "nobody", user)?, Unassigned::NoRole);
             assert_eq!(authorities(transaction, APP, user)?, ["writer"]);
             assert_eq!(delete_role(transaction, APP, "nobody")?, None);
-            assert_eq!(delete_role(transaction, APP, "reader")?, Some(Vec::new()));
+            let ended = |deleted: Option<(Id, Ending)>| deleted.map(|(_, ending)| (ending.ended, ending.is_unfinished));
+            assert_eq!(ended(delete_role(transaction, APP, "reader")?), Some((vec![], false)));
             let signed_in = granted(Timestamp::default()).id;
-            assert_eq!(delete_role(transaction, APP, "writer")?, Some(vec![signed_in]));
+            assert_eq!(ended(delete_role(transaction, APP, "writer")?), Some((vec![signed_in], false)));
             let shown = grant::by_id(transaction, "default", signed_in)?.expect("still shown");
             assert_eq!(shown.grant.ended.map(|ended| ended.reason), Some(EndReason::RoleTaken));
-            assert_eq!(sign_out(transaction, user, None, EndReason::UserDeleted)?, [], "it has ended already");
+            assert_eq!(sign_out(transaction, user, EndReason::UserDeleted)?.ended, [], "it has ended already");
             Ok(())
         };
         store.write(judge).await.expect("judged");
@@ -307,7 +366,7 @@ mod tests {
         world(&store).await;
         let judge = |transaction: &Transaction<'_>| {
             let signed_in = granted(Timestamp::default()).id;
-            assert_eq!(sign_out(transaction, person().id, None, EndReason::UserDeleted)?, [signed_in]);
+            assert_eq!(sign_out(transaction, person().id, EndReason::UserDeleted)?.ended, [signed_in]);
             assert!(user::delete(transaction, person().id)?);
             let roles = by_name(transaction, "default", "TestRealm")?.expect("it stays").roles;
             assert!(roles.len() == 2 && roles.iter().all(|role| role.holders.is_empty()));

@@ -7,23 +7,28 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::grant::ending::{self, why_over};
 use super::rows::{moment, moment_columns};
 use super::{Fault, Place, Seals, Transaction, access_token, grant};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
+use crate::inbound::grant::Ended;
 use crate::inbound::refresh::{Changes, Current, Facts, Mint, Repeat, Replaces, State, Token};
 use crate::secret::{Digest, ExposeSecret, SecretString};
 
-const FIND: &str = "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
+const FIND: &str = concat!(
+    "SELECT g.id, g.app, g.user, g.scope, g.created_at, g.expires_at, g.ended_at, g.ended_why,
         iif(g.epoch = (SELECT epoch FROM meta), NULL, (SELECT coalesce(begun_at, g.created_at) FROM meta)), g.binding, g.made_by,
         t.generation, t.state, t.since_wall, t.since_boot, t.since_boot_id, t.remints, t.presented_from, t.repeat_sealed,
-        c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login
-    FROM refresh_token t
+        c.generation, c.since_wall, c.since_boot, c.since_boot_id, c.used, u.login, ",
+    why_over!(),
+    " FROM refresh_token t
     JOIN grant g ON g.id = t.grant
     JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
     JOIN ib_app a ON a.id = g.app
     LEFT JOIN user u ON u.id = g.user
-    WHERE t.digest = ?1 AND a.purge_at IS NULL";
+    WHERE t.digest = ?1 AND a.purge_at IS NULL"
+);
 const OWNER: &str = "SELECT g.id, g.app FROM refresh_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app
     WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const INSERT: &str = "INSERT INTO refresh_token
@@ -58,7 +63,11 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
             presented_from: row.get(17)?,
         };
         let current = Current { generation: row.get(19)?, since: moment(row, 20)?, is_used: row.get(23)? };
-        let facts = Facts { grant: grant::read(row, 0)?, presented: token, current, repeat: None };
+        let mut grant = grant::read(row, 0)?;
+        if let (None, Some(reason)) = (grant.ended, ending::why(row, 25)?) {
+            grant.ended = Some(Ended { at: grant.created_at, reason });
+        }
+        let facts = Facts { grant, presented: token, current, repeat: None };
         Ok((facts, row.get::<_, Option<Vec<u8>>>(18)?, row.get(24)?))
     });
     let Some((mut facts, sealed, login)) = found.optional()? else { return Ok(None) };

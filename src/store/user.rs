@@ -6,7 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_json, json};
-use super::{Fault, Transaction, ib_app};
+use super::{Fault, Transaction, ib_app, session};
 use crate::id::Id;
 use crate::inbound::password::PasswordHash;
 use crate::inbound::role::HeldRole;
@@ -17,13 +17,9 @@ const INSERT: &str =
 const UPDATE: &str = "UPDATE user SET login = ?2, password = ?3, admin = ?4, permissions = ?5 WHERE id = ?1";
 const DELETE: &str = "UPDATE user SET login = NULL, password = NULL, admin = 0, permissions = '{}', purge_at = ?2
     WHERE id = ?1 AND purge_at IS NULL";
-/// What a person has few of. Grants and codes, which may be many, are the purge's.
-const FORGET: [&str; 4] = [
-    "DELETE FROM session WHERE user = ?1",
-    "DELETE FROM api_key WHERE user = ?1",
-    "DELETE FROM held_role WHERE user = ?1",
-    "DELETE FROM realm_member WHERE user = ?1",
-];
+/// What a person has few of, beside the sessions. Grants and codes, which may be many, are the purge's.
+const FORGET: [&str; 3] =
+    ["DELETE FROM api_key WHERE user = ?1", "DELETE FROM held_role WHERE user = ?1", "DELETE FROM realm_member WHERE user = ?1"];
 const OTHER_ADMINS: &str = "SELECT EXISTS (SELECT 1 FROM user WHERE admin = 1 AND id <> ?1)";
 
 /// A statement that reads users, with the roles that they hold as they are now and the number of their keys.
@@ -72,6 +68,7 @@ pub fn update(transaction: &Transaction<'_>, user: &User) -> Result<(), Fault> {
 /// Deletes a user, and with it the sessions, keys and roles: nothing finds it any more, and its login is free. What it had allowed stays, without
 /// who allowed it; the row goes once the purge has taken it from all of that. False when there is no such user.
 pub fn delete(transaction: &Transaction<'_>, id: Id) -> Result<bool, Fault> {
+    session::delete_of_user(transaction, id)?;
     for sql in FORGET {
         transaction.prepare_cached(sql)?.execute([id])?;
     }

@@ -1,9 +1,10 @@
 //! What the token endpoint leaves behind: kept answers are overwritten when their window has closed, last uses are written down, and grants
-//! that have run out are ended.
+//! that have run out, or whose end was begun, are ended.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::endings;
 use crate::instance::Instance;
 use crate::store::grant::over::{self, Cursor};
 use crate::store::{StoreError, refresh_token};
@@ -23,6 +24,7 @@ pub async fn run(instance: Arc<Instance>) {
         // None of them waits for another that fails.
         for (what, done) in [
             ("answers whose window has closed could not be overwritten", forget_answers(&instance).await),
+            ("grants whose end was begun could not be ended", endings::go_on(&instance).await),
             ("grants that have run out could not be ended", end_what_ran_out(&instance).await),
             ("when tokens were last used could not be written down", instance.tokens.write_down().await),
         ] {

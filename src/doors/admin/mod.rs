@@ -149,6 +149,8 @@ pub fn router(state: Arc<AdminState>) -> Router {
 }
 
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]
 mod secret_tests;

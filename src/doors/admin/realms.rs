@@ -21,8 +21,10 @@ use crate::instance::Instance;
 use crate::oauth::redirect_uri::RedirectUri;
 use crate::oauth::token::{self, Kind};
 use crate::secret::{ExposeSecret, SecretString};
+use crate::store::grant::ending::Ending;
 use crate::store::realm::{self as rows, Unassigned};
 use crate::store::{Fault, Seals, Transaction, ib_app, user};
+use crate::tasks::endings::{self, Whose};
 
 const KIND: &str = "realm";
 
@@ -262,20 +264,74 @@ async fn delete_role(
     let gone = role.clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(realm) = rows::by_name(transaction, &tenant, &name)? else { return Ok(Err(AdminError::not_found(KIND, &name))) };
-        let Some(ended) = rows::delete_role(transaction, realm.app.id, &role)? else { return Ok(Err(no_role(&name, &role))) };
+        let app = realm.app.id;
+        let Some((id, ending)) = rows::delete_role(transaction, app, &role)? else { return Ok(Err(no_role(&name, &role))) };
         transaction.record(&Entry::of(Action::RealmRoleDeleted).on(realm.app.record()).with("role", role.as_str()))?;
-        Ok(again(transaction, &tenant, &name)?.map(|realm| (realm, ended)))
+        Ok(again(transaction, &tenant, &name)?.map(|realm| (realm, Whose::Role { app, role: id }, ending)))
     };
-    let (realm, ended) = state.instance.store.write(judge).await??;
-    end(&state.instance, &ended);
+    let (realm, whose, ending) = state.instance.store.write(judge).await??;
+    endings::finish(&state.instance, whose, ending).await?;
     Ok(told(document::shown(resource(&realm, None)), gone))
 }
 
 async fn assign(
     State(state): State<Arc<AdminState>>,
-    Path((tenant, name)): Path<(String, String)>,
+    Path(place): Path<(String, String)>,
     caller: Caller,
     document: Document,
+) -> Result<Response, AdminError> {
+    change_member(&state, place, &caller, document, MemberChange::Assign).await
+}
+
+async fn unassign(
+    State(state): State<Arc<AdminState>>,
+    Path(place): Path<(String, String)>,
+    caller: Caller,
+    document: Document,
+) -> Result<Response, AdminError> {
+    change_member(&state, place, &caller, document, MemberChange::Unassign).await
+}
+
+/// What is done to a role and a person.
+#[derive(Clone, Copy)]
+enum MemberChange {
+    /// The person gets the role.
+    Assign,
+    /// The person loses the role, and is signed out when it was the last one there.
+    Unassign,
+}
+
+impl MemberChange {
+    /// Does it; what ends by it.
+    fn apply(self, transaction: &Transaction<'_>, realm: &Realm, role: &str, person: &User) -> Result<Result<Ending, AdminError>, Fault> {
+        let (name, login) = (&realm.app.name, &person.login);
+        let (action, ending) = match self {
+            Self::Assign => {
+                rows::assign(transaction, realm.app.id, role, person.id)?;
+                (Action::RealmRoleAssigned, Ending::default())
+            }
+            Self::Unassign => match rows::unassign(transaction, realm.app.id, role, person.id)? {
+                Unassigned::Taken(ending) => (Action::RealmRoleUnassigned, ending),
+                Unassigned::NoRole => return Ok(Err(no_role(name, role))),
+                Unassigned::NotHeld => {
+                    let what = format!("{login} does not hold the role {role:?} in {name}");
+                    let error = AdminError::new(StatusCode::NOT_FOUND, "not_found", what);
+                    return Ok(Err(error.next(format!("p2pid realm show {name}"))));
+                }
+            },
+        };
+        transaction.record(&Entry::of(action).on(realm.app.record()).with("role", role).with("login", login.as_str()))?;
+        Ok(Ok(ending))
+    }
+}
+
+/// Does to the role and the person that are given what `change` says, and ends what that ends.
+async fn change_member(
+    state: &AdminState,
+    (tenant, name): (String, String),
+    caller: &Caller,
+    document: Document,
+    change: MemberChange,
 ) -> Result<Response, AdminError> {
     let Assignment { user: login, role } = document.attributes(KIND)?;
     let (given, knows_all) = (format!("{login} {role}"), caller.rules_instance());
@@ -284,43 +340,15 @@ async fn assign(
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
-        rows::assign(transaction, realm.app.id, &role, person.id)?;
-        transaction.record(&of_role(Action::RealmRoleAssigned, &realm, &role, &login))?;
-        again(transaction, &tenant, &name)
-    };
-    let realm = state.instance.store.write(judge).await??;
-    Ok(told(document::shown(resource(&realm, None)), given))
-}
-
-async fn unassign(
-    State(state): State<Arc<AdminState>>,
-    Path((tenant, name)): Path<(String, String)>,
-    caller: Caller,
-    document: Document,
-) -> Result<Response, AdminError> {
-    let Assignment { user: login, role } = document.attributes(KIND)?;
-    let (taken, knows_all) = (format!("{login} {role}"), caller.rules_instance());
-    let judge = move |transaction: &Transaction<'_>| {
-        let (realm, person) = match realm_and_person(transaction, (&tenant, &name), &role, &login, knows_all)? {
-            Ok(found) => found,
+        let ending = match change.apply(transaction, &realm, &role, &person)? {
+            Ok(ending) => ending,
             Err(error) => return Ok(Err(error)),
         };
-        match rows::unassign(transaction, realm.app.id, &role, person.id)? {
-            Unassigned::Taken(ended) => {
-                transaction.record(&of_role(Action::RealmRoleUnassigned, &realm, &role, &login))?;
-                Ok(again(transaction, &tenant, &name)?.map(|realm| (realm, ended)))
-            }
-            Unassigned::NoRole => Ok(Err(no_role(&name, &role))),
-            Unassigned::NotHeld => {
-                let error =
-                    AdminError::new(StatusCode::NOT_FOUND, "not_found", format!("{login} does not hold the role {role:?} in {name}"));
-                Ok(Err(error.next(format!("p2pid realm show {name}"))))
-            }
-        }
+        Ok(again(transaction, &tenant, &name)?.map(|realm| (realm, Whose::Person(person.id), ending)))
     };
-    let (realm, ended) = state.instance.store.write(judge).await??;
-    end(&state.instance, &ended);
-    Ok(told(document::shown(resource(&realm, None)), taken))
+    let (realm, whose, ending) = state.instance.store.write(judge).await??;
+    endings::finish(&state.instance, whose, ending).await?;
+    Ok(told(document::shown(resource(&realm, None)), given))
 }
 
 /// The realm, when it has that role, and the person of that login. Somebody who is another tenant's is nobody to whoever does not rule the
@@ -352,18 +380,6 @@ fn changed(state: &AdminState, realm: &Realm) -> Response {
     // What a token in the table says of its app may have changed.
     state.instance.tokens.forget();
     document::shown(resource(realm, None))
-}
-
-/// Ends grants in the table too, so that the next call and every open stream see it. The commit came first.
-fn end(instance: &Instance, grants: &[Id]) {
-    for grant in grants {
-        instance.tokens.end(*grant);
-    }
-}
-
-/// As the audit names it.
-fn of_role(action: Action, realm: &Realm, role: &str, login: &str) -> Entry {
-    Entry::of(action).on(realm.app.record()).with("role", role).with("login", login)
 }
 
 /// With what the audit is to name beside the realm.

@@ -22,8 +22,10 @@ use crate::inbound::password::{BadPassword, PasswordHash};
 use crate::inbound::tenant;
 use crate::inbound::user::{self, BadLogin, LOGIN_IN_WORDS, User};
 use crate::secret::SecretString;
+use crate::store::grant::ending::{self, Ending};
 use crate::store::user as rows;
-use crate::store::{Fault, Transaction, grant, realm, session};
+use crate::store::{Fault, Transaction, realm, session};
+use crate::tasks::endings::{self, Whose};
 
 pub(super) const KIND: &str = "user";
 
@@ -103,10 +105,10 @@ async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: 
             Ok(handover) => handover,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let mut ended = Vec::new();
+        let mut ending = Ending::default();
         if known.is_some() {
             rows::update(transaction, &user)?;
-            ended = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
+            ending = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
         } else if !rows::insert(transaction, &user)? {
             return Ok(Err(AdminError::exists(KIND, &user.login)));
         }
@@ -114,10 +116,10 @@ async fn create(State(state): State<Arc<AdminState>>, caller: Caller, document: 
         let action = if known.is_some() { Action::UserUpdated } else { Action::UserCreated };
         let Some(user) = rows::by_id(transaction, user.id)? else { return Ok(Err(AdminError::not_found(KIND, &user.login))) };
         transaction.record(&with_rights(Entry::of(action), known.as_ref(), &user, &place))?;
-        Ok(Ok((user, ended)))
+        Ok(Ok((user, ending)))
     };
-    let (user, ended) = state.instance.store.write(judge).await??;
-    end(&state, &ended);
+    let (user, ending) = state.instance.store.write(judge).await??;
+    endings::finish(&state.instance, Whose::Person(user.id), ending).await?;
     Ok(document::created(resource(&user)))
 }
 
@@ -156,24 +158,21 @@ async fn update(
             Ok(handover) => handover,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let mut ended = Vec::new();
+        let mut ending = Ending::default();
         if password.is_some() {
             user.password.clone_from(&password);
-            ended = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
+            ending = sign_out(transaction, user.id, EndReason::PasswordChanged)?;
         }
         rows::update(transaction, &user)?;
         handover.write(transaction, user.id)?;
         let Some(user) = rows::by_id(transaction, user.id)? else { return Ok(Err(AdminError::not_found(KIND, &login))) };
         transaction.record(&with_rights(Entry::of(Action::UserUpdated), Some(&known), &user, &place))?;
-        Ok(Ok((user, ended)))
+        Ok(Ok((user, ending)))
     };
-    let (user, ended) = state.instance.store.write(judge).await??;
-    end(&state, &ended);
+    let (user, ending) = state.instance.store.write(judge).await??;
+    endings::finish(&state.instance, Whose::Person(user.id), ending).await?;
     Ok(document::shown(resource(&user)))
 }
-
-/// Grants revoked in one step: nobody else's write waits longer for a person who allowed very many.
-const SOME: u32 = 200;
 
 async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>, document: Document) -> Result<Response, AdminError> {
     let Delete { revoke_grants } = document.attributes(KIND)?;
@@ -183,46 +182,26 @@ async fn delete(State(state): State<Arc<AdminState>>, Path(login): Path<String>,
             return Ok(Err(last_admin(&login)));
         }
         // Whoever is gone is signed in nowhere; what the person allowed others is the instance's.
-        let mut ended = sign_out(transaction, user.id, EndReason::UserDeleted)?;
+        let mut ending = realm::sign_out(transaction, user.id, EndReason::UserDeleted)?;
         if revoke_grants {
-            let some = grant::of_user(transaction, user.id, SOME)?;
-            for id in &some {
-                grant::end(transaction, *id, EndReason::RevokedByAdmin)?;
-            }
-            let are_all = some.len() < SOME as usize;
-            ended.extend(some);
-            if !are_all {
-                return Ok(Ok((ended, false)));
-            }
+            ending::end_all(transaction, user.id, &mut ending)?;
         }
         // The rows that hang on it, sessions, keys and roles, go with it; grants that were not revoked stay.
         rows::delete(transaction, user.id)?;
         transaction.record(&Entry::of(Action::UserDeleted).on(told(&user)))?;
-        Ok(Ok((ended, true)))
+        Ok(Ok((user.id, ending)))
     };
-    loop {
-        let (ended, is_gone) = state.instance.store.write(judge.clone()).await??;
-        end(&state, &ended);
-        if is_gone {
-            break;
-        }
-    }
+    let (user, ending) = state.instance.store.write(judge).await??;
     // Tokens in use name who allowed them.
     state.instance.tokens.forget();
+    endings::finish(&state.instance, Whose::Person(user), ending).await?;
     Ok(document::done())
 }
 
-/// Ends a person's sessions here, and what realms signed the person in for: the grants that end by that.
-fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Vec<Id>, Fault> {
+/// Ends a person's sessions here, and what realms signed the person in for.
+fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Ending, Fault> {
     session::delete_of_user(transaction, user)?;
-    realm::sign_out(transaction, user, None, reason)
-}
-
-/// Ends grants in the table too. The commit came first.
-fn end(state: &AdminState, grants: &[Id]) {
-    for grant in grants {
-        state.instance.tokens.end(*grant);
-    }
+    realm::sign_out(transaction, user, reason)
 }
 
 async fn hash(state: &AdminState, password: SecretString) -> Result<PasswordHash, AdminError> {

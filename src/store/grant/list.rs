@@ -19,29 +19,27 @@ const IS_ACTIVE: &str = "g.ended_at IS NULL AND g.epoch = (SELECT epoch FROM met
 /// The time is a parameter in any case.
 const ANY: &str = "?1 IS NULL";
 const APPS: &str = "SELECT id FROM ib_app WHERE tenant = ?1";
-/// Of the person `?1` some grant by the app behind `?2`, if there is one.
-macro_rules! next_app {
-    ($index:literal, $after:literal) => {
-        concat!("SELECT min(g.app) FROM grant g INDEXED BY ", $index, " WHERE g.user = ?1", $after)
-    };
-}
-
-/// Those of a tenant's apps that a person allowed something: from one to the next, without a look at every grant.
+/// The apps that the person `?1` allowed something: from one to the next, without a look at every grant.
 macro_rules! allowed_apps {
-    ($index:literal, $live:literal) => {
+    ($index:literal, $live:literal, $conditions:literal) => {
         concat!(
-            "WITH RECURSIVE allowed (app) AS (SELECT (",
-            next_app!($index, $live),
-            ") UNION ALL SELECT (",
-            next_app!($index, " AND g.app > allowed.app"),
+            "WITH RECURSIVE allowed (app) AS (SELECT (SELECT min(g.app) FROM grant g INDEXED BY ",
+            $index,
+            " WHERE g.user = ?1",
+            $live,
+            ") UNION ALL SELECT (SELECT min(g.app) FROM grant g INDEXED BY ",
+            $index,
+            " WHERE g.user = ?1 AND g.app > allowed.app",
             $live,
             ") FROM allowed WHERE allowed.app IS NOT NULL)
-            SELECT a.id FROM allowed CROSS JOIN ib_app a ON a.id = allowed.app WHERE a.tenant = ?2"
+            SELECT a.id FROM allowed CROSS JOIN ib_app a ON a.id = allowed.app WHERE ",
+            $conditions
         )
     };
 }
-const APPS_OF_PERSON: &str = allowed_apps!("grant_user_app", "");
-const LIVE_APPS_OF_PERSON: &str = allowed_apps!("grant_user_app_live", " AND g.ended_at IS NULL");
+const APPS_OF_PERSON: &str = allowed_apps!("grant_user_app", "", "a.tenant = ?2");
+const LIVE_APPS_OF_PERSON: &str = allowed_apps!("grant_user_app_live", " AND g.ended_at IS NULL", "a.tenant = ?2");
+const ALL_LIVE_APPS_OF_PERSON: &str = allowed_apps!("grant_user_app_live", " AND g.ended_at IS NULL", "a.purge_at IS NULL");
 
 /// Which grants are wanted, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +101,12 @@ fn next_of_app_sql(active: bool, of_person: bool) -> String {
 /// Whether a person ever allowed something of a tenant's that is still known.
 pub fn has_allowed(connection: &Connection, person: Id, tenant: &str) -> Result<bool, Fault> {
     Ok(connection.prepare_cached(APPS_OF_PERSON)?.exists(params![person, tenant])?)
+}
+
+/// The apps of all tenants that a person allowed something which nobody ended.
+pub(in crate::store) fn live_apps_of_person(connection: &Connection, person: Id) -> Result<Vec<Id>, Fault> {
+    let mut statement = connection.prepare_cached(ALL_LIVE_APPS_OF_PERSON)?;
+    Ok(statement.query_map([person], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// What a person allowed that is active, the newest first; from what is older than `before` on, where that is given.
@@ -281,7 +285,6 @@ mod tests {
                 (next_of_app_sql(true, false), "COVERING INDEX grant_app_live (app=? AND id>?)"),
                 (next_of_app_sql(false, false), "COVERING INDEX grant_app (app=? AND id>?)"),
                 (by_id_sql(), "PRIMARY KEY (id=?)"),
-                (grant::OF_USER.to_owned(), "grant_user_app_live"),
                 (grant::COUNT_OF_APP.to_owned(), "grant_app_live"),
                 (grant::ACTIVE_OF_APP.to_owned(), "grant_app_live"),
             ];
@@ -303,9 +306,14 @@ mod tests {
         let (_directory, store) = temporary();
         let look = |connection: &Connection| {
             let mut plans = Vec::new();
-            for (sql, index) in [(APPS_OF_PERSON, "grant_user_app "), (LIVE_APPS_OF_PERSON, "grant_user_app_live ")] {
+            for (sql, index) in [
+                (APPS_OF_PERSON, "grant_user_app "),
+                (LIVE_APPS_OF_PERSON, "grant_user_app_live "),
+                (ALL_LIVE_APPS_OF_PERSON, "grant_user_app_live "),
+            ] {
                 let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                let steps = statement.query_map([0, 0], |row| row.get::<_, String>(3))?.collect::<Result<Vec<_>, _>>()?;
+                let given = vec![0; statement.parameter_count()];
+                let steps = statement.query_map(params_from_iter(given), |row| row.get::<_, String>(3))?.collect::<Result<Vec<_>, _>>()?;
                 plans.push((steps, index));
             }
             Ok(plans)

@@ -61,8 +61,8 @@ async fn the_tokens_of_a_grant_go_with_it_in_small_steps() {
         transaction.execute_batch(
             "INSERT INTO user (id, login, admin, permissions, created_at) VALUES (zeroblob(16), 'a', 0, '{}', 0);
              INSERT INTO ib_app VALUES (zeroblob(16), 'default', 'one', 'one', '[]', '[]', 'p2pi', NULL, NULL, 0, 0, '{}', NULL);
-             INSERT INTO grant VALUES (CAST(printf('%016d', 1) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 700, NULL, 'consent'),
-                (CAST(printf('%016d', 2) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 800, NULL, 'consent');
+             INSERT INTO grant VALUES (CAST(printf('%016d', 1) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 700, NULL, 'consent', 0),
+                (CAST(printf('%016d', 2) AS BLOB), zeroblob(16), zeroblob(16), 'p2pi', 1, 0, NULL, NULL, NULL, NULL, 800, NULL, 'consent', 0);
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
              INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended)
              SELECT CAST(printf('%032d', i) AS BLOB), CAST(printf('%016d', 1 + i % 2) AS BLOB), i, 'p2pi', 0, 1, 0 FROM n",
@@ -88,7 +88,7 @@ async fn many_grants_that_have_run_out_go_whatever_hangs_on_them() {
             "INSERT INTO ib_app VALUES (zeroblob(16), 'default', 'one', 'one', '[]', '[]', 'p2pi', NULL, NULL, 0, 0, '{}', NULL);
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
              INSERT INTO grant SELECT CAST(printf('%016d', i) AS BLOB), zeroblob(16), NULL, 'p2pi', 1, 0, NULL, NULL, NULL, NULL, i, NULL,
-                'consent' FROM n;
+                'consent', 0 FROM n;
              INSERT INTO access_token (digest, grant, generation, scope, issued_at, expires_at, ended)
              SELECT CAST(printf('%032d', purge_at) AS BLOB), id, 1, 'p2pi', 0, 1, 0 FROM grant WHERE purge_at % 3 > 0",
         )?;
@@ -199,7 +199,7 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
         let of_tenant = grant::list::Wanted { tenant: "default".to_owned(), limit: 10, ..Default::default() };
         assert!(ib_app::of_tenant(connection, "default")?.is_empty() && grant::list::page(connection, &of_tenant)?.is_empty());
         let active = grant::list::active_of_person(connection, person().id, None, Timestamp::from_millis(0), 10)?;
-        assert!(active.is_empty() && grant::of_user(connection, person().id, 1)?.is_empty());
+        assert!(active.is_empty() && grant::list::live_apps_of_person(connection, person().id)?.is_empty());
         Ok(())
     };
     store.read(look).await.expect("read");

@@ -25,7 +25,7 @@ const ROWS: &str = "
         '{\"method\":\"none\",\"dpop\":true,\"introspects\":[]}', NULL);
     INSERT INTO client_secret VALUES (:id, :id, :hash, 1000, NULL, NULL);
     INSERT INTO grant VALUES (:id, :id, :id, 'p2pi', 1, 1000, NULL, NULL, NULL, NULL, 253402300799999, :binding,
-        'password');
+        'password', 0);
     INSERT INTO authorization VALUES (:id, :id, :id, :digest, 'https://one.example.com:7443/oauth/callback', :state, 'p2pi',
         'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', 1, 'exchanged', 2000, :digest, :id, NULL,
         1, '47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU', :digest);
@@ -55,6 +55,7 @@ const ROWS: &str = "
     INSERT INTO realm VALUES (:id, 'Who may see the orders');
     INSERT INTO realm_role VALUES (:id, :id, 'ROLE_TEST', 'Sees them');
     INSERT INTO realm_member VALUES (:id, :id);
+    INSERT INTO ending VALUES (:id, :id, 'password_changed', 0);
 ";
 
 #[tokio::test]
