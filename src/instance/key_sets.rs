@@ -2,8 +2,13 @@
 //!
 //! A set is kept for an hour. A signature by a key that is not in it makes us look again, every ten seconds at most: that is how a client
 //! changes its keys (OpenID Connect Core §10.1.1), and how nobody makes us fetch without end.
+//!
+//! A URL that never answers holds a connection for `limits.token_timeout`. So looks have a part of their own of the connections that go out
+//! ([`Purpose::Keys`]), one tenant has at most a quarter of that, and one app has one look at a time; they take turns.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +20,12 @@ use url::Url;
 use super::Instance;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::id::Id;
+use crate::inbound::ib_app::IbApp;
 use crate::inbound::security::Keys;
 use crate::net::client::{Client, FetchError};
-use crate::net::outgoing::{Purpose, Share};
+use crate::net::lane::{Lane, Pass, Width};
+use crate::net::outgoing::{Outgoing, Purpose};
 use crate::net::trust::{Trust, Untrusted};
 use crate::oauth::key::KeySet;
 
@@ -31,16 +39,39 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 64 * 1024;
 /// Sets in memory at most; the least used go first, one at a time.
 const MOST_SETS: usize = 4 * 1024;
+/// One tenant has at most one in so many of the connections for keys.
+const OF_TENANT: usize = 4;
+/// And at least so many, but no more than half of them: few places are few for everybody.
+const LEAST_OF_TENANT: usize = 2;
+/// So many times its places a tenant's looks may wait for one.
+const WAITING: usize = 16;
+/// How long a look waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The sets that were fetched.
 #[derive(Debug)]
 pub struct KeySets {
     sets: Mutex<Cache<Url, Arc<Entry>>>,
+    turns: Arc<Turns>,
+}
+
+/// The looks that are under way or wait for their turn.
+#[derive(Debug, Default)]
+struct Turns {
+    tenants: Mutex<HashMap<String, Arc<Lane>>>,
+    apps: Mutex<HashMap<Id, Arc<Lane>>>,
+}
+
+/// Whose keys are looked for.
+#[derive(Clone, Debug)]
+struct Owner {
+    tenant: String,
+    app: Id,
 }
 
 impl Default for KeySets {
     fn default() -> Self {
-        Self { sets: Mutex::new(Cache::new(MOST_SETS)) }
+        Self { sets: Mutex::new(Cache::new(MOST_SETS)), turns: Arc::default() }
     }
 }
 
@@ -58,16 +89,19 @@ struct Known {
     keys: Option<(Arc<KeySet>, Moment)>,
     /// When the last look ended.
     looked_at: Option<Moment>,
+    /// How many looks found no place. They say nothing of the URL, so the next may look at once.
+    without_place: u64,
 }
 
 /// There are no keys to judge a signature by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client's keys at {url} cannot be had: {why}")]
-pub struct NoKeys {
-    /// Where.
-    url: Url,
-    /// The reason.
-    why: String,
+pub enum NoKeys {
+    /// None were ever read there, or so long ago that they count for nothing.
+    #[error("the client's keys at {0} cannot be had: the last look failed; see the log")]
+    Unread(Url),
+    /// There was no place to look for one that is not among those that are known.
+    #[error("the client's keys at {0} cannot be looked at now: as many looks for keys are under way as may be")]
+    Full(Url),
 }
 
 /// Why a look at a URL brought no keys.
@@ -76,22 +110,36 @@ pub enum NotFetched {
     /// Nobody vouches for the certificate of the host.
     #[error("{0}")]
     Untrusted(Untrusted),
+    /// As many connections for keys are in use as may be, or as this tenant or app may have.
+    #[error("{0}")]
+    Full(String),
     /// Everything else: no answer, another status than 200, or no set of usable keys.
     #[error("{0}")]
     Other(String),
 }
 
 impl KeySets {
-    /// A look at a client's URL whether there are keys now, for who registers it. What is found is kept as after any other look; one that failed
+    /// A look at a client's URL whether there are keys now, for who registers `app`. What is found is kept as after any other look; one that failed
     /// keeps nobody from looking.
-    pub async fn try_url(&self, instance: &Instance, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
+    pub async fn try_url(&self, instance: &Instance, app: &IbApp, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
         let begun = instance.clock.now();
-        let set = fetch(&instance.config(), instance.outgoing.share(Purpose::Own), url, guarded).await?;
+        let _turn = self.turns.enter(&Owner::of(app), instance.outgoing.limit(Purpose::Keys)).await?;
+        let set = fetch(&instance.config(), &instance.outgoing, url, guarded).await?;
         Ok(self.entry(url).keep(set, begun, instance.clock.now()))
     }
 
-    /// The keys that something is to be judged by; `has_it` says whether a set has the one that is meant.
-    pub async fn of(&self, instance: &Instance, keys: &Keys, has_it: impl Fn(&KeySet) -> bool + Send) -> Result<Arc<KeySet>, NoKeys> {
+    /// The keys of `app`, which are at `keys`, to judge something by; `has_it` says whether a set has the one that is meant.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKeys`]: nothing can be said of the client now, and the next look may find them.
+    pub async fn of(
+        &self,
+        instance: &Instance,
+        app: &IbApp,
+        keys: &Keys,
+        has_it: impl Fn(&KeySet) -> bool + Send,
+    ) -> Result<Arc<KeySet>, NoKeys> {
         let (url, guarded) = match keys {
             Keys::Inline(set) => return Ok(Arc::new(set.clone())),
             Keys::Url { url, guarded } => (url, *guarded),
@@ -101,20 +149,28 @@ impl KeySets {
         if let Some(set) = entry.set(&now, KEPT).filter(|set| has_it(set)) {
             return Ok(set);
         }
+        let mut has_looked = Ok(());
         if entry.may_look(&now) {
-            // A task of its own: whoever asks may give up before the other side answers, and the look is over for all at its end.
-            let look = look(
-                Arc::clone(&entry),
-                instance.config(),
-                instance.outgoing.share(Purpose::Own),
-                Arc::clone(&instance.clock),
-                url.clone(),
+            let look = Look {
+                entry: Arc::clone(&entry),
+                turns: Arc::clone(&self.turns),
+                owner: Owner::of(app),
+                config: instance.config(),
+                outgoing: Arc::clone(&instance.outgoing),
+                clock: Arc::clone(&instance.clock),
+                url: url.clone(),
                 guarded,
-            );
-            tokio::spawn(look).await.expect("a look does not panic, and nobody ends it");
+            };
+            // A task of its own: whoever asks may give up before the other side answers, and the look is over for all at its end.
+            has_looked = tokio::spawn(look.run()).await.expect("a look does not panic, and nobody ends it");
         }
-        let known = entry.set(&instance.clock.now(), KEPT_AT_MOST);
-        known.ok_or_else(|| NoKeys { url: url.clone(), why: "the last look failed; see the log".to_owned() })
+        match (entry.set(&instance.clock.now(), KEPT_AT_MOST), has_looked) {
+            (None, Ok(())) => Err(NoKeys::Unread(url.clone())),
+            (None, Err(NoPlace)) => Err(NoKeys::Full(url.clone())),
+            // Whether the key is a new one of the client's or a stranger's, nobody knows.
+            (Some(set), Err(NoPlace)) if !has_it(&set) => Err(NoKeys::Full(url.clone())),
+            (Some(set), _) => Ok(set),
+        }
     }
 
     fn entry(&self, url: &Url) -> Arc<Entry> {
@@ -137,7 +193,9 @@ impl Entry {
     /// Keeps a set that a look brought, which began and ended at these times.
     fn keep(&self, set: KeySet, begun: Moment, ended: Moment) -> Arc<KeySet> {
         let set = Arc::new(set);
-        *self.lock() = Known { keys: Some((Arc::clone(&set), begun)), looked_at: Some(ended) };
+        let mut known = self.lock();
+        (known.keys, known.looked_at) = (Some((Arc::clone(&set), begun)), Some(ended));
+        drop(known);
         set
     }
 
@@ -150,26 +208,91 @@ impl Entry {
     }
 }
 
-/// Looks at the URL, or waits for the look that is under way.
-async fn look(entry: Arc<Entry>, config: Arc<Config>, share: Share, clock: Arc<dyn Clock>, url: Url, guarded: bool) {
-    let _alone = entry.looking.lock().await;
-    let begun = clock.now();
-    if !entry.may_look(&begun) {
-        return;
-    }
-    match fetch(&config, share, &url, guarded).await {
-        Ok(set) => {
-            entry.keep(set, begun, clock.now());
+/// There was no place for a look.
+#[derive(Clone, Copy, Debug)]
+struct NoPlace;
+
+/// A look at a URL.
+struct Look {
+    entry: Arc<Entry>,
+    turns: Arc<Turns>,
+    owner: Owner,
+    config: Arc<Config>,
+    outgoing: Arc<Outgoing>,
+    clock: Arc<dyn Clock>,
+    url: Url,
+    guarded: bool,
+}
+
+impl Look {
+    /// Looks, or waits for the look that is under way, and has its outcome.
+    async fn run(self) -> Result<(), NoPlace> {
+        let entry = &self.entry;
+        let without_place = entry.lock().without_place;
+        let _alone = entry.looking.lock().await;
+        if entry.lock().without_place != without_place {
+            return Err(NoPlace);
         }
-        Err(why) => {
-            entry.lock().looked_at = Some(clock.now());
-            tracing::warn!(%url, %why, "a client's keys could not be fetched");
+        if !entry.may_look(&self.clock.now()) {
+            return Ok(());
         }
+        let looked = async {
+            let _turn = self.turns.enter(&self.owner, self.outgoing.limit(Purpose::Keys)).await?;
+            let begun = self.clock.now();
+            fetch(&self.config, &self.outgoing, &self.url, self.guarded).await.map(|set| (set, begun))
+        };
+        match looked.await {
+            Ok((set, begun)) => {
+                entry.keep(set, begun, self.clock.now());
+            }
+            Err(NotFetched::Full(why)) => {
+                entry.lock().without_place += 1;
+                tracing::info!(url = %self.url, why, "a client's keys were not looked at");
+                return Err(NoPlace);
+            }
+            Err(why @ (NotFetched::Untrusted(_) | NotFetched::Other(_))) => {
+                entry.lock().looked_at = Some(self.clock.now());
+                tracing::warn!(url = %self.url, %why, "a client's keys could not be fetched");
+            }
+        }
+        Ok(())
     }
 }
 
+impl Owner {
+    fn of(app: &IbApp) -> Self {
+        Self { tenant: app.tenant.clone(), app: app.id }
+    }
+}
+
+impl Turns {
+    /// The turn of a look for `owner`'s keys, of which there are `all`: its app's, then its tenant's.
+    async fn enter(&self, owner: &Owner, all: usize) -> Result<[Pass; 2], NotFetched> {
+        let most = of_tenant(all);
+        let queue = most.saturating_mul(WAITING);
+        let full = |of: &str| NotFetched::Full(format!("as many looks for keys of this {of} are under way as may be; try again"));
+        let app = lane(&self.apps, &owner.app).enter(Width { calls: 1, queue, wait: TURN }).await.ok_or_else(|| full("app"))?;
+        let tenant = lane(&self.tenants, &owner.tenant).enter(Width { calls: most, queue, wait: TURN }).await;
+        Ok([app, tenant.ok_or_else(|| full("tenant"))?])
+    }
+}
+
+/// How many of `all` connections for keys one tenant may have.
+fn of_tenant(all: usize) -> usize {
+    (all / OF_TENANT).max(LEAST_OF_TENANT.min(all / 2)).max(1)
+}
+
+/// The lane that `key` names. Those that nobody is on are forgotten.
+fn lane<K: Clone + Eq + Hash>(lanes: &Mutex<HashMap<K, Arc<Lane>>>, key: &K) -> Arc<Lane> {
+    let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whoever waits for a place, or has one, holds the lane.
+    lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+    Arc::clone(lanes.entry(key.clone()).or_default())
+}
+
 /// Fetches a set under the trust of peers, without following redirects.
-async fn fetch(config: &Config, share: Share, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
+async fn fetch(config: &Config, outgoing: &Arc<Outgoing>, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
+    let share = outgoing.share(Purpose::Keys);
     let other = |why: &dyn fmt::Display| NotFetched::Other(why.to_string());
     let trust = Trust::system(&config.trust.ca).map_err(|error| other(&error))?;
     let client = if guarded { Client::guarded(&trust, &config.limits, share) } else { Client::new(&trust, &config.limits, share) };
@@ -177,6 +300,7 @@ async fn fetch(config: &Config, share: Share, url: &Url, guarded: bool) -> Resul
     let request = request.map_err(|error| other(&error))?;
     let response = client.fetch(request, config.limits.token_timeout, MOST_BYTES).await.map_err(|error| match error {
         FetchError::Untrusted(untrusted) => NotFetched::Untrusted(untrusted),
+        FetchError::Full(why) => NotFetched::Full(why),
         error => other(&error),
     })?;
     if response.status() != http::StatusCode::OK {
@@ -188,6 +312,23 @@ async fn fetch(config: &Config, share: Share, url: &Url, guarded: bool) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_tenant_has_a_quarter_of_the_looks_and_of_few_places_two_or_half() {
+        assert_eq!([1, 2, 3, 4, 5, 8, 12, 312].map(of_tenant), [1, 1, 1, 2, 2, 2, 3, 78]);
+    }
+
+    #[tokio::test]
+    async fn an_app_has_one_look_at_a_time_and_lanes_that_nobody_is_on_are_forgotten() {
+        let turns = Turns::default();
+        let app = crate::store::sample::app();
+        let owner = Owner::of(&app);
+        let turn = turns.enter(&owner, 8).await.expect("it is the first");
+        assert!(lane(&turns.apps, &owner.app).try_enter(1).is_none() && lane(&turns.tenants, &owner.tenant).running() == 1);
+        drop(turn);
+        assert!(turns.enter(&owner, 8).await.is_ok());
+        assert_eq!((lane(&turns.apps, &Id::from_bytes([0; 16])).running(), turns.apps.lock().expect("no panic").len()), (0, 1));
+    }
 
     #[test]
     fn k4_of_too_many_sets_the_least_used_go_and_not_all() {

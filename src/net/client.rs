@@ -183,6 +183,9 @@ impl SendError {
 /// Why there is no whole answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
+    /// As many connections go out as may; none was made.
+    #[error("{0}")]
+    Full(String),
     /// Nothing can have left this host, or the other side has certainly not looked at it.
     #[error("{0}")]
     NotSent(String),
@@ -198,6 +201,7 @@ impl From<SendError> for FetchError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Untrusted(untrusted) => Self::Untrusted(untrusted),
+            SendError::Full(why) => Self::Full(why),
             error if error.is_harmless() => Self::NotSent(error.to_string()),
             error => Self::Inconclusive(error.to_string()),
         }

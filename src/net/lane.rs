@@ -1,5 +1,5 @@
 //! A share of something: so many at once, so many that wait, and no more. One peer's of the relay, one grant's of the gateway, and
-//! that of each kind of connections that go out.
+//! that of each kind of connections that go out, and one tenant's of those for keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! How many connections go out: calls to applications, calls to peers, and what p2pid asks itself have shares of their own.
+//! How many connections go out: calls to applications, calls to peers, what p2pid asks itself, and the keys
+//! that clients keep elsewhere have shares of their own.
 //!
 //! A connection that comes in may carry hundreds of calls (HTTP/2), and each call may need a connection that goes out: what comes in bounds
 //! nothing here. A place is held from before the connection is made until its file is closed, whoever has it by then, so a WebSocket and an
@@ -17,8 +18,10 @@ use super::lane::{Lane, Pass, Width};
 use super::pool::Pool;
 use crate::config::Limits;
 
-/// One part in so many is for what p2pid asks itself; calls to applications and to peers have half each of the rest.
+/// One part in so many is for what p2pid asks itself and for clients' keys; calls to applications and to peers have half each of the rest.
 const OWN: usize = 8;
+/// And one in so many of that part is for clients' keys: whoever registers a client names their URL, and may name one that never answers.
+const KEYS: usize = 4;
 /// One grant or caller has at most one in so many of the connections for such calls.
 const ONE: usize = 4;
 /// And at least so many, but no more than half of them: few places are few for everybody.
@@ -39,13 +42,15 @@ pub enum Purpose {
     Applications,
     /// Calls of the relay.
     Peers,
-    /// What we ask ourselves: tokens, metadata, keys. It gets through whatever others do.
+    /// What we ask ourselves: tokens and metadata. It gets through whatever others do.
     Own,
+    /// Clients' public keys, at URLs of theirs.
+    Keys,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Applications, Self::Peers, Self::Own];
+    pub const ALL: [Self; 4] = [Self::Applications, Self::Peers, Self::Own, Self::Keys];
 
     /// As the metrics name it.
     pub const fn name(self) -> &'static str {
@@ -53,15 +58,19 @@ impl Purpose {
             Self::Applications => "applications",
             Self::Peers => "peers",
             Self::Own => "own",
+            Self::Keys => "keys",
         }
     }
 
     /// How many of `all` connections are for it.
     fn part(self, all: usize) -> usize {
-        let own = (all / OWN).max(1);
+        let ours = (all / OWN).max(1);
+        let keys = (ours / KEYS).max(1);
+        let own = ours.saturating_sub(keys).max(1);
         match self {
             Self::Own => own,
-            Self::Applications | Self::Peers => ((all - own) / 2).max(1),
+            Self::Keys => keys,
+            Self::Applications | Self::Peers => (all.saturating_sub(own + keys) / 2).max(1),
         }
     }
 }
@@ -69,7 +78,7 @@ impl Purpose {
 /// All connections that go out.
 pub struct Outgoing {
     all: AtomicUsize,
-    kinds: [Kind; 3],
+    kinds: [Kind; 4],
 }
 
 /// Those of one purpose.
@@ -123,11 +132,12 @@ impl Outgoing {
     }
 
     fn kind(&self, purpose: Purpose) -> &Kind {
-        let [applications, peers, own] = &self.kinds;
+        let [applications, peers, own, keys] = &self.kinds;
         match purpose {
             Purpose::Applications => applications,
             Purpose::Peers => peers,
             Purpose::Own => own,
+            Purpose::Keys => keys,
         }
     }
 }
@@ -183,6 +193,8 @@ impl Share {
         }
         let wait = match (kind.evict(), self.purpose) {
             (_, Purpose::Own) => Some(turn),
+            // Looks take turns before they come here.
+            (_, Purpose::Keys) => Some(CLOSING),
             (true, Purpose::Applications | Purpose::Peers) => Some(CLOSING),
             (false, Purpose::Applications | Purpose::Peers) => None,
         };
@@ -195,6 +207,7 @@ impl Share {
             Purpose::Applications => "to applications",
             Purpose::Peers => "of the relay's calls",
             Purpose::Own => "for requests of p2pid's own",
+            Purpose::Keys => "for clients' keys",
         };
         let why = format!("all {most} connections {whom} that limits.outgoing_connections and the limit of open files allow are in use");
         if kind.tells() {
@@ -209,15 +222,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_purpose_has_its_part_and_from_three_on_all_together_are_no_more_than_there_may_be() {
+    fn each_purpose_has_its_part_and_from_four_on_all_together_are_no_more_than_there_may_be() {
         let parts = |all| Purpose::ALL.map(|purpose| purpose.part(all));
-        assert_eq!(parts(10_000), [4_375, 4_375, 1_250]);
-        assert_eq!(parts(176), [77, 77, 22]);
-        assert_eq!([parts(1), parts(2)], [[1, 1, 1]; 2], "there is one of each at least");
-        for all in (3..2_000).chain([usize::MAX]) {
-            let [applications, peers, own] = parts(all);
-            let sum = applications + peers + own;
-            assert!(sum <= all && all - sum <= 1 && applications == peers && own >= 1, "{all}: {:?}", parts(all));
+        assert_eq!(parts(10_000), [4_375, 4_375, 938, 312]);
+        assert_eq!(parts(176), [77, 77, 17, 5]);
+        assert_eq!([parts(1), parts(2), parts(3)], [[1, 1, 1, 1]; 3], "there is one of each at least");
+        for all in (4..2_000).chain([usize::MAX]) {
+            let [applications, peers, own, keys] = parts(all);
+            let sum = applications + peers + own + keys;
+            assert!(sum <= all && all - sum <= 1 && applications == peers && own >= keys && keys >= 1, "{all}: {:?}", parts(all));
         }
     }
 
@@ -228,7 +241,7 @@ mod tests {
         assert_eq!([1, 512, 1_093, 5_000].map(of_one), [1, 512, 1_093, 1_093]);
         outgoing.all.store(176, Ordering::Relaxed);
         assert_eq!([1, 512].map(of_one), [1, 19]);
-        outgoing.all.store(9, Ordering::Relaxed);
+        outgoing.all.store(10, Ordering::Relaxed);
         assert_eq!(outgoing.limit(Purpose::Applications), 4);
         assert_eq!([1, 512].map(of_one), [1, 2]);
         outgoing.all.store(3, Ordering::Relaxed);
@@ -238,12 +251,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_full_is_refused_at_once_and_leaves_the_others_alone() {
         let outgoing = Arc::new(Outgoing { all: AtomicUsize::new(8), kinds: Default::default() });
-        let [applications, peers, own] = Purpose::ALL.map(|purpose| outgoing.share(purpose));
+        let [applications, peers, own, keys] = Purpose::ALL.map(|purpose| outgoing.share(purpose));
         let held = [applications.enter().await, applications.enter().await, applications.enter().await];
         assert!(held.iter().all(Result::is_ok) && outgoing.open(Purpose::Applications) == 3);
         let full = applications.enter().await.expect_err("all three are in use");
         assert!(matches!(&full, SendError::Full(why) if why.contains("all 3 connections")) && full.is_harmless(), "{full}");
-        assert!(peers.enter().await.is_ok() && own.enter().await.is_ok());
+        assert!(peers.enter().await.is_ok() && own.enter().await.is_ok() && keys.enter().await.is_ok());
         drop(held);
         assert!(applications.enter().await.is_ok());
         outgoing.all.store(2, Ordering::Relaxed);

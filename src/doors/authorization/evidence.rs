@@ -31,9 +31,11 @@ pub(super) async fn of(
     let client_id = assertion.client_id().to_owned();
     let wanted = client_id.clone();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
-    let keys: Keys = app.and_then(|app| app.security.keys).ok_or(ClientError::NotAnApp(NotAnApp::Unknown))?;
+    let unknown = || ClientError::NotAnApp(NotAnApp::Unknown);
+    let app = app.ok_or_else(unknown)?;
+    let keys: Keys = app.security.keys.clone().ok_or_else(unknown)?;
     // Not every client names its keys: only the signature says whether a new one was used.
-    let set = instance.key_sets.of(instance, &keys, |set: &KeySet| assertion.is_signed_by(set)).await?;
+    let set = instance.key_sets.of(instance, &app, &keys, |set: &KeySet| assertion.is_signed_by(set)).await?;
     let config = instance.config();
     let issuer = config.instance.public_url.as_str();
     let asserted = assertion.judge(&set, issuer, instance.clock.now().wall)?;
@@ -44,7 +46,8 @@ pub(super) async fn of(
 async fn by_certificate(instance: &Instance, client_id: String, certificate: &ClientCertificate) -> Result<Evidence, ClientError> {
     let wanted = client_id.clone();
     let app = instance.store.read(move |connection| ib_app::by_client_id(connection, &wanted)).await?;
-    let Some(Security { method, keys, subject, .. }) = app.map(|app| app.security) else { return Ok(Evidence::Name(client_id)) };
+    let Some(app) = app else { return Ok(Evidence::Name(client_id)) };
+    let Security { method, keys, subject, .. } = app.security.clone();
     let refused = |why: &str| ClientError::Certificate(why.to_owned());
     match (method, &keys, &subject) {
         (Method::TlsClientAuth, _, Some(subject)) => {
@@ -56,7 +59,7 @@ async fn by_certificate(instance: &Instance, client_id: String, certificate: &Cl
         }
         (Method::SelfSignedTlsClientAuth, Some(keys), _) => {
             let has_it = |set: &KeySet| set.has_certificate(Some(certificate.thumbprint()));
-            if !has_it(&*instance.key_sets.of(instance, keys, has_it).await?) {
+            if !has_it(&*instance.key_sets.of(instance, &app, keys, has_it).await?) {
                 return Err(refused("it is not among those that the client has registered"));
             }
         }

@@ -151,7 +151,7 @@ pub(super) async fn metadata(instance: &Instance, http: &Client, issuer: &str) -
     let request = request.map_err(|error| NoMetadata::Unreachable(format!("{url}: {error}")))?;
     let response = http.fetch(request, deadline, MOST).await.map_err(|error| match error {
         FetchError::Untrusted(untrusted) => NoMetadata::Untrusted(untrusted),
-        FetchError::NotSent(what) | FetchError::Inconclusive(what) => NoMetadata::Unreachable(what),
+        FetchError::Full(what) | FetchError::NotSent(what) | FetchError::Inconclusive(what) => NoMetadata::Unreachable(what),
     })?;
     if response.status() != http::StatusCode::OK {
         return Err(NoMetadata::Status { url, status: response.status() });

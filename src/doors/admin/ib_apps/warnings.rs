@@ -15,7 +15,7 @@ pub(super) async fn of(instance: &Instance, given: &Settings, app: &IbApp) -> Ve
     let mut warnings: Vec<String> = stars.collect();
     if let Some(Keys::Url { url, guarded }) = given.keys_at() {
         let fix = "it is looked at again when the app signs; where it cannot be, take the keys as a file: --jwks FILE";
-        match instance.key_sets.try_url(instance, url, *guarded).await {
+        match instance.key_sets.try_url(instance, app, url, *guarded).await {
             Ok(set) if app.security.method == Method::SelfSignedTlsClientAuth && !set.has_certificate(None) => {
                 warnings.push(format!("the keys at {url} come without a certificate (x5c), by which the app is to authenticate"));
             }
@@ -23,7 +23,9 @@ pub(super) async fn of(instance: &Instance, given: &Settings, app: &IbApp) -> Ve
             Err(NotFetched::Untrusted(untrusted)) => {
                 warnings.push(format!("the app's keys cannot be read at {url}: {untrusted}. Name its authority in [trust] ca; {fix}"));
             }
-            Err(NotFetched::Other(why)) => warnings.push(format!("the app's keys cannot be read at {url}: {why}; {fix}")),
+            Err(NotFetched::Full(why) | NotFetched::Other(why)) => {
+                warnings.push(format!("the app's keys cannot be read at {url}: {why}; {fix}"))
+            }
         }
     }
     warnings
