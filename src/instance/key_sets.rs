@@ -128,26 +128,30 @@ impl KeySets {
         Ok(self.entry(url).keep(set, begun, instance.clock.now()))
     }
 
-    /// The keys of `app`, which are at `keys`, to judge something by; `has_it` says whether a set has the one that is meant.
+    /// What `find` finds by the keys of `app`, which are at `keys`: something that one of them signed, for example. Each set is asked once.
     ///
     /// # Errors
     ///
-    /// [`NoKeys`]: nothing can be said of the client now, and the next look may find them.
-    pub async fn of(
+    /// [`NoKeys`]: nothing can be said of the client now, and the next look may find its keys. Inside, what `find` says of the newest set.
+    pub async fn find<T: Send, E: Send>(
         &self,
         instance: &Instance,
         app: &IbApp,
         keys: &Keys,
-        has_it: impl Fn(&KeySet) -> bool + Send,
-    ) -> Result<Arc<KeySet>, NoKeys> {
+        find: impl Fn(&KeySet) -> Result<T, E> + Send,
+    ) -> Result<Result<T, E>, NoKeys> {
         let (url, guarded) = match keys {
-            Keys::Inline(set) => return Ok(Arc::new(set.clone())),
+            Keys::Inline(set) => return Ok(find(set)),
             Keys::Url { url, guarded } => (url, *guarded),
         };
         let entry = self.entry(url);
         let now = instance.clock.now();
-        if let Some(set) = entry.set(&now, KEPT).filter(|set| has_it(set)) {
-            return Ok(set);
+        let mut asked = None;
+        if let Some(set) = entry.set(&now, KEPT) {
+            match find(&set) {
+                Ok(found) => return Ok(Ok(found)),
+                Err(why) => asked = Some((set, why)),
+            }
         }
         let mut has_looked = Ok(());
         if entry.may_look(&now) {
@@ -164,13 +168,15 @@ impl KeySets {
             // A task of its own: whoever asks may give up before the other side answers, and the look is over for all at its end.
             has_looked = tokio::spawn(look.run()).await.expect("a look does not panic, and nobody ends it");
         }
-        match (entry.set(&instance.clock.now(), KEPT_AT_MOST), has_looked) {
-            (None, Ok(())) => Err(NoKeys::Unread(url.clone())),
-            (None, Err(NoPlace)) => Err(NoKeys::Full(url.clone())),
-            // Whether the key is a new one of the client's or a stranger's, nobody knows.
-            (Some(set), Err(NoPlace)) if !has_it(&set) => Err(NoKeys::Full(url.clone())),
-            (Some(set), _) => Ok(set),
-        }
+        let Some(set) = entry.set(&instance.clock.now(), KEPT_AT_MOST) else {
+            return Err(has_looked.map_or_else(|NoPlace| NoKeys::Full(url.clone()), |()| NoKeys::Unread(url.clone())));
+        };
+        let found = match asked {
+            Some((before, why)) if Arc::ptr_eq(&before, &set) => Err(why),
+            Some(_) | None => find(&set),
+        };
+        // Without a look nobody knows whether the key is a new one of the client's or a stranger's.
+        if found.is_err() && has_looked.is_err() { Err(NoKeys::Full(url.clone())) } else { Ok(found) }
     }
 
     fn entry(&self, url: &Url) -> Arc<Entry> {
@@ -312,6 +318,8 @@ async fn fetch(config: &Config, outgoing: &Arc<Outgoing>, url: &Url, guarded: bo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Store, sample};
+    use crate::system::{SystemClock, SystemRandom};
 
     #[test]
     fn one_tenant_has_a_quarter_of_the_looks_and_of_few_places_two_or_half() {
@@ -321,13 +329,42 @@ mod tests {
     #[tokio::test]
     async fn an_app_has_one_look_at_a_time_and_lanes_that_nobody_is_on_are_forgotten() {
         let turns = Turns::default();
-        let app = crate::store::sample::app();
+        let app = sample::app();
         let owner = Owner::of(&app);
         let turn = turns.enter(&owner, 8).await.expect("it is the first");
         assert!(lane(&turns.apps, &owner.app).try_enter(1).is_none() && lane(&turns.tenants, &owner.tenant).running() == 1);
         drop(turn);
         assert!(turns.enter(&owner, 8).await.is_ok());
         assert_eq!((lane(&turns.apps, &Id::from_bytes([0; 16])).running(), turns.apps.lock().expect("no panic").len()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn k4_a_set_is_asked_once_whether_or_not_it_has_the_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("one.toml");
+        let text = "[instance]\nname = \"one\"\npublic_url = \"https://one.example.com\"\n[public]\ntls = \"self-signed\"\n";
+        std::fs::write(&file, text).expect("written");
+        let loaded = crate::config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+        let clock = Arc::new(SystemClock::new());
+        let store = Store::open(&folder.path().join("state"), None, clock.clone()).expect("a new store");
+        let instance = Instance::new(Arc::new(loaded.config), store, clock, Arc::new(SystemRandom));
+        let set = || {
+            let key = crate::oauth::signing_key::SigningKey::generate().public().to_jwk();
+            KeySet::read(serde_json::json!({ "keys": [key] }).to_string().as_bytes()).expect("a set")
+        };
+        let url = Url::parse("https://client.example/jwks").expect("a URL");
+        instance.key_sets.entry(&url).keep(set(), instance.clock.now(), instance.clock.now());
+        for keys in [Keys::Inline(set()), Keys::Url { url, guarded: true }] {
+            for outcome in [Ok("found"), Err("not among them")] {
+                let times = std::sync::atomic::AtomicUsize::new(0);
+                let find = |_: &KeySet| {
+                    times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    outcome
+                };
+                assert_eq!(instance.key_sets.find(&instance, &sample::app(), &keys, find).await, Ok(outcome));
+                assert_eq!(times.into_inner(), 1, "{outcome:?}");
+            }
+        }
     }
 
     #[test]

@@ -92,25 +92,33 @@ impl<'a> Assertion<'a> {
         &self.client_id
     }
 
-    /// Whether one of `keys` signed it.
-    pub fn is_signed_by(&self, keys: &KeySet) -> bool {
-        self.verified(keys).is_ok()
+    /// The same, when one of `keys` signed it.
+    ///
+    /// # Errors
+    /// None of them did.
+    pub fn signed_by(&self, keys: &KeySet) -> Result<Signed<'_>, Refusal> {
+        let claims = self.signed.verify(keys.candidates(self.signed.algorithm, self.signed.key_id()))?;
+        Ok(Signed { assertion: self, claims })
     }
+}
 
-    /// Its claims, when one of `keys` signed it.
-    fn verified(&self, keys: &KeySet) -> Result<&Members, BadSignature> {
-        self.signed.verify(keys.candidates(self.signed.algorithm, self.signed.key_id()))
-    }
+/// An assertion whose signature was found to be by a key. What it claims is still to be judged.
+#[derive(Debug)]
+pub struct Signed<'a> {
+    assertion: &'a Assertion<'a>,
+    claims: &'a Members,
+}
 
-    /// Judges it at the server `issuer`, when `keys` are those of the client that it names.
+impl Signed<'_> {
+    /// Judges it at the server `issuer`, when the key is one of the client that it names.
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn judge(&self, keys: &KeySet, issuer: &str, now: Timestamp) -> Result<Asserted, Refusal> {
-        self.signed.check_type(&["jwt", "client-authentication+jwt"], false)?;
-        let claims = self.verified(keys)?;
+    pub fn judge(&self, issuer: &str, now: Timestamp) -> Result<Asserted, Refusal> {
+        let Self { assertion: Assertion { client_id, signed }, claims } = self;
+        signed.check_type(&["jwt", "client-authentication+jwt"], false)?;
         // `sub` is the client that it names.
-        if claims.text("iss") != Some(&self.client_id) {
+        if claims.text("iss") != Some(client_id) {
             return Err(Refusal::Client);
         }
         if claims.text("aud") != Some(issuer) {
@@ -130,7 +138,7 @@ impl<'a> Assertion<'a> {
             return Err(Refusal::NotYet);
         }
         let jti = claims.text("jti").filter(|jti| (1..=LONGEST_JTI).contains(&jti.len())).ok_or(Refusal::Identifier)?;
-        let once = Digest::of(&format!("client assertion\n{}\n{jti}", self.client_id));
+        let once = Digest::of(&format!("client assertion\n{client_id}\n{jti}"));
         let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         Ok(Asserted { once, issued_at: claims.seconds("iat").map(at), expires_at: at(end) })
     }
@@ -169,9 +177,9 @@ mod tests {
         }
         let text = key.sign(header, &claims.to_string());
         let assertion = Assertion::read(&text)?;
-        assert!(assertion.is_signed_by(&keys) || header.contains("another"));
+        assert!(assertion.signed_by(&keys).is_ok() || header.contains("another"));
         assert!(!format!("{assertion:?}").contains(text.rsplit_once('.').expect("three parts").0), "whoever holds it could use it");
-        assertion.judge(&keys, ISSUER, Timestamp::from_millis(NOW * 1000))
+        assertion.signed_by(&keys)?.judge(ISSUER, Timestamp::from_millis(NOW * 1000))
     }
 
     const HEADER: &str = r#"{"alg":"ES256"}"#;

@@ -409,7 +409,7 @@ pub(super) mod tests {
             let now = Timestamp::from_millis(at);
             let assertion = Assertion::read(&form["client_assertion"]).expect("an assertion");
             assert_eq!(assertion.client_id(), "client");
-            assertion.judge(&known, "https://two.example.com", now).map(|asserted| asserted.once)
+            assertion.signed_by(&known).and_then(|signed| signed.judge("https://two.example.com", now)).map(|asserted| asserted.once)
         };
         assert!(judged(&forms[0], 1_000_000).is_ok() && judged(&forms[0], 1_300_000).is_err(), "by our clock, which is off");
         let (second, third) = (judged(&forms[1], 1_300_000).expect("good"), judged(&forms[2], 1_300_000).expect("good"));

@@ -35,10 +35,10 @@ pub(super) async fn of(
     let app = app.ok_or_else(unknown)?;
     let keys: Keys = app.security.keys.clone().ok_or_else(unknown)?;
     // Not every client names its keys: only the signature says whether a new one was used.
-    let set = instance.key_sets.of(instance, &app, &keys, |set: &KeySet| assertion.is_signed_by(set)).await?;
+    let signed = instance.key_sets.find(instance, &app, &keys, |set: &KeySet| assertion.signed_by(set)).await??;
     let config = instance.config();
     let issuer = config.instance.public_url.as_str();
-    let asserted = assertion.judge(&set, issuer, instance.clock.now().wall)?;
+    let asserted = signed.judge(issuer, instance.clock.now().wall)?;
     Ok(Evidence::Assertion { client_id, keys, asserted })
 }
 
@@ -58,10 +58,10 @@ async fn by_certificate(instance: &Instance, client_id: String, certificate: &Cl
             }
         }
         (Method::SelfSignedTlsClientAuth, Some(keys), _) => {
-            let has_it = |set: &KeySet| set.has_certificate(Some(certificate.thumbprint()));
-            if !has_it(&*instance.key_sets.of(instance, &app, keys, has_it).await?) {
-                return Err(refused("it is not among those that the client has registered"));
-            }
+            let thumbprint = certificate.thumbprint();
+            let not_among_them = || refused("it is not among those that the client has registered");
+            let has_it = |set: &KeySet| set.has_certificate(Some(thumbprint)).then_some(()).ok_or_else(not_among_them);
+            instance.key_sets.find(instance, &app, keys, has_it).await??;
         }
         _ => return Ok(Evidence::Name(client_id)),
     }
