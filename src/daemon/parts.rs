@@ -73,6 +73,14 @@ pub(super) fn applications(gateway: Arc<Gateway>, instance: Arc<Instance>) -> Pa
     })
 }
 
+/// What the routes ask of the streams that are open.
+pub(super) fn routes(gateway: Arc<Gateway>) -> Part {
+    Part::new(move |_| {
+        let gateway = Arc::clone(&gateway);
+        Ok(Replacement::new(move || gateway.reconfigured()))
+    })
+}
+
 /// The way to the peers: authorities and limits.
 pub(super) fn peers(links: Arc<Links>) -> Part {
     Part::new(move |_| {

@@ -67,6 +67,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
         parts::certificate("[console]", console_tls.clone(), |config| &config.console.tls, Arc::clone(&instance.clock)),
         parts::limits(server.clone(), Arc::clone(&instance)),
         parts::applications(Arc::clone(&gateway), Arc::clone(&instance)),
+        parts::routes(Arc::clone(&gateway)),
         parts::peers(Arc::clone(&links)),
     ];
     let reloader = Arc::new(Reloader::new(Arc::clone(&instance), loaded.sources, made));

@@ -1,11 +1,12 @@
 //! The life of a grant or a link, on which open streams rest: it ends once, and they end with it. A grant may also come to allow less than it
-//! did: then those streams end that need what it lost.
+//! did, and a route to ask for more: then those streams end that need what the grant has not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::inbound::permit::opens;
 use crate::oauth::scope::Scope;
@@ -17,7 +18,7 @@ const BOUNDED: u8 = 1;
 /// It has ended.
 const ENDED: u8 = 2;
 
-/// Whether something still holds: asked for every frame of a stream, so it is one atomic load unless it was bounded.
+/// Whether something still holds: asked for every frame of a stream, so it is an atomic load or two unless something was bounded or changed.
 #[derive(Debug, Default)]
 pub struct Life {
     state: AtomicU8,
@@ -31,7 +32,44 @@ pub struct Claim {
     /// What was granted, when the stream began.
     pub granted: Arc<Scope>,
     /// What its route asks for.
-    pub needed: Arc<Scope>,
+    pub needed: Arc<Needed>,
+}
+
+/// What a route asks for, as long as there is one with its path: the streams that were opened there rest on it.
+#[derive(Debug)]
+pub struct Needed {
+    scope: ArcSwap<Scope>,
+    /// It was another once.
+    has_changed: AtomicBool,
+    notify: Arc<Notify>,
+}
+
+impl Needed {
+    /// A route asks for `scope`.
+    pub fn new(scope: Arc<Scope>) -> Self {
+        Self { scope: ArcSwap::new(scope), has_changed: AtomicBool::new(false), notify: Arc::default() }
+    }
+
+    /// The route asks for `scope` from now on.
+    pub fn becomes(&self, scope: Arc<Scope>) {
+        if **self.scope.load() == *scope {
+            return;
+        }
+        self.scope.store(scope);
+        self.has_changed.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.notify).notified_owned()
+    }
+}
+
+impl Claim {
+    /// Whether the route has come to ask for what was not granted.
+    fn is_outgrown(&self) -> bool {
+        self.needed.has_changed.load(Ordering::Acquire) && !opens(&self.needed.scope.load(), &self.granted)
+    }
 }
 
 impl Life {
@@ -57,14 +95,15 @@ impl Life {
     /// Whether it has ended, or does not allow what `claim` asks for any more. A stream of ours that claims nothing rests on its end alone.
     pub fn is_over(&self, claim: Option<&Claim>) -> bool {
         match self.state.load(Ordering::Acquire) {
-            WHOLE => false,
+            WHOLE => claim.is_some_and(Claim::is_outgrown),
             BOUNDED => claim.is_some_and(|claim| !self.allows(claim)),
             _ => true,
         }
     }
 
     fn allows(&self, claim: &Claim) -> bool {
-        self.allowed.load().as_ref().is_none_or(|allowed| opens(&claim.needed, &claim.granted.intersection(allowed)))
+        !claim.is_outgrown()
+            && self.allowed.load().as_ref().is_none_or(|allowed| opens(&claim.needed.scope.load(), &claim.granted.intersection(allowed)))
     }
 
     /// Completes when it is over for `claim`; for streams that have to wait.
@@ -74,10 +113,14 @@ impl Life {
             loop {
                 // Made before the look, so a change in between is not missed.
                 let notified = Arc::clone(&this.notify).notified_owned();
+                let changed = claim.as_ref().map(|claim| claim.needed.changed());
                 if this.is_over(claim.as_ref()) {
                     return;
                 }
-                notified.await;
+                match changed {
+                    Some(changed) => tokio::select! { () = notified => {} () = changed => {} },
+                    None => notified.await,
+                }
             }
         }
     }
@@ -106,9 +149,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_over_for_those_alone_whose_route_comes_to_ask_for_what_was_not_granted() {
+        let life = Arc::new(Life::default());
+        let needed = Arc::new(Needed::new(scope("a")));
+        let claim = |granted: &str| Claim { granted: scope(granted), needed: Arc::clone(&needed) };
+        let waiting = ["a", "a b"].map(|granted| tokio::spawn(life.over(Some(claim(granted)))));
+        for (asked, ended) in [("a", false), ("b a", true)] {
+            needed.becomes(scope(asked));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(waiting.each_ref().map(tokio::task::JoinHandle::is_finished), [ended, false], "{asked}");
+        }
+        life.bound(scope("a b c"));
+        assert!(life.is_over(Some(&claim("a"))) && !life.is_over(Some(&claim("a b"))) && !life.is_over(None));
+        needed.becomes(scope("a"));
+        assert!(!life.is_over(Some(&claim("a"))), "it asks for less again");
+    }
+
+    #[tokio::test]
     async fn it_is_over_for_those_alone_who_need_what_was_lost() {
         let life = Arc::new(Life::default());
-        let claim = |needed: &str| Claim { granted: scope("a b"), needed: scope(needed) };
+        let claim = |needed: &str| Claim { granted: scope("a b"), needed: Arc::new(Needed::new(scope(needed))) };
         let waiting = ["", "a", "b", "a b"].map(|needed| (needed, tokio::spawn(life.over(Some(claim(needed))))));
         for bound in ["a b c", "a c"] {
             life.bound(scope(bound));

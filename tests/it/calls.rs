@@ -81,7 +81,7 @@ async fn a_websocket_outlives_its_token_and_ends_with_the_grant() {
 }
 
 #[tokio::test]
-async fn a_scope_that_is_taken_from_an_app_ends_the_streams_that_need_it_and_no_other() {
+async fn a_scope_that_is_taken_from_an_app_or_that_a_route_comes_to_ask_for_ends_the_streams_that_need_it_and_no_other() {
     let world = World::new().await;
     let upstream = world.beta.application.url();
     let route =
@@ -122,8 +122,21 @@ async fn a_scope_that_is_taken_from_an_app_ends_the_streams_that_need_it_and_no_
     reads_until(&mut kept, "data: event ").await;
     assert_eq!(opens("/more/orders", &[]).await.answer().await.map(|answer| answer.status()), Some(403));
 
-    // Given back it opens streams again, which end when the app is deleted.
+    // Given back it opens streams again, which end when their route asks for more than their token has.
     world.beta.changes("ib-app", "shop", json!({ "scopes": ["p2pi", "more"] })).await;
+    let (mut outgrown, mut outgrown_socket) = (opens("/more/events", &[]).await, opens("/more/socket", &socket).await);
+    reads_until(&mut outgrown, "data: event 1\n").await;
+    assert_eq!(outgrown_socket.answer().await.map(|answer| answer.status()), Some(101));
+    says_hi(&mut outgrown_socket).await;
+    says(&world.beta, &route.replace("[[route]]", "most = \"Most\"\n[[route]]").replace("\"more\"]", "\"more\", \"most\"]")).await;
+    outgrown.ends().await;
+    outgrown_socket.ends().await;
+    says_hi(&mut kept_socket).await;
+    reads_until(&mut kept, "data: event ").await;
+    assert_eq!(opens("/more/orders", &[]).await.answer().await.map(|answer| answer.status()), Some(403));
+
+    // Others end when the app is deleted.
+    says(&world.beta, &route).await;
     let mut again = opens("/more/events", &[]).await;
     reads_until(&mut again, "data: event 1\n").await;
     let answer = world.beta.asks("DELETE", "/v2/tenants/default/ib-apps/shop", None).await;

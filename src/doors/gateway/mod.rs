@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -60,6 +60,8 @@ pub struct Gateway {
     /// Connections to applications.
     client: ArcSwap<Client>,
     routes: ArcSwap<Routes>,
+    /// Held by who makes them anew, so that none are put in place of newer ones.
+    making: Mutex<()>,
     request_ids: RequestIds,
     /// Where calls are counted that no route takes.
     nowhere: Series,
@@ -71,7 +73,7 @@ impl Gateway {
         let routes = ArcSwap::from_pointee(Routes::new(instance.config(), &instance.metrics.gateway));
         let request_ids = RequestIds::new(instance.random.as_ref());
         let nowhere = instance.metrics.gateway.series("");
-        Self { instance, client: ArcSwap::from_pointee(client), routes, request_ids, nowhere }
+        Self { instance, client: ArcSwap::from_pointee(client), routes, making: Mutex::default(), request_ids, nowhere }
     }
 
     /// Calls applications through `client` from here on: trust or limits have changed.
@@ -115,11 +117,28 @@ impl Gateway {
         if Arc::ptr_eq(&routes.config, &config) {
             return routes;
         }
+        drop(config);
+        self.made_anew()
+    }
+
+    #[cold]
+    fn made_anew(&self) -> Arc<Routes> {
+        let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let (routes, config) = (self.routes.load_full(), self.instance.config());
+        if Arc::ptr_eq(&routes.config, &config) {
+            return routes;
+        }
         let calls = &self.instance.metrics.gateway;
-        let new = Arc::new(Routes::new(Arc::clone(&config), calls));
-        new.forget_gone(&routes, calls);
+        let mut new = Routes::new(config, calls);
+        new.succeed(&routes, calls);
+        let new = Arc::new(new);
         self.routes.store(Arc::clone(&new));
         new
+    }
+
+    /// The configuration has changed: streams that are open end where their route asks for more now than their token has.
+    pub fn reconfigured(&self) {
+        self.routes();
     }
 
     async fn forward<'a>(
@@ -237,7 +256,7 @@ impl Gateway {
     /// Forwards a call that is permitted.
     async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>) -> Result<Response<Body>, Refusal> {
         let config = &call.routes.config;
-        let claim = Claim { granted: Arc::clone(&call.live.granted), needed: Arc::clone(&call.route.scopes) };
+        let claim = Claim { granted: Arc::clone(&call.live.granted), needed: Arc::clone(&call.route.needed) };
         let terms = Terms::new(&config.limits, Arc::clone(&call.live.life), Some(claim));
         call::check_length(request.headers(), terms.most)?;
         let terms = terms.holding(self.enter(call.live, &config.limits)?);

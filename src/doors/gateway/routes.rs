@@ -7,6 +7,7 @@ use http::{HeaderValue, Method};
 use crate::config::{self, Config, Paths};
 use crate::doors::call;
 use crate::inbound::permit::RouteRule;
+use crate::net::life::Needed;
 use crate::net::path::{BadPath, Path, Upstream, below};
 use crate::oauth::bearer::{self, Challenge};
 use crate::oauth::scope::Scope;
@@ -38,7 +39,9 @@ pub(super) struct Route {
     prefix: String,
     paths: Paths,
     /// All of these are needed.
-    pub(super) scopes: Arc<Scope>,
+    scopes: Arc<Scope>,
+    /// The same, for streams: it is that of the route with this path in the configuration before, and becomes what this one says.
+    pub(super) needed: Arc<Needed>,
     methods: Option<Vec<Method>>,
     tenant: String,
     /// Where its calls go.
@@ -77,8 +80,15 @@ impl Routes {
         Self { config, table, no_token, invalid_token, invalid_request, other_key, invalid_proof, use_nonce }
     }
 
-    /// Takes the routes of `old` that are not here any more out of the metrics.
-    pub(super) fn forget_gone(&self, old: &Self, calls: &Calls) {
+    /// Takes the place of `old`: streams that are open at a route of that rest on the one with the same path here. Routes that are not here any
+    /// more are taken out of the metrics.
+    pub(super) fn succeed(&mut self, old: &Self, calls: &Calls) {
+        for route in &mut self.table.0 {
+            if let Some(before) = old.table.0.iter().find(|before| before.prefix == route.prefix) {
+                before.needed.becomes(Arc::clone(&route.scopes));
+                route.needed = Arc::clone(&before.needed);
+            }
+        }
         let is_gone = |route: &&Route| !self.table.0.iter().any(|kept| kept.path == route.path);
         old.table.0.iter().filter(is_gone).for_each(|route| calls.forget(&route.path));
     }
@@ -119,10 +129,12 @@ impl Route {
     /// The route as it is found below `base`; `None` for an upstream that is no HTTP URL, which a checked configuration does not have.
     fn new(base: &str, route: &config::Route, metadata: &str, calls: &Calls) -> Option<Self> {
         let listed = |methods: &Vec<Method>| methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let scopes = Arc::new(route.scopes.clone());
         Some(Self {
             prefix: format!("{base}{}", route.path.trim_end_matches('/')),
             paths: route.paths,
-            scopes: Arc::new(route.scopes.clone()),
+            scopes: Arc::clone(&scopes),
+            needed: Arc::new(Needed::new(scopes)),
             methods: route.methods.clone(),
             tenant: route.tenant.clone(),
             upstream: Upstream::new(&route.upstream)?,
