@@ -3,7 +3,7 @@
 //! A wrong attempt of the right app burns the code. Another app's attempt burns nothing: who finds a code somewhere must not be able to
 //! spoil it. A code that comes a second time from its own app ends the grant that it made: one of the two was not the app.
 
-use super::consent::{Authorization, Stage};
+use super::consent::{self, Authorization, Stage};
 use super::event::Event;
 use super::grant::{EndReason, Fresh, Grant, MadeBy, NewAccess, Policy};
 use super::ib_app::{GrantType, IbApp};
@@ -34,6 +34,12 @@ pub enum Refusal {
     /// The key that the authorization request named is not shown (RFC 9449 §10).
     #[error("the DPoP key is not the dpop_jkt of the authorization request")]
     Key,
+    /// The app may not ask by now for what was allowed.
+    #[error("the application was changed after it asked, and may not ask this any more")]
+    AppChanged,
+    /// Who allowed it may not any more.
+    #[error("whoever allowed this may not any more")]
+    NoLongerAllowed,
 }
 
 /// What follows from a code that is presented.
@@ -84,11 +90,13 @@ pub struct Materials<'a> {
     pub binding: Option<Binding>,
 }
 
-/// Judges a code that `app`, which has authenticated, presents. `authorization` is the one that the code belongs to.
+/// Judges a code that `app`, which has authenticated, presents. `authorization` is the one that the code belongs to, and `may_allow` whether
+/// whoever allowed it still may.
 pub fn judge(
     authorization: Option<&Authorization>,
     app: &IbApp,
     request: &CodeRequest,
+    may_allow: Result<(), consent::Refusal>,
     materials: Materials<'_>,
     policy: &Policy,
     now: Timestamp,
@@ -109,6 +117,12 @@ pub fn judge(
     let burnt = |refusal, why| refused(Changes::Move(Stage::Burnt { code }), refusal, Some(Event::CodeBurnt { why }));
     if now >= until {
         return burnt(Refusal::Expired, "it came too late");
+    }
+    if authorization.outdated(app, app.security.needs_par()).is_some() {
+        return burnt(Refusal::AppChanged, "the app was changed after it asked");
+    }
+    if may_allow.is_err() {
+        return burnt(Refusal::NoLongerAllowed, "whoever allowed it may not any more");
     }
     let asked = &authorization.request;
     let is_redirect_uri_right = match &request.redirect_uri {
@@ -246,7 +260,8 @@ mod tests {
             rotation: Rotation::RetrySafe,
             retry_window: Duration::from_secs(60),
         };
-        judge(authorization, app, request, Materials { id: Id::from_bytes([7; 16]), fresh: &fresh, binding }, &policy, at(now))
+        let materials = Materials { id: Id::from_bytes([7; 16]), fresh: &fresh, binding };
+        judge(authorization, app, request, Ok(()), materials, &policy, at(now))
     }
 
     #[test]
@@ -257,6 +272,7 @@ mod tests {
             authorization.request.destination.is_named = is_named;
             authorization
         };
+        let app = IbApp { security: Security { pkce_optional: true, ..Security::default() }, ..app(1) };
         for (is_named, redirect_uri, verifier, expected) in [
             (true, Some(CALLBACK), None, Ok(())),
             (true, None, None, Err(Refusal::RedirectUri)),
@@ -265,7 +281,7 @@ mod tests {
             (false, Some("https://other.example/"), None, Err(Refusal::RedirectUri)),
             (true, Some(CALLBACK), Some(VERIFIER), Err(Refusal::Verifier)),
         ] {
-            let judgement = judged(Some(&without(is_named)), &app(1), &request(redirect_uri, verifier), 1);
+            let judgement = judged(Some(&without(is_named)), &app, &request(redirect_uri, verifier), 1);
             assert_eq!(judgement.answer, expected, "{is_named} {redirect_uri:?} {verifier:?}");
         }
     }

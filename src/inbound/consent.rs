@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::authorize::Request;
+use super::ib_app::{GrantType, IbApp};
 use crate::audit::Action;
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -28,6 +29,33 @@ pub struct Authorization {
     pub pushed: Option<Digest>,
     /// How far it has come.
     pub stage: Stage,
+}
+
+/// What became of an app since it asked, so that it may not ask that any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outdated {
+    /// The redirect URI is not registered any more: no answer may go there, whatever it says (RFC 9700 §4.1.3).
+    RedirectUri,
+    /// It may not use codes, or ask for that scope, or not without PKCE, a pushed request, or a redirect URI by name.
+    Question,
+}
+
+impl Authorization {
+    /// Whether `app`, as it is registered by now, could not ask this any more. `must_be_pushed` says that it could not without a pushed request.
+    ///
+    /// A page may stand open for as long as [`TIME_TO_DECIDE`]: what is taken from an app meanwhile is taken from the questions too that it has asked.
+    pub fn outdated(&self, app: &IbApp, must_be_pushed: bool) -> Option<Outdated> {
+        let Request { destination, scope, challenge, .. } = &self.request;
+        if !app.redirect_uris.iter().any(|uri| uri.accepts(&destination.redirect_uri, app.native)) {
+            return Some(Outdated::RedirectUri);
+        }
+        let can_be_asked = app.may_use(GrantType::AuthorizationCode)
+            && scope.is_within(&app.scope)
+            && (challenge.is_some() || app.security.pkce_optional)
+            && (self.pushed.is_some() || !must_be_pushed)
+            && (destination.is_named || !app.security.needs_redirect_uri());
+        (!can_be_asked).then_some(Outdated::Question)
+    }
 }
 
 /// How far an authorization has come; each stage owns what is true in it only.
@@ -109,13 +137,17 @@ pub enum Refusal {
     /// The person holds no role in the realm.
     #[error("you do not belong to this realm")]
     NotAMember,
+    /// The app may not ask this any more.
+    #[error("the application was changed after it asked, and may not ask this any more")]
+    AppChanged,
 }
 
-/// Takes an answer. `code` is the digest of the code that an Allow hands out, good for `code_ttl`.
+/// Takes an answer. `code` is the digest of the code that an Allow hands out, good for `code_ttl`; `outdated` is what was found of the app.
 pub fn decide(
     authorization: Authorization,
     decision: Decision,
     decider: &Decider,
+    outdated: Option<Outdated>,
     code: Digest,
     code_ttl: Duration,
     now: Timestamp,
@@ -127,9 +159,11 @@ pub fn decide(
     if now >= until {
         return Err(Refusal::TooLate);
     }
-    let stage = match decision {
-        Decision::Decline => Stage::Declined,
-        Decision::Allow => decider.may_allow.map(|()| Stage::Allowed { code, until: now.plus(code_ttl) })?,
+    let stage = match (decision, outdated) {
+        // Not even a Decline goes to where nothing may go.
+        (_, Some(Outdated::RedirectUri)) | (Decision::Allow, Some(Outdated::Question)) => return Err(Refusal::AppChanged),
+        (Decision::Decline, _) => Stage::Declined,
+        (Decision::Allow, None) => decider.may_allow.map(|()| Stage::Allowed { code, until: now.plus(code_ttl) })?,
     };
     Ok(Authorization { stage, ..authorization })
 }
@@ -138,6 +172,8 @@ pub fn decide(
 mod tests {
     use super::*;
     use crate::inbound::authorize::Destination;
+    use crate::inbound::security::{Profile, Security};
+    use crate::oauth::redirect_uri::RedirectUri;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(seconds * 1_000)
@@ -158,7 +194,63 @@ mod tests {
     }
 
     fn decided(authorization: Authorization, decision: Decision, decider: Decider, now: i64) -> Result<Stage, Refusal> {
-        decide(authorization, decision, &decider, Digest::of("code"), Duration::from_secs(60), at(now)).map(|decided| decided.stage)
+        decide(authorization, decision, &decider, None, Digest::of("code"), Duration::from_secs(60), at(now)).map(|decided| decided.stage)
+    }
+
+    #[test]
+    fn a_question_is_worth_what_its_app_could_ask_by_now() {
+        let app = IbApp {
+            id: pending().app,
+            tenant: "default".into(),
+            name: "one".into(),
+            client_id: "client".into(),
+            redirect_uris: vec![RedirectUri::register("https://one.example/cb").expect("registrable")],
+            grants: GrantType::OF_A_LINK.into(),
+            scope: "a b".parse().expect("a scope"),
+            access_ttl: None,
+            rotation: None,
+            native: false,
+            security: Security::default(),
+            created_at: at(0),
+        };
+        let without_pkce = || Authorization { request: Request { challenge: None, ..pending().request }, ..pending() };
+        let unnamed = || {
+            let destination = Destination { is_named: false, ..pending().request.destination };
+            Authorization { request: Request { destination, ..pending().request }, ..pending() }
+        };
+        let secured = |security| IbApp { security, ..app.clone() };
+        let (lax, fapi) = (
+            secured(Security { pkce_optional: true, ..Security::default() }),
+            secured(Security { profile: Some(Profile::Fapi2), ..Security::default() }),
+        );
+        let pushed = || Authorization { pushed: Some(Digest::of("pushed")), ..pending() };
+        let elsewhere = vec![RedirectUri::register("https://one.example/other").expect("registrable")];
+        for (asked, app, must_be_pushed, expected) in [
+            (pending(), &app, false, None),
+            (pending(), &IbApp { redirect_uris: elsewhere, ..app.clone() }, false, Some(Outdated::RedirectUri)),
+            (pending(), &IbApp { redirect_uris: Vec::new(), ..app.clone() }, false, Some(Outdated::RedirectUri)),
+            (pending(), &IbApp { grants: [GrantType::ClientCredentials].into(), ..app.clone() }, false, Some(Outdated::Question)),
+            (pending(), &IbApp { scope: "b".parse().expect("a scope"), ..app.clone() }, false, Some(Outdated::Question)),
+            (without_pkce(), &lax, false, None),
+            (without_pkce(), &app, false, Some(Outdated::Question)),
+            (pending(), &app, true, Some(Outdated::Question)),
+            (pushed(), &app, true, None),
+            (unnamed(), &app, false, None),
+            (unnamed(), &fapi, false, Some(Outdated::Question)),
+        ] {
+            assert_eq!(asked.outdated(app, must_be_pushed), expected, "{asked:?} {app:?}");
+        }
+
+        let decider = Decider { user: pending().user, session: pending().session, may_allow: Ok(()) };
+        for (decision, outdated, expected) in [
+            (Decision::Allow, Outdated::RedirectUri, Err(Refusal::AppChanged)),
+            (Decision::Decline, Outdated::RedirectUri, Err(Refusal::AppChanged)),
+            (Decision::Allow, Outdated::Question, Err(Refusal::AppChanged)),
+            (Decision::Decline, Outdated::Question, Ok(Stage::Declined)),
+        ] {
+            let taken = decide(pending(), decision, &decider, Some(outdated), Digest::of("code"), Duration::from_secs(60), at(50));
+            assert_eq!(taken.map(|decided| decided.stage), expected, "{decision:?} {outdated:?}");
+        }
     }
 
     #[test]

@@ -63,6 +63,21 @@ async fn a11_a_permission_that_is_taken_back_counts_at_the_press() {
 }
 
 #[tokio::test]
+async fn a14_a_code_is_worth_nothing_once_who_allowed_it_may_not_any_more() {
+    let world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let mut clerk = somebody(&world.beta, "clerk@beta.example", json!({ "permissions": ["links.approve"] })).await;
+    let (code, other) = (client.code(&world.beta, &mut clerk).await, client.code(&world.beta, &mut clerk).await);
+    world.beta.changes("user", "clerk@beta.example", json!({ "permissions": ["peers.get"] })).await;
+    let refused = client.redeems(&world.beta, &code).await;
+    assert_eq!((refused.status(), refused.json()["error"].as_str()), (400, Some("invalid_grant")), "{}", refused.text());
+    // It is burnt, and comes back with no right.
+    world.beta.changes("user", "clerk@beta.example", json!({ "permissions": ["links.approve"] })).await;
+    assert_eq!(client.redeems(&world.beta, &code).await.json()["error"], "invalid_grant");
+    assert_eq!(client.redeems(&world.beta, &other).await.status(), 200, "this one was not presented meanwhile");
+}
+
+#[tokio::test]
 async fn c4_a_request_that_demands_a_log_in_is_used_up_by_nobody_before_it() {
     let mut world = World::new().await;
     world.introduces().await;

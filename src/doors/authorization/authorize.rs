@@ -230,6 +230,7 @@ async fn decided(
     let code = mint(Kind::Code, instance.random.as_ref());
     let digest = Digest::of(code.expose_secret());
     let (user_id, session, code_ttl) = (signed_in.user.id, signed_in.session.digest, config.tokens.code_ttl);
+    let must_push = config.tokens.require_par;
     let seals = instance.store.seals().clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(asked) = authorization::by_id(transaction, &seals, id)? else { return Ok(Err(Refusal::NotAsked)) };
@@ -238,7 +239,8 @@ async fn decided(
         let is_member = !realms::authorities(transaction, app.id, user_id)?.is_empty();
         let decider = Decider { user: user_id, session, may_allow: may_allow(&app, &person, is_member) };
         let code_ttl = app.security.code_ttl(code_ttl);
-        match take_answer(asked, decision, &decider, digest, code_ttl, transaction.now().wall) {
+        let outdated = asked.outdated(&app, must_push || app.security.needs_par());
+        match take_answer(asked, decision, &decider, outdated, digest, code_ttl, transaction.now().wall) {
             // What was pushed is decided once, however often and to whomever it was shown.
             Ok(Authorization { pushed: Some(pushed), .. }) if !pushed_request::decide(transaction, pushed)? => {
                 Ok(Err(Refusal::AlreadyDecided))
@@ -276,6 +278,11 @@ fn not_decided(config: &Config, refusal: Refusal) -> Response {
     let (status, next) = match refusal {
         Refusal::NotAsked => (StatusCode::FORBIDDEN, "Open the request URL again in this browser."),
         Refusal::AlreadyDecided => (StatusCode::CONFLICT, "Nothing was changed. If the link does not work, open a new request URL."),
+        Refusal::AppChanged => (
+            StatusCode::CONFLICT,
+            "Nothing was allowed, and you are not sent back. Open a new request URL; if that cannot be answered either, ask whoever runs that \
+             application to compare its settings with what is registered here (p2pid ib show).",
+        ),
         Refusal::TooLate => (StatusCode::GONE, "Nothing was allowed. Open a new request URL."),
         Refusal::MayNotApprove => (
             StatusCode::FORBIDDEN,

@@ -14,8 +14,9 @@ use crate::id::Id;
 use crate::inbound::event::Event;
 use crate::inbound::grant::{Fresh, NewAccess, Policy};
 use crate::inbound::ib_app::{GrantType, IbApp};
+use crate::inbound::realm::may_allow;
 use crate::inbound::security::Unbound;
-use crate::inbound::{code, password_grant, refresh};
+use crate::inbound::{code, consent, password_grant, refresh};
 use crate::instance::Instance;
 use crate::oauth::binding::{Binding, Possession};
 use crate::oauth::error::{Code, WireError};
@@ -59,7 +60,9 @@ impl Refusal {
                 | code::Refusal::Expired
                 | code::Refusal::RedirectUri
                 | code::Refusal::Verifier
-                | code::Refusal::Key,
+                | code::Refusal::Key
+                | code::Refusal::AppChanged
+                | code::Refusal::NoLongerAllowed,
             )
             | Self::UnknownRefreshToken
             | Self::Password(password_grant::Refusal::Credentials)
@@ -244,7 +247,11 @@ fn judge_code(
     let (policy, now) = (policy(&asked.tokens, app), transaction.now().wall);
     let authorization = authorization::by_code(transaction, &asked.seals, Digest::of(request.code.expose_secret()))?;
     let materials = code::Materials { id: asked.grant_id, fresh: &asked.fresh, binding };
-    let judgement = code::judge(authorization.as_ref(), app, request, materials, &policy, now);
+    let may_allow = match &authorization {
+        Some(authorization) => still_may_allow(transaction, app, authorization.user)?,
+        None => Ok(()),
+    };
+    let judgement = code::judge(authorization.as_ref(), app, request, may_allow, materials, &policy, now);
     let mut judged = Judged { event: judgement.event, ..Judged::refused(app, code::Refusal::Unknown) };
     let code = Digest::of(request.code.expose_secret());
     match (judgement.changes, authorization) {
@@ -294,6 +301,13 @@ fn judge_code(
         judged.answer = Err(refusal.into());
     }
     Ok(judged)
+}
+
+/// Whether the person who allowed what `app` asked would still be let.
+fn still_may_allow(transaction: &Transaction<'_>, app: &IbApp, person: Id) -> Result<Result<(), consent::Refusal>, Fault> {
+    let Some(person) = user::by_id(transaction, person)? else { return Ok(Err(consent::Refusal::MayNotApprove)) };
+    let is_member = !realm::authorities(transaction, app.id, person.id)?.is_empty();
+    Ok(may_allow(app, &person, is_member))
 }
 
 fn judge_refresh(

@@ -52,6 +52,40 @@ async fn a1_a_redirect_uri_is_compared_byte_by_byte() {
 }
 
 #[tokio::test]
+async fn a1_what_is_taken_from_an_app_is_taken_from_its_questions_and_codes_too() {
+    let mut world = World::new().await;
+    let changes = [
+        ("redirect", json!({}), json!({ "redirect_uris": ["https://other.example/"] })),
+        ("push", json!({}), json!({ "require_par": true })),
+        ("proof", json!({ "pkce": "optional" }), json!({ "pkce": "required" })),
+        ("code", json!({}), json!({ "grants": ["client_credentials"] })),
+    ];
+    for (name, before, after) in changes {
+        let client = Client::registered_with(&world.beta, name, before).await;
+        let asked = client.authorize(&world.beta);
+        let asked = if name == "proof" { asked.without("code_challenge").without("code_challenge_method") } else { asked };
+        let allowed = world.operator.decides(&asked.url(), "allow").await;
+        let code = allowed.parameter("code").unwrap_or_else(|| panic!("{name}: no code: {}", allowed.url));
+        let page = world.operator.opens(&asked.url()).await;
+        let form = |decision| page.form_with("decision").and_then(|form| form.press("decision", decision)).expect("two buttons");
+        world.beta.changes("ib-app", name, after).await;
+
+        let taken = world.operator.goes(form("allow")).await;
+        assert_eq!((taken.away, taken.page.status.as_u16()), (false, 409), "{name}: {}", taken.url);
+        assert!(taken.page.text().contains("the application was changed after it asked"), "{name}: {}", taken.page.text());
+        let declined = world.operator.goes(form("decline")).await;
+        assert_eq!(declined.away, name != "redirect", "{name}: {}", declined.url);
+        let verifier = if name == "proof" { None } else { Some(("code_verifier", crate::world::client::VERIFIER)) };
+        let form = [("grant_type", "authorization_code"), ("code", code.as_str()), ("redirect_uri", client.redirect_uri.as_str())];
+        let form: Vec<_> = form.into_iter().chain(verifier).collect();
+        let refused = client.asks(&world.beta, &form).await;
+        let expected = if name == "code" { "unauthorized_client" } else { "invalid_grant" };
+        assert_eq!((refused.status(), refused.json()["error"].as_str()), (400, Some(expected)), "{name}: {}", refused.text());
+    }
+    assert!(world.beta.lists("grant").await.is_empty());
+}
+
+#[tokio::test]
 async fn a2_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect() {
     let (mut world, client) = world_with_client().await;
     let valid = client.authorize(&world.beta);
