@@ -39,7 +39,7 @@ const IS_REALM: &str = "SELECT EXISTS (SELECT 1 FROM realm WHERE app = ?1)";
 const EARLIER: &str = "SELECT id FROM grant INDEXED BY grant_user_app WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?4
     ORDER BY id DESC LIMIT ?5 OFFSET ?6";
 const FORGET_CODES: &str = "DELETE FROM authorization INDEXED BY authorization_under_way
-    WHERE user = ?1 AND stage IN ('pending', 'allowed') AND app IN (SELECT app FROM realm) AND (?2 IS NULL OR app = ?2)";
+    WHERE user = ?1 AND stage IN ('pending', 'allowed') AND (?2 IS NULL OR app = ?2)";
 
 /// What a step of an ending does here.
 #[cfg(test)]
@@ -191,7 +191,8 @@ pub fn authorities(connection: &Connection, app: Id, user: Id) -> Result<Vec<Str
     Ok(connection.prepare_cached(AUTHORITIES)?.query_map([user, app], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
-/// Signs a person out of all realms: what ends by that. Codes that are on their way are forgotten.
+/// Signs a person out of all realms: what ends by that. Codes that are on their way are forgotten, also those of links: whoever the person was
+/// signed in as may have been somebody else.
 pub fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Ending, Fault> {
     transaction.prepare_cached(FORGET_CODES)?.execute(params![user, None::<Id>])?;
     for app in grant::list::live_apps_of_person(transaction, user)? {

@@ -78,6 +78,16 @@ async fn a14_a_code_is_worth_nothing_once_who_allowed_it_may_not_any_more() {
 }
 
 #[tokio::test]
+async fn a14_a_code_that_was_allowed_under_an_old_password_is_worth_nothing() {
+    let mut world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let code = client.code(&world.beta, &mut world.operator).await;
+    world.beta.changes("user", &world.operator.login, json!({ "password": "a third horse battery" })).await;
+    assert_eq!(client.redeems(&world.beta, &code).await.json()["error"], "invalid_grant");
+    assert!(world.beta.lists("grant").await.is_empty());
+}
+
+#[tokio::test]
 async fn c4_a_request_that_demands_a_log_in_is_used_up_by_nobody_before_it() {
     let mut world = World::new().await;
     world.introduces().await;
