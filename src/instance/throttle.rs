@@ -84,6 +84,11 @@ impl Attempt {
     pub fn of_push(client_id: &str, from: Option<IpAddr>) -> Self {
         Self { from: network(from), name: short(&format!("pushed\n{client_id}")) }
     }
+
+    /// A request from an address that nobody can judge, whomever it names.
+    pub fn of_unjudged(from: Option<IpAddr>) -> Self {
+        Self { from: network(from), name: short("unjudged\n") }
+    }
 }
 
 fn short(text: &str) -> u64 {

@@ -15,7 +15,7 @@ use tracing::field::display;
 use super::evidence;
 use crate::audit::{Action, Actor, Entry, Origin, Outcome};
 use crate::clock::Moment;
-use crate::config::Config;
+use crate::config::{Config, Rate};
 use crate::doors::browser::address;
 use crate::doors::form::{self, NoForm};
 use crate::id::Id;
@@ -45,6 +45,10 @@ use crate::store::{Fault, Seals, StoreError, Transaction, audit};
 /// The longest that a request which opens and moves no window may take to arrive.
 pub(super) const TIME_TO_ARRIVE: Duration = Duration::from_secs(10);
 
+/// What one address may send that comes to no judgement. A client that keeps its nonce, as RFC 9449 §8.1 says, sends one such request in five
+/// minutes: some thousands of them behind one address stay below it.
+const UNJUDGED: Rate = Rate { count: 600, per: Duration::from_secs(60) };
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("p2pi-request-id");
 
 /// A client's request at one of our endpoints.
@@ -55,6 +59,8 @@ pub(super) struct ClientRequest {
     trial: Option<Trial>,
     /// Whose request it is counted as, once its credentials are known to be right.
     claimed: BTreeSet<Attempt>,
+    /// Whether it was: what it is refused for from then on is its client's.
+    is_judged: bool,
     /// Names it in the log and in the answer.
     pub(super) id: Id,
     /// When its first byte arrived.
@@ -129,6 +135,9 @@ pub(super) enum ClientError {
     /// It asked too much of late from this address.
     #[error("too many requests of this client from this address; ask again after the seconds of Retry-After")]
     TooManyRequests(Duration),
+    /// Too much came of late from its address that nobody could judge.
+    #[error("too many requests from this address that could not be judged; ask again after the seconds of Retry-After")]
+    TooManyUnjudged(Duration),
     /// Everything that its app may have pushed waits for people who are asked it now.
     #[error("people are being asked as many pushed requests of this client as it may have; push again after the seconds of Retry-After")]
     TooManyPushed(Duration),
@@ -152,7 +161,7 @@ impl ClientError {
             Self::NotAnApp(_) | Self::Assertion(_) | Self::Certificate(_) => WireError::new(Code::InvalidClient, self.to_string()),
             Self::Proof(NoKey::NeedsNonce) => WireError::new(Code::UseDpopNonce, self.to_string()),
             Self::Proof(NoKey::Bad(_) | NoKey::Replayed) => WireError::new(Code::InvalidDpopProof, self.to_string()),
-            Self::TooManyFailures(_) | Self::TooManyRequests(_) | Self::TooManyPushed(_) => {
+            Self::TooManyFailures(_) | Self::TooManyRequests(_) | Self::TooManyUnjudged(_) | Self::TooManyPushed(_) => {
                 WireError::new(Code::TemporarilyUnavailable, self.to_string())
             }
             Self::NoKeys(_) => {
@@ -175,6 +184,7 @@ impl ClientError {
             | Self::Proof(_)
             | Self::TooManyFailures(_)
             | Self::TooManyRequests(_)
+            | Self::TooManyUnjudged(_)
             | Self::TooManyPushed(_)
             | Self::Busy(_)
             | Self::Store(_)
@@ -185,6 +195,12 @@ impl ClientError {
     /// Whether it is one more guess at who the client is.
     const fn is_failed_authentication(&self) -> bool {
         matches!(self, Self::NotAnApp(NotAnApp::Unknown | NotAnApp::Replayed) | Self::Assertion(_) | Self::Certificate(_))
+    }
+
+    /// Whether the request is one that nobody can judge as it was sent, so that it counts neither as a guess nor as its client's. What is
+    /// refused because it was counted already, or because we could not, is none.
+    const fn is_for_nobody_to_judge(&self) -> bool {
+        matches!(self, Self::NoForm(_) | Self::Query | Self::Refused(_) | Self::NoKeys(_) | Self::Proof(_))
     }
 }
 
@@ -212,6 +228,7 @@ impl ClientRequest {
             instance: Arc::clone(instance),
             trial: None,
             claimed: BTreeSet::new(),
+            is_judged: false,
             id: id.unwrap_or_else(|| Id::new(now.wall, instance.random.as_ref())),
             arrived: now.minus(under_way),
             from: address(parts, config),
@@ -292,6 +309,7 @@ impl ClientRequest {
     fn settle<T>(&mut self, judged: Result<T, ClientError>) -> Result<T, ClientError> {
         if !judged.as_ref().is_err_and(ClientError::is_failed_authentication) {
             self.trial = None;
+            self.is_judged = true;
             self.counts();
         }
         judged
@@ -304,6 +322,16 @@ impl ClientRequest {
             // Full, when others were under way at the same time: then the next one waits.
             let _ = self.instance.requests.count(*client, rate, self.instance.clock.as_ref());
         }
+    }
+
+    /// Counts a request that comes to no judgement by its address. Nothing but such requests is refused for it, and and only in place of
+    /// another refusal: who is right never waits for who floods the same address.
+    fn counts_unjudged(&self, error: &ClientError) -> Result<(), ClientError> {
+        if self.is_judged || !error.is_for_nobody_to_judge() {
+            return Ok(());
+        }
+        let counted = self.instance.requests.count(Attempt::of_unjudged(self.from), UNJUDGED, self.instance.clock.as_ref());
+        counted.map_err(ClientError::TooManyUnjudged)
     }
 
     /// The key that its DPoP proof was made with.
@@ -334,7 +362,9 @@ impl ClientRequest {
 
     /// An error as RFC 6749 §5.2 writes it. The wire says no more than the RFC; the log says why, under the id that the answer names.
     pub(super) async fn refuse(mut self, error: &ClientError) -> Response {
-        let wire = error.wire();
+        let too_many = self.counts_unjudged(error).err();
+        let told = too_many.as_ref().unwrap_or(error);
+        let wire = told.wire();
         let (request_id, address, reason) = (self.id, self.from.map(display), error.to_string());
         if error.is_failed_authentication() {
             self.tell_failure(Action::ClientFailed, error).await;
@@ -348,14 +378,19 @@ impl ClientRequest {
             ClientError::Store(_) => tracing::warn!(%request_id, address, reason, "a client's request was not judged"),
             _ => tracing::info!(%request_id, address, code = wire.code.as_str(), reason, "a client's request was refused"),
         }
-        let mut response = self.finish((error.status(), wire.to_json()).into_response());
+        let mut response = self.finish((told.status(), wire.to_json()).into_response());
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\""));
         }
+        // Also where too many need one: with it, the next proof does not.
         if matches!(error, ClientError::Proof(NoKey::NeedsNonce)) {
             self.hand_out_nonce(&mut response);
         }
-        if let ClientError::TooManyFailures(wait) | ClientError::TooManyRequests(wait) | ClientError::TooManyPushed(wait) = error {
+        if let ClientError::TooManyFailures(wait)
+        | ClientError::TooManyRequests(wait)
+        | ClientError::TooManyUnjudged(wait)
+        | ClientError::TooManyPushed(wait) = told
+        {
             problem::mark_rate_limited(response.headers_mut(), *wait);
         } else if let ClientError::NotAnApp(NotAnApp::FromBeforeRestore(later)) = error {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(later.as_secs()));

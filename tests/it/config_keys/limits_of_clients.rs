@@ -9,9 +9,11 @@ use serde_json::json;
 use super::says;
 use crate::world::World;
 use crate::world::client::{Client, VERIFIER, s256};
-use crate::world::key_holder::encoded;
+use crate::world::key_holder::{Holder, encoded};
 use crate::world::message::Message;
 use crate::world::person::Person;
+use crate::world::settings::request;
+use crate::world::wire::Wire;
 
 const WRONG: &str = "a wrong secret of some length";
 const BEHIND_A_PROXY: &str = "[public]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
@@ -118,6 +120,86 @@ async fn client_requests() {
         for _ in 0..4 {
             assert_eq!(asks(&world, "/oauth/token", &busy, &busy.secret, here).await.status(), 200, "{off}");
         }
+    }
+}
+
+/// Requests that nobody can judge as they are, each in the name of that client: at every endpoint one without what it is for, and proofs
+/// without a nonce of ours or for another URL; with the right secret and with a wrong one.
+fn unjudged(world: &World, holder: &Holder, client: &Client) -> Vec<String> {
+    let nobodys = json!({ "nonce": "of-nobody" });
+    let mut all = Vec::new();
+    for secret in [client.secret.as_str(), WRONG] {
+        let credentials = [("client_id", client.id.as_str()), ("client_secret", secret)];
+        let sent = |endpoint: &str, headers: &[(&str, &str)], form: &[(&str, &str)]| {
+            let headers = [&[("Content-Type", "application/x-www-form-urlencoded"), ("X-Forwarded-For", "192.0.2.1")], headers].concat();
+            request("POST", endpoint, &world.beta.settings.public.to_string(), &headers, &encoded(&[form, &credentials].concat()))
+        };
+        all.extend(["/oauth/token", "/oauth/introspect", "/oauth/revoke"].map(|endpoint| sent(endpoint, &[], &[("x", "y")])));
+        all.push(sent("/oauth/par", &[], &[("request_uri", "urn:ietf:params:oauth:request_uri:x")]));
+        for (path, changes) in [("/oauth/token", json!({})), ("/oauth/token", nobodys.clone()), ("/oauth/par", json!({}))] {
+            let proof = holder.proof(world, "POST", path, changes);
+            all.push(sent("/oauth/token", &[("DPoP", &proof)], &[("grant_type", "client_credentials")]));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_nobody_can_judge_is_counted_by_its_address_and_keeps_nobody_out() {
+    const MOST: usize = 600;
+    let world = World::with(&format!("{BEHIND_A_PROXY}[limits]\nauth_failures = \"2/min\"\n")).await;
+    let (client, holder) = (client(&world, "shop").await, Holder::new());
+    let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+    let kinds = unjudged(&world, &holder, &client);
+    for text in kinds.iter().cycle().take(MOST) {
+        let answer = wire.asks(text).await;
+        assert_eq!(answer.status(), 400, "{text}: {}", answer.text());
+    }
+    let is_one_of_too_many = |answer: &Message| is_told_to_wait(answer, "could not be judged");
+    for text in &kinds {
+        let answer = wire.asks(text).await;
+        is_one_of_too_many(&answer);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // Who is right goes on, there and elsewhere, whoever was named; and elsewhere there is room for more.
+    let other = self::client(&world, "other").await;
+    for (client, from) in [(&client, "192.0.2.1"), (&other, "192.0.2.1"), (&client, "192.0.2.2")] {
+        let answer = asks(&world, "/oauth/token", client, &client.secret, from).await;
+        assert_eq!(answer.status(), 200, "{from}: {}", answer.text());
+    }
+    let elsewhere = kinds[0].replace("192.0.2.1", "192.0.2.2");
+    assert_eq!(wire.asks(&elsewhere).await.status(), 400);
+    // An honest client there is told to wait, and has with that the nonce which spares it the next refusal.
+    let form = [("grant_type", "client_credentials"), ("client_id", &other.id), ("client_secret", &other.secret)];
+    let proves = async |nonce: Option<&str>| {
+        let proof = holder.proof(&world, "POST", "/oauth/token", json!({ "nonce": nonce }));
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("X-Forwarded-For", "192.0.2.1"), ("DPoP", &proof)];
+        world.beta.is_asked("POST", "/oauth/token", &headers, &encoded(&form)).await
+    };
+    let told = proves(None).await;
+    is_one_of_too_many(&told);
+    let answer = proves(told.header("dpop-nonce")).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    // What time has drained is taken again, and no more.
+    world.clock.advance(Duration::from_secs(1));
+    for _ in 0..MOST / 60 {
+        assert_eq!(wire.asks(&kinds[0]).await.status(), 400);
+    }
+    is_one_of_too_many(&wire.asks(&kinds[0]).await);
+    // None of it was a guess: there is room for as many as may fail.
+    for status in [401, 401, 429] {
+        assert_eq!(asks(&world, "/oauth/token", &client, WRONG, "192.0.2.1").await.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_a_nonce_every_time_is_told_it_every_time() {
+    let world = World::with(BEHIND_A_PROXY).await;
+    let (client, holder) = (client(&world, "shop").await, Holder::new());
+    let form = [("grant_type", "client_credentials")];
+    for turn in 0..250 {
+        let answer = holder.proves(&world, "/oauth/token", &form, Some((&client.id, &client.secret))).await;
+        assert_eq!(answer.status(), 200, "{turn}: {}", answer.text());
     }
 }
 
