@@ -218,7 +218,7 @@ async fn a_connection_that_waits_makes_room_and_one_in_use_holds_its_place() {
         open.push(soon("an answer", call()).await.expect("an answer"));
     }
     assert!(matches!(soon("a refusal", call()).await, Err(SendError::Full(_))));
-    assert!(matches!(fetch(&client, &one.url("/")).await, Err(FetchError::NotSent(_))));
+    assert!(matches!(fetch(&client, &one.url("/")).await, Err(FetchError::Full(_))));
     drop(open);
     until("the places to be free", || outgoing.open(Purpose::Peers) == 0).await;
     assert!(call().await.is_ok());
