@@ -158,9 +158,14 @@ struct Security {
 }
 
 impl Security {
-    /// Whether tokens are bound from now on that may not have been before.
-    fn binds_tokens(&self) -> bool {
-        self.dpop == Some(true) || self.mtls == Some(true) || self.profile.as_deref() == Some("fapi2")
+    /// Where tokens are bound from now on that may not have been before: the flag that takes that back.
+    fn unbinds_again(&self) -> Option<&'static str> {
+        match self {
+            Self { profile: Some(profile), .. } if profile == "fapi2" => Some("--profile none"),
+            Self { dpop: Some(true), .. } => Some("--dpop=false"),
+            Self { mtls: Some(true), .. } => Some("--mtls=false"),
+            _ => None,
+        }
     }
 
     fn add_to(&self, given: Given) -> Result<Given, Failure> {
@@ -228,8 +233,8 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
             let app = APPS.update(context, &name, settings.given(context.report)?.into_value()).await?;
             records::warn(context, &app);
             context.report.data(&app, || APPS.sheet(&app));
-            if settings.security.binds_tokens() {
-                context.report.note(&bearer_tokens_are_out(&app));
+            if let Some(take_back) = settings.security.unbinds_again() {
+                context.report.note(&unbound_tokens_end(&app, take_back));
             }
         }
         Ib::RotateSecret { name, overlap } => {
@@ -269,24 +274,14 @@ fn created(app: &Value) -> String {
     format!("client_id {}{secret}", text(&app["client_id"]))
 }
 
-/// What binding tokens does not do. An app that acts for itself has no grants that could be ended.
-fn bearer_tokens_are_out(app: &Value) -> String {
+/// What binding tokens ends, and how it is taken back.
+fn unbound_tokens_end(app: &Value, take_back: &str) -> String {
     let name = text(&app["name"]);
-    let uses = |grant: &str| app["grants"].as_array().is_some_and(|grants| grants.iter().any(|used| used == grant));
-    let out = "tokens that are issued from now on are bound; those that are out go on as bearer tokens until they expire";
-    let by_themselves = match app["access_ttl"].as_u64() {
-        Some(seconds) => format!("within {}", humantime::format_duration(Duration::from_secs(seconds))),
-        None => "when they expire".to_owned(),
-    };
-    let only_by_itself = uses("client_credentials") && !uses("authorization_code");
-    if only_by_itself {
-        return format!("{out}, which is {by_themselves}: behind those of client_credentials there is no grant that could be revoked");
-    }
-    let grants = format!("To end them now: p2pid grant list --app {name}, and p2pid grant revoke ID for each, then link again");
-    if !uses("client_credentials") {
-        return format!("{out}. {grants}");
-    }
-    format!("{out}. {grants}. Those of client_credentials have no grant; they end by themselves, {by_themselves}")
+    format!(
+        "tokens of {name} that are bound to nothing are refused from now on, and streams that were opened with them have ended. It gets a bound \
+         one when it shows its key or certificate as it asks for the next, by refresh too, which another p2pid does by itself; a client that \
+         cannot gets none: p2pid ib update {name} {take_back} takes it back"
+    )
 }
 
 #[cfg(test)]
@@ -309,16 +304,17 @@ mod tests {
     }
 
     #[test]
-    fn who_binds_tokens_is_told_of_those_that_are_out() {
-        let given = |security: Security| security.binds_tokens();
-        assert!(given(Security { dpop: Some(true), ..Security::default() }) && given(Security { mtls: Some(true), ..Security::default() }));
-        assert!(given(Security { profile: Some("fapi2".into()), ..Security::default() }));
-        assert!(!given(Security { dpop: Some(false), profile: Some("none".into()), ..Security::default() }));
-        let told = |grants: &[&str]| bearer_tokens_are_out(&json!({ "name": "shop", "grants": grants, "access_ttl": 3600 }));
-        let linked = told(&["authorization_code", "refresh_token"]);
-        assert!(linked.contains("p2pid grant list --app shop, and p2pid grant revoke ID") && !linked.contains("client_credentials"));
-        let itself = told(&["client_credentials"]);
-        assert!(itself.contains("within 1h") && !itself.contains("link again") && !itself.contains("p2pid grant"), "{itself}");
-        assert!(told(&["authorization_code", "client_credentials"]).ends_with("they end by themselves, within 1h"));
+    fn who_binds_tokens_is_told_what_that_ends_and_how_it_is_taken_back() {
+        let bound = || Security { dpop: Some(true), ..Security::default() };
+        for (given, take_back) in [
+            (bound(), Some("--dpop=false")),
+            (Security { mtls: Some(true), ..Security::default() }, Some("--mtls=false")),
+            (Security { profile: Some("fapi2".into()), ..bound() }, Some("--profile none")),
+            (Security { dpop: Some(false), profile: Some("none".into()), ..Security::default() }, None),
+        ] {
+            assert_eq!(given.unbinds_again(), take_back, "{given:?}");
+        }
+        let told = unbound_tokens_end(&json!({ "name": "shop" }), "--dpop=false");
+        assert!(told.contains("refused from now on") && told.contains("p2pid ib update shop --dpop=false takes"), "{told}");
     }
 }

@@ -30,6 +30,16 @@ pub struct Bearer {
     pub expires_at: Timestamp,
     /// The key or certificate that each call must show.
     pub binding: Option<Binding>,
+    /// The IB app's tokens must be bound by now; one that was issued before that may not be.
+    pub must_be_bound: bool,
+}
+
+impl Bearer {
+    /// Whether it is bound to nothing though the tokens of its app must be by now: whoever stole it could use it, so nobody may (RFC 9700
+    /// §2.2.1, FAPI 2.0 §5.3.4).
+    pub const fn lacks_binding(&self) -> bool {
+        self.must_be_bound && self.binding.is_none()
+    }
 }
 
 /// What a call shows besides its token.
@@ -85,6 +95,11 @@ pub enum Refusal {
     #[error("the access token is bound to no key; its scheme is Bearer")]
     NotBound,
     /// 401 `invalid_token`.
+    #[error(
+        "the access token is bound to nothing, and this client's tokens must be bound by now; a refresh that shows a key or certificate gives one that is"
+    )]
+    Unbound,
+    /// 401 `invalid_token`.
     #[error("the access token is bound to a client certificate: the call must come with that one, while it is valid")]
     OtherCertificate,
     /// 404 `no_route`: another tenant's route answers like a missing one.
@@ -128,6 +143,9 @@ pub fn permit<'a, 'h>(
     if bearer.expires_at <= now {
         return Err(Refusal::Expired);
     }
+    if bearer.lacks_binding() {
+        return Err(Refusal::Unbound);
+    }
     holder.check(bearer.binding)?;
     if bearer.tenant != rule.tenant {
         return Err(Refusal::OtherTenant);
@@ -170,6 +188,7 @@ mod tests {
             scope: scope("a b"),
             expires_at: Timestamp::from_millis(1_000),
             binding: None,
+            must_be_bound: false,
         };
         let needed = scope("a b");
         let methods = [Method::GET];
@@ -191,6 +210,13 @@ mod tests {
         }
         assert_eq!(judge(&Bearer { tenant: "other".into(), ..minimal.clone() }, Method::GET, 999), Err(Refusal::OtherTenant));
         assert_eq!(judge(&Bearer { scope: scope("a"), ..minimal.clone() }, Method::GET, 999), Err(Refusal::Scope));
+        let key = KeyThumbprint::of_canonical("key");
+        for (must_be_bound, binding, expected) in
+            [(true, None, Err(Refusal::Unbound)), (true, Some(Binding::Key(key)), Err(Refusal::OtherKey)), (false, None, Ok(()))]
+        {
+            let bearer = Bearer { binding, must_be_bound, ..minimal.clone() };
+            assert_eq!(judge(&bearer, Method::GET, 999), expected, "{must_be_bound} {binding:?}");
+        }
         let open = RouteRule { scopes: &Scope::default(), ..rule };
         let on_open = |bearer: &Bearer| permit(bearer, Holder::ANYBODY, open, &Method::GET, [], Timestamp::from_millis(999)).map(|_| ());
         assert_eq!(on_open(&minimal), Ok(()));

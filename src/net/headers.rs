@@ -436,6 +436,7 @@ mod tests {
             scope: "b a".parse().expect("a scope"),
             expires_at: Timestamp::from_millis(0),
             binding: None,
+            must_be_bound: false,
         })
     }
 

@@ -1,5 +1,5 @@
 //! The life of a grant or a link, on which open streams rest: it ends once, and they end with it. A grant may also come to allow less than it
-//! did, and a route to ask for more: then those streams end that need what the grant has not.
+//! did, or need a key or certificate, and a route may come to ask for more, or to be gone: then those streams end that have not what is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -22,8 +22,17 @@ const ENDED: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Life {
     state: AtomicU8,
-    allowed: ArcSwapOption<Scope>,
+    allowed: ArcSwapOption<Bounds>,
     notify: Arc<Notify>,
+}
+
+/// What it holds for, where that is not everything any more.
+#[derive(Debug)]
+pub struct Bounds {
+    /// What is allowed.
+    pub scope: Scope,
+    /// To nobody but who shows a key or certificate.
+    pub must_be_bound: bool,
 }
 
 /// What a stream needs of the grant that it rests on.
@@ -31,6 +40,8 @@ pub struct Life {
 pub struct Claim {
     /// What was granted, when the stream began.
     pub granted: Arc<Scope>,
+    /// Its token was bound to a key or certificate, which was shown.
+    pub is_bound: bool,
     /// What its route asks for.
     pub needed: Arc<Needed>,
 }
@@ -79,9 +90,9 @@ impl Life {
         self.notify.notify_waiters();
     }
 
-    /// Bounds what it allows to `scope` from now on, whatever that was before.
-    pub fn bound(&self, scope: Arc<Scope>) {
-        self.allowed.store(Some(scope));
+    /// Bounds what it allows to `bounds` from now on, whatever that was before.
+    pub fn bound(&self, bounds: Arc<Bounds>) {
+        self.allowed.store(Some(bounds));
         // What has ended stays so.
         let _ = self.state.compare_exchange(WHOLE, BOUNDED, Ordering::AcqRel, Ordering::Relaxed);
         self.notify.notify_waiters();
@@ -102,8 +113,11 @@ impl Life {
     }
 
     fn allows(&self, claim: &Claim) -> bool {
-        !claim.is_outgrown()
-            && self.allowed.load().as_ref().is_none_or(|allowed| opens(&claim.needed.scope.load(), &claim.granted.intersection(allowed)))
+        let is_within = |bounds: &Bounds| {
+            let is_shown = claim.is_bound || !bounds.must_be_bound;
+            is_shown && opens(&claim.needed.scope.load(), &claim.granted.intersection(&bounds.scope))
+        };
+        !claim.is_outgrown() && self.allowed.load().as_ref().is_none_or(|bounds| is_within(bounds))
     }
 
     /// Completes when it is over for `claim`; for streams that have to wait.
@@ -134,6 +148,10 @@ mod tests {
         Arc::new(text.parse().expect("a scope"))
     }
 
+    fn bounds(text: &str) -> Arc<Bounds> {
+        Arc::new(Bounds { scope: text.parse().expect("a scope"), must_be_bound: false })
+    }
+
     #[tokio::test]
     async fn who_waits_learns_of_the_end_and_who_comes_later_too() {
         let life = Arc::new(Life::default());
@@ -144,7 +162,7 @@ mod tests {
         waiting.await.expect("no panic");
         life.over(None).await;
         assert!(life.is_ended());
-        life.bound(scope("a b"));
+        life.bound(bounds("a b"));
         assert!(life.is_ended() && life.is_over(None), "what has ended stays so");
     }
 
@@ -152,7 +170,7 @@ mod tests {
     async fn it_is_over_for_those_alone_whose_route_comes_to_ask_for_what_was_not_granted() {
         let life = Arc::new(Life::default());
         let needed = Arc::new(Needed::new(scope("a")));
-        let claim = |granted: &str| Claim { granted: scope(granted), needed: Arc::clone(&needed) };
+        let claim = |granted: &str| Claim { granted: scope(granted), is_bound: false, needed: Arc::clone(&needed) };
         let waiting = ["a", "a b"].map(|granted| tokio::spawn(life.over(Some(claim(granted)))));
         for (asked, ended) in [("a", false), ("b a", true)] {
             needed.becomes(scope(asked));
@@ -161,7 +179,7 @@ mod tests {
             }
             assert_eq!(waiting.each_ref().map(tokio::task::JoinHandle::is_finished), [ended, false], "{asked}");
         }
-        life.bound(scope("a b c"));
+        life.bound(bounds("a b c"));
         assert!(life.is_over(Some(&claim("a"))) && !life.is_over(Some(&claim("a b"))) && !life.is_over(None));
         needed.becomes(scope("a"));
         assert!(!life.is_over(Some(&claim("a"))), "it asks for less again");
@@ -170,10 +188,10 @@ mod tests {
     #[tokio::test]
     async fn it_is_over_for_those_alone_who_need_what_was_lost() {
         let life = Arc::new(Life::default());
-        let claim = |needed: &str| Claim { granted: scope("a b"), needed: Arc::new(Needed::new(scope(needed))) };
+        let claim = |needed: &str| Claim { granted: scope("a b"), is_bound: false, needed: Arc::new(Needed::new(scope(needed))) };
         let waiting = ["", "a", "b", "a b"].map(|needed| (needed, tokio::spawn(life.over(Some(claim(needed))))));
         for bound in ["a b c", "a c"] {
-            life.bound(scope(bound));
+            life.bound(bounds(bound));
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
@@ -182,9 +200,14 @@ mod tests {
             }
         }
         assert!(!life.is_ended() && !life.is_over(None));
-        life.bound(scope("a b"));
+        life.bound(bounds("a b"));
         assert!(!life.is_over(Some(&claim("b"))), "it was given back");
-        life.bound(scope("c"));
+        life.bound(Arc::new(Bounds { scope: "a b".parse().expect("a scope"), must_be_bound: true }));
+        assert!(
+            life.is_over(Some(&claim("b"))) && !life.is_over(Some(&Claim { is_bound: true, ..claim("b") })),
+            "who showed a key goes on"
+        );
+        life.bound(bounds("c"));
         assert!(life.is_over(Some(&claim(""))), "who has no scope left opens nothing");
     }
 }

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::{NewAccess, is_in_its_time};
 use crate::inbound::permit::Bearer;
+use crate::inbound::security::Security;
 use crate::inbound::user;
 use crate::oauth::scope::Scope;
 use crate::secret::Digest;
@@ -21,7 +22,7 @@ const FIND: &str = concat!(
     " IS NOT NULL,
         a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
         EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0),
-        t.binding
+        t.binding, a.security
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
     WHERE t.digest = ?1 AND a.purge_at IS NULL"
 );
@@ -75,6 +76,7 @@ pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fa
             scope: granted.intersection(&held),
             expires_at: row.get(4)?,
             binding: super::rows::binding(row, 13)?,
+            must_be_bound: super::rows::from_json::<Security>(row, 14)?.is_bound(),
         };
         Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended: row.get(5)?, is_first_presentation: row.get(12)? })
     });

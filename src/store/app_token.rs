@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::Id;
 use crate::inbound::grant::NewAccess;
 use crate::inbound::permit::Bearer;
+use crate::inbound::security::Security;
 use crate::oauth::scope::Scope;
 use crate::secret::Digest;
 
@@ -19,7 +20,7 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(24 * 60 * 60);
 const INSERT: &str = "INSERT INTO app_token (digest, app, scope, binding, epoch, issued_at, expires_at, ended, purge_at)
     VALUES (?1, ?2, ?3, ?4, (SELECT epoch FROM meta), ?5, ?6, 0, ?7)";
 const FIND: &str = "SELECT t.scope, t.issued_at, t.expires_at, t.ended OR t.epoch <> (SELECT epoch FROM meta), t.binding,
-        a.id, a.client_id, a.name, a.tenant, a.scope
+        a.id, a.client_id, a.name, a.tenant, a.scope, a.security
     FROM app_token t JOIN ib_app a ON a.id = t.app WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const OWNER: &str = "SELECT t.app FROM app_token t JOIN ib_app a ON a.id = t.app WHERE t.digest = ?1 AND a.purge_at IS NULL";
 const END: &str = "UPDATE app_token SET ended = 1 WHERE digest = ?1 AND ended = 0";
@@ -49,6 +50,7 @@ pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fa
             scope: granted.intersection(&held),
             expires_at: row.get(2)?,
             binding: super::rows::binding(row, 4)?,
+            must_be_bound: super::rows::from_json::<Security>(row, 10)?.is_bound(),
         };
         Ok(Found { bearer, generation: 0, issued_at: row.get(1)?, is_ended: row.get(3)?, is_first_presentation: false })
     });

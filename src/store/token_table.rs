@@ -19,7 +19,7 @@ use crate::inbound::grant::is_in_its_time;
 use crate::inbound::permit::Bearer;
 use crate::net::headers::Identity;
 use crate::net::lane::Lane;
-use crate::net::life::Life;
+use crate::net::life::{Bounds, Life};
 use crate::oauth::scope::Scope;
 use crate::oauth::token::{Kind, digest_if};
 use crate::secret::Digest;
@@ -169,15 +169,15 @@ impl TokenTable {
         });
     }
 
-    /// An app was changed: its tokens are read again at their next use, and the streams end that need a scope which it has not any more. Called
-    /// like [`TokenTable::end`].
+    /// An app was changed: its tokens are read again at their next use, and the streams end that need a scope which it has not any more, or that
+    /// were opened with a token that is bound to nothing where its tokens must be bound by now. Called like [`TokenTable::end`].
     pub async fn app_changed(&self, app: Id) {
         self.forget();
         let _in_order = self.order.lock().await;
         match self.store.read(move |connection| ib_app::by_id(connection, app)).await {
             Ok(Some(found)) => {
-                let scope = Arc::new(found.scope);
-                self.holds().values().filter(|hold| hold.app == app).for_each(|hold| hold.life.bound(Arc::clone(&scope)));
+                let bounds = Arc::new(Bounds { must_be_bound: found.security.is_bound(), scope: found.scope });
+                self.holds().values().filter(|hold| hold.app == app).for_each(|hold| hold.life.bound(Arc::clone(&bounds)));
             }
             Ok(None) => self.end_app(app),
             Err(error) => {

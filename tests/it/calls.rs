@@ -146,7 +146,8 @@ async fn a_scope_that_is_taken_from_an_app_or_that_a_route_comes_to_ask_for_ends
     }
 }
 
-async fn reads_until(wire: &mut Wire, text: &str) {
+/// Reads until `text` has come.
+pub(crate) async fn reads_until(wire: &mut Wire, text: &str) {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(text) {
         let bytes = wire.some_bytes(4096).await;

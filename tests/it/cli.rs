@@ -330,7 +330,7 @@ async fn ib_apps_are_managed() {
         assert_eq!((&shown["rotation"], &shown["native"]), (&expected.0, &expected.1), "{flags:?}");
     }
     let bound = one.says(&["ib", "update", "two", "--dpop"]).await;
-    assert!(bound.stderr.contains("bearer tokens until they expire") && bound.stderr.contains("grant list --app two"), "{}", bound.stderr);
+    assert!(bound.stderr.contains("refused from now on") && bound.stderr.contains("ib update two --dpop=false"), "{}", bound.stderr);
     let rotated = one.runs(&["ib", "rotate-secret", "two", "--overlap", "1h"]).await;
     assert!(rotated["client_secret"].is_string() && rotated["client_secret"] != made["client_secret"]);
     let given = one

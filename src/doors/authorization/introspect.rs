@@ -98,7 +98,8 @@ pub(super) async fn introspect(State(instance): State<Arc<Instance>>, request: R
     }
 }
 
-/// What `app` may know of `token`. Looking at it is a presentation: it shows that the pair has arrived.
+/// What `app` may know of `token`. Looking at it is a presentation: it shows that the pair has arrived. What the gateway would refuse for being
+/// bound to nothing is not active.
 fn look(
     transaction: &Transaction<'_>,
     seals: &Seals,
@@ -109,7 +110,8 @@ fn look(
 ) -> Result<Option<Active>, Fault> {
     let text = token.expose_secret();
     if let Some(digest) = digest_if(Kind::Access, text) {
-        let Some(scope) = access_token::find(transaction, digest)?.and_then(|found| shown_to(app, &found.bearer)) else {
+        let found = access_token::find(transaction, digest)?.filter(|found| !found.bearer.lacks_binding());
+        let Some(scope) = found.and_then(|found| shown_to(app, &found.bearer)) else {
             return Ok(None);
         };
         return Ok(match access_token::present(transaction, digest)? {

@@ -256,7 +256,8 @@ impl Gateway {
     /// Forwards a call that is permitted.
     async fn pass(&self, mut request: Request<IncomingBody>, call: Call<'_>) -> Result<Response<Body>, Refusal> {
         let config = &call.routes.config;
-        let claim = Claim { granted: Arc::clone(&call.live.granted), needed: Arc::clone(&call.route.needed) };
+        let (granted, needed) = (Arc::clone(&call.live.granted), Arc::clone(&call.route.needed));
+        let claim = Claim { granted, is_bound: call.live.binding.is_some(), needed };
         let terms = Terms::new(&config.limits, Arc::clone(&call.live.life), Some(claim));
         call::check_length(request.headers(), terms.most)?;
         let terms = terms.holding(self.enter(call.live, &config.limits)?);
@@ -378,7 +379,7 @@ fn not_presented(why: NotPresented, routes: &Routes) -> Refusal {
 fn refused(why: permit::Refusal, route: &Route, routes: &Routes) -> Refusal {
     match why {
         permit::Refusal::Expired => invalid_token("the access token has expired", routes),
-        permit::Refusal::NotBound | permit::Refusal::OtherCertificate => {
+        permit::Refusal::Unbound | permit::Refusal::NotBound | permit::Refusal::OtherCertificate => {
             Refusal::new(Code::InvalidToken, why.to_string()).with(header::WWW_AUTHENTICATE, routes.invalid_token.clone())
         }
         permit::Refusal::OtherKey => proof::no_proof(why.to_string(), routes),
@@ -406,7 +407,9 @@ fn failed(failure: Failure, routes: &Routes) -> Refusal {
     match failure {
         Failure::BodyTooLarge(most) => call::body_too_large(most),
         Failure::BodyStopped => Refusal::new(Code::BadRequest, failure.to_string()),
-        Failure::Withdrawn => invalid_token("the access token was revoked, or lost a scope that the route needs, during the call", routes),
+        Failure::Withdrawn => {
+            invalid_token("the access token was revoked, or came to be not enough for the route, during the call", routes)
+        }
         Failure::Unreachable(SendError::Full(why)) => Refusal::new(Code::Overloaded, why),
         Failure::Unreachable(_) | Failure::WrongUpgrade | Failure::WrongCoding => {
             Refusal::new(Code::UpstreamUnreachable, failure.to_string())

@@ -5,11 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{is_accepted, refused};
+use crate::calls::reads_until;
 use crate::world::World;
 use crate::world::client::{Client, Tokens};
 use crate::world::key_holder::{Holder, hash_of, presents, redeeming};
 use crate::world::message::Message;
 use crate::world::patience::eventually;
+use crate::world::settings::request;
+use crate::world::wire::Wire;
 
 /// An app whose tokens are bound, and its first pair, bound to `holder`'s key.
 async fn bound(world: &mut World, holder: &Holder, attributes: Value) -> (Client, Tokens) {
@@ -197,4 +200,53 @@ async fn g6_who_shows_a_key_unasked_gets_a_bound_token_and_others_go_on_as_befor
     assert!(!is_accepted(&world, &tokens.access).await);
     let nonce = nonce(&world, &holder, &tokens.access).await;
     assert_eq!(holder.calls(&world, &tokens.access, json!({ "nonce": nonce })).await.status(), 200);
+}
+
+#[tokio::test]
+async fn g6_tokens_from_before_their_app_had_to_bind_them_open_nothing_and_their_streams_end() {
+    let mut world = World::new().await;
+    let holder = Holder::new();
+    let grants = json!({ "grants": ["authorization_code", "refresh_token", "client_credentials"] });
+    let client = Client::registered_with(&world.beta, "shop", grants).await;
+    let plain = client.tokens(&world.beta, &mut world.operator).await;
+    let alone = client.asks(&world.beta, &[("grant_type", "client_credentials")]).await.json();
+    let alone = alone["access_token"].as_str().expect("a token").to_owned();
+    let form = [("grant_type", "client_credentials")];
+    let bound = holder.proves(&world, "/oauth/token", &form, Some((&client.id, &client.secret))).await.json();
+    let bound = bound["access_token"].as_str().expect("a token").to_owned();
+    let nonce = nonce(&world, &holder, &bound).await;
+    let mut streams = Vec::new();
+    for (scheme, token) in [("Bearer", &plain.access), ("Bearer", &alone), ("DPoP", &bound)] {
+        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        let proof = holder.proof(&world, "GET", "/p2pi/events", json!({ "ath": hash_of(token), "nonce": nonce }));
+        let headers = [("Authorization", &*format!("{scheme} {token}")), ("DPoP", &*proof)];
+        wire.sends(request("GET", "/p2pi/events", &world.beta.settings.public.to_string(), &headers, "")).await;
+        reads_until(&mut wire, "data: event 1\n").await;
+        streams.push(wire);
+    }
+
+    world.beta.changes("ib-app", "shop", json!({ "dpop": true })).await;
+    let mut kept = streams.pop().expect("the stream of the bound token");
+    for mut ended in streams {
+        ended.ends().await;
+    }
+    reads_until(&mut kept, "data: event ").await;
+    for token in [&plain.access, &alone] {
+        for scheme in ["Bearer", "DPoP"] {
+            let refused = presents(&world, scheme, token, None).await;
+            is_refused(&refused);
+            assert!(refused.text().contains("bound to nothing"), "{}", refused.text());
+        }
+        assert_eq!(client.introspects(&world.beta, token).await.json(), json!({ "active": false }));
+    }
+    assert_eq!(client.introspects(&world.beta, &bound).await.json()["active"], true);
+    assert_eq!(holder.calls(&world, &bound, json!({ "nonce": nonce })).await.status(), 200);
+
+    // It need not link again: a refresh that shows the key brings a token that is bound, and one that does not brings nothing.
+    refused(&client.refreshes(&world.beta, &plain.refresh).await, 400, "invalid_dpop_proof");
+    let form = [("grant_type", "refresh_token"), ("refresh_token", plain.refresh.as_str())];
+    let next = Tokens::of(&holder.proves(&world, "/oauth/token", &form, Some((&client.id, &client.secret))).await);
+    assert_eq!(holder.calls(&world, &next.access, json!({ "nonce": nonce })).await.status(), 200);
+    world.beta.changes("ib-app", "shop", json!({ "dpop": false })).await;
+    assert!(is_accepted(&world, &alone).await, "it is taken back");
 }
