@@ -65,7 +65,7 @@ pub(super) enum Ib {
         /// By name or id
         name: String,
         /// How long the secret before stays valid; 0s ends all that there are
-        #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = super::duration)]
         overlap: Duration,
     },
     /// Delete an app by which no peer holds anything
@@ -99,7 +99,7 @@ pub(super) struct Settings {
     #[arg(long = "scope", value_name = "S")]
     scopes: Vec<String>,
     /// How long its access tokens live
-    #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", value_parser = super::duration)]
     access_ttl: Option<Duration>,
     /// What becomes of a refresh token that was used; as [tokens] says when left out
     #[arg(long, value_name = "R", value_parser = ["retry_safe", "strict", "none"])]

@@ -37,6 +37,7 @@ mod user;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -201,6 +202,11 @@ fn in_one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     message.trim_start_matches("error: ").to_owned()
+}
+
+/// A length of time.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "expected a number and a unit, such as 60s, 10m, 24h or 90d")
 }
 
 /// A client id. Servers that make theirs of base64url give ids that begin with `-`, which must not be taken for flags; a flag that was

@@ -68,7 +68,7 @@ pub(super) enum Ob {
         /// By name or id
         name: String,
         /// When the new key takes over: until then the other side has to have seen it
-        #[arg(long, value_name = "D", default_value = "24h", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = super::duration)]
         overlap: Duration,
     },
     /// Change what is given, and nothing else

@@ -26,7 +26,7 @@ pub(super) struct Options {
     #[arg(long)]
     wait: bool,
     /// Wait no longer than this
-    #[arg(long, value_name = "D", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", requires = "wait", value_parser = super::duration)]
     timeout: Option<Duration>,
     /// Whoever opens the URL must also log in here
     #[arg(long)]

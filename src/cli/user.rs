@@ -53,7 +53,7 @@ pub(super) enum User {
         #[arg(long)]
         name: Option<String>,
         /// How long it works, as in 90d; without it until it is revoked
-        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "D", value_parser = super::duration)]
         expires: Option<Duration>,
         /// No more than this of what the person may do
         #[arg(long = "permission", value_name = "P")]

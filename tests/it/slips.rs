@@ -41,6 +41,8 @@ async fn attributes_go_by_their_flags() {
         (&["ib", "create", "two", "--peer-url", url, "--scope", "nowhere"][..], "--scope is wrong", "give another --scope"),
         (&["ib", "create", "two", "--peer-url", url, "--grant", "nonsense"], "--grant is wrong", "give another --grant"),
         (&["ib", "create", "two", "--peer-url", "nowhere"], "--peer-url is wrong", "give another --peer-url"),
+        (&["ib", "create", "two", "--peer-url", "http://two.example"], "--peer-url is wrong", "give another --peer-url"),
+        (&["ib", "create", "two"], "--peer-url is missing", "add --peer-url URL, or --redirect-uri U"),
         (&["ib", "create", "two", "--redirect-uri", "http://two.example"], "--redirect-uri is wrong", "give another --redirect-uri"),
         (&["ib", "create", "two", "--peer-url", url, "--mtls"], "--mtls is wrong", "set [mtls] listen and public_url"),
         (&["ib", "create", "a/b", "--peer-url", url], "NAME is wrong", "give another NAME"),

@@ -153,7 +153,11 @@ async fn create(
 
     let mut app = settings.applied_to(fresh(&state.instance, tenant, name.clone(), client_id.clone()));
     if app.redirect_uris.is_empty() && app.may_use(GrantType::AuthorizationCode) {
-        return Err(AdminError::bad_attribute("redirect_uris", "none", "--peer-url or --redirect-uri: where browsers are sent back to"));
+        let expected = "the peer's public_url (--peer-url), or where else browsers are sent back to (--redirect-uri)";
+        let error = AdminError::missing_attribute("peer_url").expected(expected);
+        return Err(
+            error.next("add --peer-url URL, or --redirect-uri U; an app that acts for itself needs neither: --grant client_credentials")
+        );
     }
     if app.scope.is_empty() && !settings.says_scope() && !app.only_introspects() {
         let known: Vec<_> = config.scopes_of(&app.tenant).collect();

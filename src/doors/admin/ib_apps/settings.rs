@@ -132,8 +132,8 @@ impl Settings {
             (None, None) => None,
             (peer_url, others) => {
                 let callback = peer_url.map(|url| callback_of(url)).transpose()?;
-                let texts = callback.into_iter().chain(others.into_iter().flatten().cloned());
-                Some(texts.map(|text| redirect_uri(&text)).collect::<Result<_, _>>()?)
+                let others = others.into_iter().flatten().map(|text| redirect_uri(text));
+                Some(callback.map(Ok).into_iter().chain(others).collect::<Result<_, _>>()?)
             }
         };
         Ok(Self {
@@ -368,7 +368,7 @@ fn introspects(words: &[String], config: &Config, tenant: &str) -> Result<Scope,
 }
 
 /// Where a p2pid at `peer_url` expects its browsers back.
-fn callback_of(peer_url: &str) -> Result<String, AdminError> {
+fn callback_of(peer_url: &str) -> Result<RedirectUri, AdminError> {
     let wrong =
         || AdminError::bad_attribute("peer_url", peer_url, "the peer's public_url: https://HOST[:PORT][/PATH], no query or fragment");
     let url = Url::parse(peer_url).map_err(|_| wrong())?;
@@ -379,7 +379,13 @@ fn callback_of(peer_url: &str) -> Result<String, AdminError> {
         let error = AdminError::bad_attribute("peer_url", peer_url, "the peer's public_url, to which /oauth/callback is added here");
         return Err(error.next(format!("give {public_url}, or the whole of it as a redirect URI")));
     }
-    Ok(format!("{}/oauth/callback", peer_url.trim_end_matches('/')))
+    RedirectUri::register(&format!("{}/oauth/callback", peer_url.trim_end_matches('/'))).map_err(|why| {
+        AdminError::bad_attribute(
+            "peer_url",
+            format!("{peer_url:?}: {why}"),
+            "the peer's public_url: https://…, or http:// on a loopback host",
+        )
+    })
 }
 
 pub(in crate::doors::admin) fn redirect_uri(text: &str) -> Result<RedirectUri, AdminError> {
