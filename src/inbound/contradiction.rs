@@ -49,6 +49,9 @@ pub enum Contradiction {
     /// Nobody could be sent back to it (RFC 6749 §3.1.2.2).
     #[error("an app with the grant authorization_code needs a redirect URI (`redirect_uris`)")]
     NoRedirectUri,
+    /// What would it renew?
+    #[error("a new app with the grant refresh_token alone (`grants`) has nothing to renew")]
+    NothingToRenew,
     /// FAPI 2.0 §5.3.2.1.
     #[error("the profile fapi2 needs the method private_key_jwt, tls_client_auth or self_signed_tls_client_auth")]
     ProfileMethod,
@@ -66,6 +69,8 @@ pub enum Contradiction {
 /// What is said of an app that it does not tell by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Said {
+    /// It is made now: nothing was granted by it before.
+    pub is_new: bool,
     /// It has a secret already, or gets one now.
     pub has_secret: bool,
     /// What was given for its refresh tokens now.
@@ -104,6 +109,7 @@ pub fn check(app: &IbApp, rotation: Rotation, said: &Said) -> Result<(), Contrad
     for (is_wrong, contradiction) in [
         (app.scope.is_empty() && !app.only_introspects(), Contradiction::NoScope),
         (leads_nowhere, Contradiction::NoRedirectUri),
+        (said.is_new && grants.iter().eq([&GrantType::RefreshToken]), Contradiction::NothingToRenew),
         (needs_keys && security.keys.is_none(), Contradiction::NoKeys),
         (!needs_keys && security.keys.is_some(), Contradiction::UnusedKeys),
         (security.method == Method::SelfSignedTlsClientAuth && lacks_certificate, Contradiction::NoCertificate),
@@ -145,7 +151,7 @@ mod tests {
     }
 
     /// It has one.
-    const SECRET: Said = Said { has_secret: true, rotation: None, dpop: None, require_par: None };
+    const SECRET: Said = Said { is_new: false, has_secret: true, rotation: None, dpop: None, require_par: None };
 
     fn app() -> IbApp {
         IbApp {
@@ -178,6 +184,15 @@ mod tests {
         let alone = IbApp { grants: [ClientCredentials].into(), ..nowhere };
         assert_eq!(check(&alone, Rotation::RetrySafe, &SECRET), Ok(()));
         let safe = Rotation::RetrySafe;
+        for (grants, expected) in [
+            (&[RefreshToken][..], Err(Contradiction::NothingToRenew)),
+            (&[ClientCredentials, RefreshToken], Ok(())),
+            (&[AuthorizationCode], Ok(())),
+        ] {
+            let made = IbApp { grants: grants.iter().copied().collect(), ..app() };
+            assert_eq!(check(&made, safe, &Said { is_new: true, ..SECRET }), expected, "{grants:?}");
+            assert_eq!(check(&made, safe, &SECRET), Ok(()), "what was granted before goes on: {grants:?}");
+        }
         assert_eq!(checked(&Security::default(), &[ClientCredentials, RefreshToken], Rotation::None), Ok(()));
         let signs = Security { method: Method::PrivateKeyJwt, keys: Some(keys()), ..Security::default() };
         assert_eq!(checked(&signs, &codes, safe), Ok(()));

@@ -57,6 +57,22 @@ async fn attributes_go_by_their_flags() {
     let secret = ["ib", "create", "two", "--peer-url", url, "--client-secret-stdin"];
     let refused = one.tries(&secret, Some(&"s".repeat(129))).await.problem()["error"].clone();
     assert_eq!((&refused["message"], &refused["found"]), (&"--client-secret-stdin is wrong".into(), &"129 characters".into()));
+    let alone = one.refuses(&["ib", "create", "two", "--redirect-uri", url, "--grant", "refresh_token"]).await;
+    says(&alone["message"], "(--grant) has nothing to renew");
+    says(&alone["next"], "add --grant authorization_code");
+    let both = ["ib", "create", "itself", "--grant", "client_credentials", "--grant", "refresh_token"];
+    let warned = one.tries(&both, None).await;
+    assert!(warned.status.success(), "{}", warned.stderr);
+    says(&warned.problem()["warnings"][0], "client_credentials gives none");
+    for (command, flag) in [
+        (&["ib", "create", "two", "--access-ttl", "bad"][..], "--access-ttl"),
+        (&["ib", "rotate-secret", "two", "--overlap", "5"], "--overlap"),
+    ] {
+        let outcome = one.tries(command, None).await;
+        assert_eq!(outcome.status.code(), Some(2));
+        let message = outcome.problem()["error"]["message"].to_string();
+        assert!(message.contains(flag) && message.contains("such as 60s"), "{message}");
+    }
     let missing = one.refuses(&["peer", "create", "two", "--url", url, "--ca", "/nonexistent/ca.pem"]).await;
     says(&missing["message"], "/nonexistent/ca.pem cannot be read");
     says(&missing["found"], "No such file");

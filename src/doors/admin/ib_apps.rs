@@ -19,7 +19,7 @@ use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry};
 use crate::config::{Config, Tokens};
 use crate::id::Id;
-use crate::inbound::contradiction::{self, Contradiction};
+use crate::inbound::contradiction::{self, Contradiction, Said};
 use crate::inbound::ib_app::{self, ClientSecret, GrantType, IbApp, TooManySecrets};
 use crate::inbound::security::{Keys, Security};
 use crate::instance::Instance;
@@ -174,7 +174,8 @@ async fn create(
         };
     }
     // A secret is made where it needs one and none is given.
-    contradiction::check(&app, config.tokens.rotation, &settings.said(true)).map_err(|contradiction| contradicts(contradiction, &name))?;
+    let said = Said { is_new: true, ..settings.said(true) };
+    contradiction::check(&app, config.tokens.rotation, &said).map_err(|contradiction| contradicts(contradiction, &name))?;
     let secret = app
         .security
         .method
@@ -276,6 +277,10 @@ fn contradicts(contradiction: Contradiction, name: &str) -> AdminError {
             let method = method.as_str();
             let next = format!("openssl rand -hex 32 | p2pid ib update {name} --auth-method {method} --client-secret-stdin");
             error.found("no secret").expected("a secret, given with the method").next(next)
+        }
+        Contradiction::NothingToRenew => {
+            let expected = "authorization_code beside it, or client_credentials in its place";
+            error.found("refresh_token alone").expected(expected).next("add --grant authorization_code")
         }
         Contradiction::NoScope => error.found("no scope").expected("a scope that [scopes] names").next("add --scope S, or --introspects S"),
         _ => error,

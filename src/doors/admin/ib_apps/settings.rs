@@ -151,6 +151,7 @@ impl Settings {
     /// What is said here that the app does not tell once it is applied; `has_secret` where the app has one without this.
     pub(super) fn said(&self, has_secret: bool) -> Said {
         Said {
+            is_new: false,
             has_secret: has_secret || self.secret.is_some(),
             rotation: self.rotation,
             dpop: self.security.dpop,
@@ -166,6 +167,11 @@ impl Settings {
     /// Whether it is said what the app may ask for, be it nothing.
     pub(super) const fn says_scope(&self) -> bool {
         self.scope.is_some()
+    }
+
+    /// Whether it is said what the app may use.
+    pub(super) const fn says_grants(&self) -> bool {
+        self.grants.is_some()
     }
 
     /// The URL at which the app's keys are, where that is given.

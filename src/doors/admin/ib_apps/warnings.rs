@@ -1,6 +1,6 @@
 //! What may need attention in an IB app that was made or changed, though nothing is wrong with it yet.
 
-use crate::inbound::ib_app::IbApp;
+use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::security::Keys;
 use crate::instance::Instance;
 use crate::instance::key_sets::NotFetched;
@@ -13,6 +13,11 @@ pub(super) async fn of(instance: &Instance, given: &Settings, app: &IbApp) -> Ve
     let stars = given.redirect_uris().iter().map(|uri| uri.as_str()).filter(|uri| uri.contains('*'));
     let stars = stars.map(|uri| format!("the redirect URI {uri} is compared as it stands: \"*\" stands for nothing but itself"));
     let mut warnings: Vec<String> = stars.collect();
+    if given.says_grants() && app.may_use(GrantType::RefreshToken) && !app.may_use(GrantType::AuthorizationCode) {
+        // RFC 6749 §4.4.3.
+        let only = "the grant refresh_token renews what was allowed by authorization_code, which the app may not use";
+        warnings.push(format!("{only}: it gets no refresh token any more, and client_credentials gives none"));
+    }
     if let Some(Keys::Url { url, guarded }) = given.keys_at() {
         let fix = "it is looked at again when the app signs; where it cannot be, take the keys as a file: --jwks FILE";
         match instance.key_sets.try_url(instance, app, url, *guarded).await {
