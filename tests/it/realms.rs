@@ -15,6 +15,8 @@ async fn the_commands_of_a_realm_do_what_they_say() {
     let made = one.runs(&["realm", "create", "TestRealm"]).await;
     assert_eq!((&made["name"], &made["token_validity"], &made["scopes"]), (&json!("TestRealm"), &json!(43_200), &json!(["openid"])));
     assert!(made["key"].is_string(), "{made}");
+    let served = json!(["authorization_code", "refresh_token"]);
+    assert_eq!((&made["grants"], &one.runs(&["realm", "show", "TestRealm"]).await["grants"]), (&served, &served), "no passwords are taken");
     assert_eq!(one.refuses(&["realm", "create", "TestRealm"]).await["code"], "exists");
     let create = ["realm", "create", "Other", "--key-stdin", "--token-validity", "60", "--description", "of others"];
     let other = one.runs_with(&create, "k3y_secret").await;
@@ -100,6 +102,8 @@ async fn t9_without_the_switch_there_is_no_password_grant() {
 async fn t9_with_the_switch_a_realm_alone_signs_people_in_by_password() {
     let (world, client) = world_with(ON).await;
     assert_eq!(grant_types(&world).await, json!(["authorization_code", "refresh_token", "client_credentials", "password"]));
+    let grants = world.beta.shows("realm", "TestRealm").await["grants"].clone();
+    assert_eq!(grants, json!(["authorization_code", "refresh_token", "password"]));
     let answer = signs_in(&world, &client, "alice", PASSWORD).await;
     let (tokens, json) = (Tokens::of(&answer), answer.json());
     assert_eq!((&json["scope"], &json["p2pi_subject"], &json["token_type"]), (&json!("openid"), &json!("alice"), &json!("Bearer")));

@@ -13,8 +13,9 @@ use super::document::{self, Document, Named};
 use super::ib_apps::settings::{access_ttl, redirect_uri, secret};
 use super::{AdminError, AdminState, Caller, gate};
 use crate::audit::{Action, Entry};
+use crate::config::Config;
 use crate::id::Id;
-use crate::inbound::ib_app::IbApp;
+use crate::inbound::ib_app::{GrantType, IbApp};
 use crate::inbound::realm::{self, Realm};
 use crate::inbound::user::User;
 use crate::instance::Instance;
@@ -120,13 +121,14 @@ impl Settings {
 
 async fn list(State(state): State<Arc<AdminState>>, Path(tenant): Path<String>) -> Result<Response, AdminError> {
     let realms = state.instance.store.read(move |connection| rows::of_tenant(connection, &tenant)).await?;
-    Ok(document::shown(realms.iter().map(|realm| resource(realm, None)).collect::<Vec<_>>()))
+    let config = state.instance.config();
+    Ok(document::shown(realms.iter().map(|realm| resource(realm, &config, None)).collect::<Vec<_>>()))
 }
 
 async fn show(State(state): State<Arc<AdminState>>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, AdminError> {
     let wanted = name.clone();
     let realm = state.instance.store.read(move |connection| rows::by_name(connection, &tenant, &wanted)).await?;
-    realm.map(|realm| document::shown(resource(&realm, None))).ok_or_else(|| AdminError::not_found(KIND, &name))
+    realm.map(|realm| document::shown(resource(&realm, &state.instance.config(), None))).ok_or_else(|| AdminError::not_found(KIND, &name))
 }
 
 /// What became of a new realm.
@@ -180,7 +182,7 @@ async fn create(
         find(transaction).map(Made::New)
     };
     match state.instance.store.write(judge).await? {
-        Made::New(realm) => Ok(document::created(resource(&realm, Some(&key)))),
+        Made::New(realm) => Ok(document::created(resource(&realm, &state.instance.config(), Some(&key)))),
         Made::Updated(realm) => Ok(changed(&state, &realm)),
         Made::Exists => Err(AdminError::exists(KIND, &name)),
         // Without saying whose it is, or what: another tenant's records are nobody else's affair.
@@ -252,7 +254,7 @@ async fn put_role(
         again(transaction, &tenant, &name)
     };
     let realm = state.instance.store.write(judge).await??;
-    Ok(told(document::shown(resource(&realm, None)), made))
+    Ok(told(document::shown(resource(&realm, &state.instance.config(), None)), made))
 }
 
 async fn delete_role(
@@ -271,7 +273,7 @@ async fn delete_role(
     };
     let (realm, whose, ending) = state.instance.store.write(judge).await??;
     endings::finish(&state.instance, whose, ending).await?;
-    Ok(told(document::shown(resource(&realm, None)), gone))
+    Ok(told(document::shown(resource(&realm, &state.instance.config(), None)), gone))
 }
 
 async fn assign(
@@ -348,7 +350,7 @@ async fn change_member(
     };
     let (realm, whose, ending) = state.instance.store.write(judge).await??;
     endings::finish(&state.instance, whose, ending).await?;
-    Ok(told(document::shown(resource(&realm, None)), given))
+    Ok(told(document::shown(resource(&realm, &state.instance.config(), None)), given))
 }
 
 /// The realm, when it has that role, and the person of that login. Somebody who is another tenant's is nobody to whoever does not rule the
@@ -379,7 +381,7 @@ fn again(transaction: &Transaction<'_>, tenant: &str, name: &str) -> Result<Resu
 fn changed(state: &AdminState, realm: &Realm) -> Response {
     // What a token in the table says of its app may have changed.
     state.instance.tokens.forget();
-    document::shown(resource(realm, None))
+    document::shown(resource(realm, &state.instance.config(), None))
 }
 
 /// With what the audit is to name beside the realm.
@@ -417,8 +419,11 @@ fn description(text: String) -> Result<String, AdminError> {
 
 /// As `realm show` prints it: what an IB app has, by the same names, and what a realm adds. The key is there only where it was just made;
 /// it is the client secret.
-fn resource(realm: &Realm, key: Option<&SecretString>) -> Value {
+fn resource(realm: &Realm, config: &Config, key: Option<&SecretString>) -> Value {
     let app = &realm.app;
+    // Every realm may use passwords where the instance takes them.
+    let grants: Vec<GrantType> =
+        app.grants.iter().copied().filter(|grant| config.compat.password_grant || *grant != GrantType::Password).collect();
     let roles = realm.roles.iter().map(|role| json!({ "name": role.name, "description": role.description, "users": role.holders }));
     let validity = app.access_ttl.unwrap_or(realm::TOKEN_VALIDITY).as_secs();
     let mut attributes = json!({
@@ -430,7 +435,7 @@ fn resource(realm: &Realm, key: Option<&SecretString>) -> Value {
         "token_validity": validity,
         "roles": roles.collect::<Vec<_>>(),
         "redirect_uris": app.redirect_uris.iter().map(RedirectUri::as_str).collect::<Vec<_>>(),
-        "grants": app.grants,
+        "grants": grants,
         "scopes": app.scope,
         "access_ttl": validity,
         "created_at": app.created_at,
