@@ -51,8 +51,16 @@ const TURN: Duration = Duration::from_secs(5);
 /// The sets that were fetched.
 #[derive(Debug)]
 pub struct KeySets {
-    sets: Mutex<Cache<Url, Arc<Entry>>>,
+    sets: Mutex<Cache<Source, Arc<Entry>>>,
     turns: Arc<Turns>,
+}
+
+/// Where a set is looked for, and how. Who may not reach private addresses learns nothing of what was read by somebody who may, and by a look that
+/// failed keeps nobody who may from looking.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Source {
+    url: Url,
+    guarded: bool,
 }
 
 /// The looks that are under way or wait for their turn.
@@ -75,7 +83,7 @@ impl Default for KeySets {
     }
 }
 
-/// One URL.
+/// One source.
 #[derive(Debug, Default)]
 struct Entry {
     known: Mutex<Known>,
@@ -83,7 +91,7 @@ struct Entry {
     looking: tokio::sync::Mutex<()>,
 }
 
-/// What is known of a URL.
+/// What is known of a source.
 #[derive(Debug, Default)]
 struct Known {
     keys: Option<(Arc<KeySet>, Moment)>,
@@ -125,7 +133,7 @@ impl KeySets {
         let begun = instance.clock.now();
         let _turn = self.turns.enter(&Owner::of(app), instance.outgoing.limit(Purpose::Keys)).await?;
         let set = fetch(&instance.config(), &instance.outgoing, url, guarded).await?;
-        Ok(self.entry(url).keep(set, begun, instance.clock.now()))
+        Ok(self.entry(url, guarded).keep(set, begun, instance.clock.now()))
     }
 
     /// What `find` finds by the keys of `app`, which are at `keys`: something that one of them signed, for example. Each set is asked once.
@@ -144,7 +152,7 @@ impl KeySets {
             Keys::Inline(set) => return Ok(find(set)),
             Keys::Url { url, guarded } => (url, *guarded),
         };
-        let entry = self.entry(url);
+        let entry = self.entry(url, guarded);
         let now = instance.clock.now();
         let mut asked = None;
         if let Some(set) = entry.set(&now, KEPT) {
@@ -179,13 +187,14 @@ impl KeySets {
         if found.is_err() && has_looked.is_err() { Err(NoKeys::Full(url.clone())) } else { Ok(found) }
     }
 
-    fn entry(&self, url: &Url) -> Arc<Entry> {
+    fn entry(&self, url: &Url, guarded: bool) -> Arc<Entry> {
+        let source = Source { url: url.clone(), guarded };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = sets.get(url) {
+        if let Some(entry) = sets.get(&source) {
             return Arc::clone(entry);
         }
         let entry = Arc::<Entry>::default();
-        sets.insert(url.clone(), Arc::clone(&entry));
+        sets.insert(source, Arc::clone(&entry));
         entry
     }
 }
@@ -353,7 +362,7 @@ mod tests {
             KeySet::read(serde_json::json!({ "keys": [key] }).to_string().as_bytes()).expect("a set")
         };
         let url = Url::parse("https://client.example/jwks").expect("a URL");
-        instance.key_sets.entry(&url).keep(set(), instance.clock.now(), instance.clock.now());
+        instance.key_sets.entry(&url, true).keep(set(), instance.clock.now(), instance.clock.now());
         for keys in [Keys::Inline(set()), Keys::Url { url, guarded: true }] {
             for outcome in [Ok("found"), Err("not among them")] {
                 let times = std::sync::atomic::AtomicUsize::new(0);
@@ -368,13 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn k4_what_one_who_may_reach_private_addresses_found_or_did_not_is_nothing_to_one_who_may_not() {
+        let (sets, clock) = (KeySets::default(), SystemClock::new());
+        let url = Url::parse("https://client.example/jwks").expect("a URL");
+        let key = crate::oauth::signing_key::SigningKey::generate().public().to_jwk();
+        let set = KeySet::read(serde_json::json!({ "keys": [key] }).to_string().as_bytes()).expect("a set");
+        sets.entry(&url, false).keep(set, clock.now(), clock.now());
+        for (guarded, is_known) in [(false, true), (true, false)] {
+            let entry = sets.entry(&url, guarded);
+            assert_eq!((entry.set(&clock.now(), KEPT).is_some(), entry.may_look(&clock.now())), (is_known, !is_known), "{guarded}");
+        }
+    }
+
+    #[test]
     fn k4_of_too_many_sets_the_least_used_go_and_not_all() {
         let sets = KeySets::default();
         let url = |number: usize| Url::parse(&format!("https://client.example/{number}/jwks")).expect("a URL");
-        let used = sets.entry(&url(0));
+        let used = sets.entry(&url(0), true);
         for number in 1..=2 * MOST_SETS {
-            sets.entry(&url(number));
-            assert!(Arc::ptr_eq(&used, &sets.entry(&url(0))), "after {number} others");
+            sets.entry(&url(number), true);
+            assert!(Arc::ptr_eq(&used, &sets.entry(&url(0), true)), "after {number} others");
         }
         assert_eq!(sets.sets.lock().expect("nobody panicked").len(), MOST_SETS);
     }
