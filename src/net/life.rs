@@ -50,15 +50,16 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Needed {
     scope: ArcSwap<Scope>,
-    /// It was another once.
+    /// It was another once, or there is no such route any more.
     has_changed: AtomicBool,
+    is_gone: AtomicBool,
     notify: Arc<Notify>,
 }
 
 impl Needed {
     /// A route asks for `scope`.
     pub fn new(scope: Arc<Scope>) -> Self {
-        Self { scope: ArcSwap::new(scope), has_changed: AtomicBool::new(false), notify: Arc::default() }
+        Self { scope: ArcSwap::new(scope), has_changed: AtomicBool::default(), is_gone: AtomicBool::default(), notify: Arc::default() }
     }
 
     /// The route asks for `scope` from now on.
@@ -67,6 +68,16 @@ impl Needed {
             return;
         }
         self.scope.store(scope);
+        self.change();
+    }
+
+    /// There is no such route any more, or it is another tenant's by now: nobody who opened a stream there could open it again.
+    pub fn ends(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.change();
+    }
+
+    fn change(&self) {
         self.has_changed.store(true, Ordering::Release);
         self.notify.notify_waiters();
     }
@@ -77,9 +88,11 @@ impl Needed {
 }
 
 impl Claim {
-    /// Whether the route has come to ask for what was not granted.
+    /// Whether the route has come to ask for what was not granted, or is gone.
     fn is_outgrown(&self) -> bool {
-        self.needed.has_changed.load(Ordering::Acquire) && !opens(&self.needed.scope.load(), &self.granted)
+        let needed = &self.needed;
+        needed.has_changed.load(Ordering::Acquire)
+            && (needed.is_gone.load(Ordering::Acquire) || !opens(&needed.scope.load(), &self.granted))
     }
 }
 
@@ -183,6 +196,11 @@ mod tests {
         assert!(life.is_over(Some(&claim("a"))) && !life.is_over(Some(&claim("a b"))) && !life.is_over(None));
         needed.becomes(scope("a"));
         assert!(!life.is_over(Some(&claim("a"))), "it asks for less again");
+        let [_, waits] = waiting;
+        assert!(!waits.is_finished());
+        needed.ends();
+        waits.await.expect("no panic");
+        assert!(life.is_over(Some(&claim("a b"))) && !life.is_over(None), "the route is gone");
     }
 
     #[tokio::test]

@@ -146,6 +146,37 @@ async fn a_scope_that_is_taken_from_an_app_or_that_a_route_comes_to_ask_for_ends
     }
 }
 
+#[tokio::test]
+async fn a_route_that_a_reload_takes_away_or_gives_to_another_tenant_ends_its_streams_and_no_other() {
+    let (world, tokens) = {
+        let mut world = World::new().await;
+        let client = Client::registered(&world.beta, "shop").await;
+        let tokens = client.tokens(&world.beta, &mut world.operator).await;
+        (world, tokens)
+    };
+    let upstream = world.beta.application.url();
+    let route = |more: &str| format!("[[route]]\npath = \"/more\"\nupstream = \"{upstream}\"\n{more}");
+    let opens = async |target: &str| {
+        let mut wire = Wire::tls(world.beta.settings.public, &world.beta.settings.authority()).await;
+        let bearer = [("Authorization", &*format!("Bearer {}", tokens.access))];
+        wire.sends(request("GET", target, &world.beta.settings.public.to_string(), &bearer, "")).await;
+        reads_until(&mut wire, "data: event 1\n").await;
+        wire
+    };
+    says(&world.beta, &route("")).await;
+    let (mut kept, mut more) = (opens("/p2pi/events").await, opens("/more/events").await);
+    // What leaves it the route that it was lets it go on.
+    says(&world.beta, &route("methods = [\"POST\"]")).await;
+    reads_until(&mut more, "data: event ").await;
+    says(&world.beta, &route("tenant = \"sales\"")).await;
+    more.ends().await;
+    says(&world.beta, &route("")).await;
+    let mut again = opens("/more/events").await;
+    says(&world.beta, "").await;
+    again.ends().await;
+    reads_until(&mut kept, "data: event ").await;
+}
+
 /// Reads until `text` has come.
 pub(crate) async fn reads_until(wire: &mut Wire, text: &str) {
     let mut seen = Vec::new();

@@ -136,7 +136,8 @@ impl Gateway {
         new
     }
 
-    /// The configuration has changed: streams that are open end where their route asks for more now than their token has.
+    /// The configuration has changed: streams that are open end where their route asks for more now than their token has, or
+    /// is gone.
     pub fn reconfigured(&self) {
         self.routes();
     }

@@ -80,13 +80,17 @@ impl Routes {
         Self { config, table, no_token, invalid_token, invalid_request, other_key, invalid_proof, use_nonce }
     }
 
-    /// Takes the place of `old`: streams that are open at a route of that rest on the one with the same path here. Routes that are not here any
-    /// more are taken out of the metrics.
+    /// Takes the place of `old`: streams that are open at a route of that rest on the one with the same path and tenant here, and end where there
+    /// is none. Those at another upstream or by another method than it has now were let in, and go on. Routes that are not here any more are taken
+    /// out of the metrics.
     pub(super) fn succeed(&mut self, old: &Self, calls: &Calls) {
-        for route in &mut self.table.0 {
-            if let Some(before) = old.table.0.iter().find(|before| before.prefix == route.prefix) {
-                before.needed.becomes(Arc::clone(&route.scopes));
-                route.needed = Arc::clone(&before.needed);
+        for before in &old.table.0 {
+            match self.table.0.iter_mut().find(|route| route.takes_the_place_of(before)) {
+                Some(route) => {
+                    before.needed.becomes(Arc::clone(&route.scopes));
+                    route.needed = Arc::clone(&before.needed);
+                }
+                None => before.needed.ends(),
             }
         }
         let is_gone = |route: &&Route| !self.table.0.iter().any(|kept| kept.path == route.path);
@@ -143,6 +147,12 @@ impl Route {
             series: calls.series(&route.path),
             path: route.path.clone(),
         })
+    }
+
+    /// Whether it is where `before` was, for the same callers. Below the path of a public_url two routes may have one prefix.
+    fn takes_the_place_of(&self, before: &Self) -> bool {
+        let is_there = self.prefix == before.prefix && self.path.trim_end_matches('/') == before.path.trim_end_matches('/');
+        is_there && self.tenant == before.tenant
     }
 
     /// What it demands of a call.
