@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{granted, granted_with, is_accepted, refusal, refused};
 use crate::world::World;
-use crate::world::client::{Client, Tokens, VERIFIER};
+use crate::world::certificates::{Identity, named};
+use crate::world::client::{Client, Tokens, VERIFIER, s256};
+use crate::world::key_holder::encoded;
 use crate::world::message::Message;
 use crate::world::settings::request;
 use crate::world::wire::Wire;
@@ -293,15 +295,74 @@ async fn d1_d2_metadata_name_us_as_configured_and_every_endpoint_answers() {
         !server["grant_types_supported"].to_string().contains("implicit")
             && !server["grant_types_supported"].to_string().contains("password")
     );
-    for (name, value) in server.as_object().expect("an object") {
-        let Some(url) = value.as_str().filter(|_| name.ends_with("_endpoint")) else { continue };
-        let path = url.strip_prefix(&base).unwrap_or_else(|| panic!("{name} is {url}, not below {base}"));
-        let answer = world.beta.is_asked("GET", path, &[], "").await;
-        assert!(answer.status() != 404 && answer.status() < 500, "{name}: {}", answer.first_line);
-    }
+    assert_eq!(server["mtls_endpoint_aliases"], Value::Null);
+    let client = Client::registered_with(&world.beta, "shop", json!({ "grants": ["authorization_code", "client_credentials"] })).await;
+    let authorize = client.authorize_at(&base);
+    let asked = authorize.url();
+    let (endpoint, query) = asked.split_once('?').expect("a query");
+    assert_eq!(server["authorization_endpoint"], endpoint);
+    let page = world.beta.is_asked("GET", &format!("{}?{query}", &endpoint[base.len()..]), &[], "").await;
+    let location = page.header("location").unwrap_or_default();
+    assert!(page.status() == 303 && location.contains("/login?next=") && location.contains("state-of-the-test"), "{page:?}");
+    let asks =
+        async |method: &str, target: &str, headers: &[(&str, &str)], body: &str| world.beta.is_asked(method, target, headers, body).await;
+    answers_as_announced(&world, &client, &server, &base, 6, asks).await;
     let resource = world.beta.is_asked("GET", "/.well-known/oauth-protected-resource", &[], "").await.json();
     assert_eq!(resource["authorization_servers"], Value::from(vec![base.as_str()]));
     assert_eq!(resource["resource"], base.as_str());
+}
+
+/// Asks every endpoint in `announced`, of which there are `count`, all below `base`, for what only that endpoint does.
+async fn answers_as_announced(
+    world: &World,
+    client: &Client,
+    announced: &Value,
+    base: &str,
+    count: usize,
+    asks: impl AsyncFn(&str, &str, &[(&str, &str)], &str) -> Message,
+) {
+    let names = announced.as_object().expect("an object").keys().filter(|name| name.ends_with("_endpoint"));
+    assert_eq!(names.count(), count, "one of them is not looked at here: {announced}");
+    let path = |name: &str| {
+        let url = announced[name].as_str().unwrap_or_else(|| panic!("no {name}: {announced}"));
+        url.strip_prefix(base).unwrap_or_else(|| panic!("{name} is {url}, not below {base}"))
+    };
+    let posts = async |name: &str, form: &[(&str, &str)]| {
+        let credentials = [("client_id", client.id.as_str()), ("client_secret", client.secret.as_str())];
+        asks("POST", path(name), &[FORM], &encoded(&[form, &credentials].concat())).await
+    };
+    let issued = posts("token_endpoint", &[("grant_type", "client_credentials")]).await;
+    let token = issued.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", issued.text())).to_owned();
+    let bearer = format!("Bearer {token}");
+    let calls = async || asks("GET", &format!("{}/orders", path("p2pi_endpoint")), &[("Authorization", &bearer)], "").await.status();
+    let arrived = world.beta.application.received().len();
+    assert_eq!((calls().await, world.beta.application.received().len()), (200, arrived + 1));
+    let form = [("token", token.as_str())];
+    assert_eq!(posts("introspection_endpoint", &form).await.json()["active"], true);
+    let revoked = posts("revocation_endpoint", &form).await;
+    assert_eq!((revoked.status(), revoked.text().as_str()), (200, "{}"));
+    assert_eq!((posts("introspection_endpoint", &form).await.json(), calls().await), (json!({ "active": false }), 401));
+    let challenge = s256(VERIFIER);
+    let question = [
+        ("response_type", "code"),
+        ("redirect_uri", client.redirect_uri.as_str()),
+        ("code_challenge", &challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    let pushed = posts("pushed_authorization_request_endpoint", &question).await;
+    assert!(pushed.status() == 201 && pushed.json()["request_uri"].is_string(), "{}", pushed.text());
+}
+
+#[tokio::test]
+async fn d1_g7_the_endpoints_for_clients_with_certificates_answer_as_the_others_do() {
+    let world = World::with_mtls("").await;
+    let server = world.beta.is_asked("GET", "/.well-known/oauth-authorization-server", &[], "").await.json();
+    let client = Client::registered_with(&world.beta, "shop", json!({ "grants": ["authorization_code", "client_credentials"] })).await;
+    let (identity, base) = (Identity::self_signed(&named("shop")), format!("https://{}", world.beta.settings.mtls));
+    let asks = async |method: &str, target: &str, headers: &[(&str, &str)], body: &str| {
+        identity.asks(&world.beta, method, target, headers, body).await
+    };
+    answers_as_announced(&world, &client, &server["mtls_endpoint_aliases"], &base, 5, asks).await;
 }
 
 #[tokio::test]
