@@ -148,7 +148,8 @@ async fn d5_two_pages_of_one_pushed_request_have_one_answer() {
 async fn d5_a_reference_is_its_apps_and_ends() {
     let mut world = World::new().await;
     let client = Client::registered(&world.beta, "shop").await;
-    let other = Client::registered(&world.beta, "other").await;
+    // The same but for its name, so that nothing else of the request is wrong for it.
+    let other = Client::registered_with(&world.beta, "other", json!({ "redirect_uris": [client.redirect_uri] })).await;
     let reference = reference(&world, &client).await;
     let prefix = "urn:ietf:params:oauth:request_uri:";
     for (client_id, reference) in [
