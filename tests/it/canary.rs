@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use p2pid::oauth::signing_key::SigningKey;
+use p2pid::store::{Store, ob_app};
 use p2pid::system::SystemClock;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::world::hostile::{Endpoint, Fault, Hostile};
@@ -28,20 +31,28 @@ async fn k7_no_secret_is_written_anywhere() {
     let key = pair.two.runs(&["user", "key", &pair.operator.login]).await;
     canaries.plant("the API key", key["api_key"].as_str().expect("a key"));
 
+    let signed = Hostile::start(Arc::new(SystemClock::new())).await;
+    sign_for(&pair.one, &signed).await;
+
     // Everything may be logged, at the finest level.
     pair.two.settings.says("canary.toml", "[compat]\npassword_grant = true\n");
     for process in [&mut pair.one, &mut pair.two] {
         process.is_stopped().await;
+        canaries.plant_signing_keys(process).await;
         process.starts_with(&[("P2PID_LOG", "trace")]).await;
     }
+    assert_eq!(canaries.signing_keys, 1, "the key of the peer that is signed for");
     let commands = Commands::watch(&pair);
     link_with_mistakes(&mut pair, &mut canaries).await;
     use_tokens_by_hand(&mut pair, &mut canaries).await;
     sign_in_with_mistakes(&pair.two, &mut canaries).await;
     call_with_mistakes(&pair).await;
     meet_a_hostile_peer(&pair.one, &mut canaries).await;
+    sign_by_hand(&mut pair, &mut canaries).await;
+    link_by_signatures(&pair.one, &signed, &mut canaries).await;
     pair.one.runs(&["peer", "refresh", "two"]).await;
-    pair.two.runs(&["ib", "rotate-secret", "one"]).await;
+    let rotated = pair.two.runs(&["ib", "rotate-secret", "one"]).await;
+    canaries.plant("the client secret that came after", rotated["client_secret"].as_str().expect("a secret"));
 
     canaries.are_not_in_output("one", &pair.one).await;
     canaries.are_not_in_output("two", &pair.two).await;
@@ -94,8 +105,7 @@ async fn use_tokens_by_hand(pair: &mut Pair, canaries: &mut Canaries) {
     pair.two.runs_with(&create, secret).await;
     let verifier = "canary-verifier-0123456789abcdefghijklmnopqrstuvwxyz";
     canaries.plant("the verifier", verifier);
-    let challenge =
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()));
+    let challenge = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()));
     let query = [
         ("client_id", "by-hand"),
         ("redirect_uri", redirect),
@@ -202,6 +212,95 @@ async fn meet_a_hostile_peer(one: &Process, canaries: &mut Canaries) {
     eventually("the basic call to arrive", async || (!peer.heard(Endpoint::Resource).is_empty()).then_some(())).await;
 }
 
+/// A peer at which `one` signs who it is, and proves its key.
+async fn sign_for(one: &Process, peer: &Hostile) {
+    peer.binds_tokens();
+    let (url, trusted) = (peer.url(), peer.authority().to_string_lossy().into_owned());
+    let create = ["peer", "create", "signed", "--url", &url, "--client-id", "us", "--scope", "p2pi", "--ca", &trusted];
+    one.runs(&[&create[..], &["--auth-method", "private_key_jwt", "--dpop", "require"]].concat()).await;
+}
+
+/// The link to it: what `one` signs on the way, at the token endpoint and in calls.
+async fn link_by_signatures(one: &Process, peer: &Hostile, canaries: &mut Canaries) {
+    let mut person = crate::world::person::Person::new("", "", &[one.settings.authority(), peer.authority()]);
+    let request = one.runs(&["peer", "request", "signed"]).await;
+    let page = person.opens(request["url"].as_str().expect("a URL")).continues().await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    one.tries(&["call", "signed", "/x"], None).await;
+    peer.next(Endpoint::Token, Fault::HalfJson);
+    one.tries(&["peer", "refresh", "signed"], None).await;
+    one.runs(&["ob", "rotate-key", "signed"]).await;
+    peer.secrets().iter().for_each(|secret| canaries.plant("what the peer that is signed for issued", secret));
+    let asked = peer.heard(Endpoint::Token);
+    assert!(asked.len() >= 2, "the code and a refresh");
+    for heard in &asked {
+        canaries.plant("an assertion of ours", heard.parameter("client_assertion").expect("an assertion"));
+    }
+    let called = peer.heard(Endpoint::Resource);
+    assert!(!called.is_empty(), "a call");
+    for heard in asked.iter().chain(&called) {
+        canaries.plant("a proof of ours", heard.message.header("dpop").expect("a proof"));
+    }
+}
+
+/// A client that signs: it pushes a request and asks for a token, each at first without a nonce, then well, then with the same again.
+async fn sign_by_hand(pair: &mut Pair, canaries: &mut Canaries) {
+    let (two, key, redirect) = (&pair.two, SigningKey::generate(), "https://client.example/signed");
+    let keys = two.settings.folder().join("keys-of-by-key.json");
+    std::fs::write(&keys, json!({ "keys": [key.public().to_jwk()] }).to_string()).expect("the temporary folder can be written");
+    let keys = keys.to_string_lossy().into_owned();
+    let create = ["ib", "create", "by-key", "--client-id", "by-key", "--redirect-uri", redirect, "--scope", "p2pi", "--dpop"];
+    let grants = ["--jwks", &keys, "--grant", "authorization_code", "--grant", "client_credentials"];
+    two.runs(&[&create[..], &grants].concat()).await;
+
+    let challenge = "canary-challenge-0123456789-abcdefghijklmno";
+    let question =
+        [("response_type", "code"), ("redirect_uri", redirect), ("code_challenge", challenge), ("code_challenge_method", "S256")];
+    let pushed = sign(two, &key, canaries, "/oauth/par", &question).await;
+    assert_eq!(pushed.status(), 201, "{}", pushed.text());
+    let reference = pushed.json()["request_uri"].as_str().expect("a reference").to_owned();
+    canaries.plant("the reference of a pushed request", reference.rsplit(':').next().expect("what stands behind the prefix"));
+    let token = sign(two, &key, canaries, "/oauth/token", &[("grant_type", "client_credentials")]).await;
+    canaries.plant("a token that is bound", token.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", token.text())));
+
+    let query = [("client_id", "by-key"), ("request_uri", reference.as_str())];
+    let url = Url::parse_with_params(&format!("{}/oauth/authorize", two.settings.url()), query).expect("an address");
+    let page = pair.operator.opens(url.as_str()).await;
+    let declined = page.form_with("decision").and_then(|form| form.press("decision", "decline")).expect("a question");
+    pair.operator.browser.step(&declined).await.expect("an answer");
+    assert_eq!(pair.operator.opens(url.as_str()).await.status, 400, "it was answered");
+}
+
+/// The answer to a form with an assertion and a proof of `key`, after one without a nonce; both are presented once more.
+async fn sign(two: &Process, key: &SigningKey, canaries: &mut Canaries, path: &str, form: &[(&str, &str)]) -> Message {
+    let mut nonce = None;
+    let mut answers = Vec::new();
+    for turn in 0..2 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs();
+        let (url, number) = (two.settings.url(), format!("{path}-{turn}"));
+        let claims = json!({ "iss": "by-key", "sub": "by-key", "aud": url, "iat": now, "exp": now + 60, "jti": number });
+        let assertion = key.sign(r#"{"alg":"ES256","typ":"JWT"}"#, &claims.to_string());
+        let mut claims = json!({ "htm": "POST", "htu": format!("{url}{path}"), "iat": now, "jti": number });
+        if let Some(nonce) = &nonce {
+            claims["nonce"] = Value::from(String::clone(nonce));
+        }
+        let proof = key.sign(&json!({ "alg": "ES256", "typ": "dpop+jwt", "jwk": key.public().to_jwk() }).to_string(), &claims.to_string());
+        canaries.plant(&format!("an assertion at {path}"), &assertion);
+        canaries.plant(&format!("a proof at {path}"), &proof);
+        let signed =
+            [("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), ("client_assertion", assertion.as_str())];
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).extend_pairs(signed).finish();
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("DPoP", proof.as_str())];
+        let text = request("POST", path, &two.settings.public.to_string(), &headers, &body);
+        let answer = ask(two, &text).await;
+        nonce = nonce.or_else(|| answer.header("dpop-nonce").map(str::to_owned));
+        assert_eq!(ask(two, &text).await.status(), 400, "without a nonce, or used before");
+        answers.push(answer);
+    }
+    assert_eq!(answers[0].json()["error"], "use_dpop_nonce");
+    answers.pop().expect("the second")
+}
+
 async fn post(process: &Process, path: &str, client: (&str, &str), form: &[(&str, &str)]) -> Message {
     let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", client.0, client.1)));
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
@@ -221,19 +320,41 @@ async fn ask(process: &Process, text: &str) -> Message {
 /// What must be found nowhere: secret → what it is.
 #[derive(Default)]
 struct Canaries {
-    nowhere: BTreeMap<String, String>,
+    nowhere: BTreeMap<Vec<u8>, String>,
     /// A client's `state`, which it gets back as it was and which the database therefore has while a question is open: in no log or answer.
-    only_at_rest: BTreeMap<String, String>,
+    only_at_rest: BTreeMap<Vec<u8>, String>,
+    /// How many keys that a daemon signs with are among them.
+    signing_keys: usize,
 }
 
 impl Canaries {
     fn plant(&mut self, what: &str, secret: &str) {
         assert!(secret.len() >= 8, "{what} is too short to be looked for");
-        self.nowhere.insert(secret.to_owned(), what.to_owned());
+        self.nowhere.insert(secret.into(), what.to_owned());
     }
 
     fn mention(&mut self, what: &str, secret: &str) {
-        self.only_at_rest.insert(secret.to_owned(), what.to_owned());
+        self.only_at_rest.insert(secret.into(), what.to_owned());
+    }
+
+    /// The keys that a daemon, which does not run now, signs with: as they are, and as they would be written in a JWK, in hexadecimal digits, or in
+    /// PEM.
+    async fn plant_signing_keys(&mut self, stopped: &Process) {
+        let store = Store::open(&stopped.settings.state_dir(), None, Arc::new(SystemClock::new())).expect("nobody else has it open");
+        let seals = store.seals().clone();
+        let apps = store.read(move |connection| ob_app::of_tenant(connection, &seals, "default")).await.expect("the apps");
+        store.close().await;
+        for key in apps.iter().filter_map(|app| app.keys.as_ref()) {
+            let der = key.current.to_der();
+            // Behind the version of an ECPrivateKey (RFC 5915 §3) stands the octet string of the key.
+            let start = der.windows(5).position(|window| window == [2, 1, 1, 4, 32]).expect("a key of P-256") + 5;
+            let scalar = &der[start..start + 32];
+            self.nowhere.insert(scalar.into(), "a key that we sign with".to_owned());
+            self.plant("a key that we sign with, as in a JWK", &URL_SAFE_NO_PAD.encode(scalar));
+            self.plant("a key that we sign with, in hexadecimal", &scalar.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            self.plant("a key that we sign with, as in PEM", &STANDARD.encode(&der[..])[..64]);
+            self.signing_keys += 1;
+        }
     }
 
     fn plant_pair(&mut self, of: &str, tokens: &Value) -> [String; 2] {
@@ -287,9 +408,9 @@ impl Canaries {
     }
 }
 
-fn search(secrets: &BTreeMap<String, String>, place: &str, bytes: &[u8]) {
+fn search(secrets: &BTreeMap<Vec<u8>, String>, place: &str, bytes: &[u8]) {
     for (secret, what) in secrets {
-        if let Some(position) = bytes.windows(secret.len()).position(|window| window == secret.as_bytes()) {
+        if let Some(position) = bytes.windows(secret.len()).position(|window| window == secret.as_slice()) {
             let around = &bytes[position.saturating_sub(200)..(position + secret.len() + 50).min(bytes.len())];
             panic!("{what} stands in {place}: …{}…", String::from_utf8_lossy(around));
         }
