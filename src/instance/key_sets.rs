@@ -26,6 +26,7 @@ use crate::inbound::security::Keys;
 use crate::net::client::{Client, FetchError};
 use crate::net::lane::{Lane, Pass, Width};
 use crate::net::outgoing::{Outgoing, Purpose};
+use crate::net::places;
 use crate::net::trust::{Trust, Untrusted};
 use crate::oauth::key::KeySet;
 
@@ -39,9 +40,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 64 * 1024;
 /// Sets in memory at most; the least used go first, one at a time.
 const MOST_SETS: usize = 4 * 1024;
-/// One tenant has at most one in so many of the connections for keys.
-const OF_TENANT: usize = 4;
-/// And at least so many, but no more than half of them: few places are few for everybody.
+/// One tenant has a quarter of the connections for keys, and at least so many, but no more than half of them.
 const LEAST_OF_TENANT: usize = 2;
 /// So many times its places a tenant's looks may wait for one.
 const WAITING: usize = 16;
@@ -294,7 +293,7 @@ impl Turns {
 
 /// How many of `all` connections for keys one tenant may have.
 fn of_tenant(all: usize) -> usize {
-    (all / OF_TENANT).max(LEAST_OF_TENANT.min(all / 2)).max(1)
+    places::share(all, LEAST_OF_TENANT)
 }
 
 /// The lane that `key` names. Those that nobody is on are forgotten.

@@ -13,18 +13,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::SendError;
-use super::files;
 use super::lane::{Lane, Pass, Width};
 use super::pool::Pool;
+use super::{files, places};
 use crate::config::Limits;
 
 /// One part in so many is for what p2pid asks itself and for clients' keys; calls to applications and to peers have half each of the rest.
 const OWN: usize = 8;
 /// And one in so many of that part is for clients' keys: whoever registers a client names their URL, and may name one that never answers.
 const KEYS: usize = 4;
-/// One grant or caller has at most one in so many of the connections for such calls.
-const ONE: usize = 4;
-/// And at least so many, but no more than half of them: few places are few for everybody.
+/// One grant or caller has a quarter of the connections for such calls, and at least so many, but no more than half of them.
 const LEAST_OF_ONE: usize = 16;
 /// So many times the places may wait for one.
 const WAITING: usize = 4;
@@ -127,8 +125,7 @@ impl Outgoing {
 
     /// How many calls for `purpose` one grant or caller may have under way when the configuration says `wanted`.
     pub fn of_one(&self, purpose: Purpose, wanted: usize) -> usize {
-        let all = self.limit(purpose);
-        wanted.min((all / ONE).max(LEAST_OF_ONE.min(all / 2)).max(1))
+        wanted.min(places::share(self.limit(purpose), LEAST_OF_ONE))
     }
 
     fn kind(&self, purpose: Purpose) -> &Kind {

@@ -1,16 +1,16 @@
 //! How many connections there may be: each kind of listener has places of its own, and no address may have more than its share of them.
 //!
 //! Strangers who take all places of the public listeners take none of the relay's or the console's, and one stranger alone does not even fill
-//! the public ones. What counts is every connection, not only those that stay silent: one request makes a connection look busy for as long as
+//! the public ones, where there are two or more. What counts is every connection, not only those that stay silent: one request makes a connection look busy for as long as
 //! `limits.idle_timeout`, and costs nothing.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One address has at most one in so many of the places.
+/// One of those who share places has at most one in so many of them.
 const SHARE: usize = 4;
-/// And at least so many: few places are few for everybody.
+/// One address has at least so many, where they are no more than half.
 const LEAST_SHARE: usize = 16;
 
 /// Whom a listener is for; connections to listeners for the same count together.
@@ -66,9 +66,15 @@ pub(super) struct Place {
     is_without: bool,
 }
 
+/// How many of `all` places one of those who share them may have: a quarter, and where that is less than `least`, so many or half of all, whichever
+/// is less. It is one at least, so where there is one place in all, whoever has it has all.
+pub fn share(all: usize, least: usize) -> usize {
+    (all / SHARE).max(least.min(all / 2)).max(1)
+}
+
 /// How many of `limit` places one address may have.
-pub(super) fn share(limit: usize) -> usize {
-    (limit / SHARE).max(LEAST_SHARE)
+pub(super) fn of_address(limit: usize) -> usize {
+    share(limit, LEAST_SHARE)
 }
 
 /// What counts as one address: of IPv6 the /64, which whoever has one of its addresses has as a whole.
@@ -87,7 +93,7 @@ impl Places {
         let place = |is_without| Place { places: Arc::clone(self), audience, network, is_without };
         let Some(mut taken) = self.taken(audience) else { return (place(false), None) };
         let of_one = network.and_then(|network| taken.by_network.get(&network).copied()).unwrap_or(0);
-        let (is_full, is_over_share) = (taken.all >= limit, of_one >= share(limit));
+        let (is_full, is_over_share) = (taken.all >= limit, of_one >= of_address(limit));
         if is_full || is_over_share {
             taken.without += 1;
             let excess = if is_full { Excess::Full(taken.without) } else { Excess::Share(taken.without) };
@@ -137,6 +143,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_has_a_quarter_and_of_few_places_half_at_most() {
+        assert_eq!([0, 1, 2, 3, 16, 17, 31, 32, 64, 68, 10_000].map(of_address), [1, 1, 1, 1, 8, 8, 15, 16, 16, 17, 2_500]);
+        assert_eq!([1, 2, 3, 4, 5, 8, 12, 312].map(|all| share(all, 2)), [1, 1, 1, 2, 2, 2, 3, 78]);
+        for all in 2..200 {
+            assert!((1..=16).all(|least| share(all, least) <= all / 2), "{all}");
+        }
+    }
+
+    #[test]
     fn an_address_has_its_share_and_what_is_given_up_is_free() {
         let places = Arc::new(Places::default());
         let take = |address: &str| places.take(Audience::Public, address.parse().ok(), 100);
@@ -163,13 +178,13 @@ mod tests {
 
     #[test]
     fn who_is_refused_takes_no_place_from_others() {
-        for limit in [17, 64, 85, 176, 256] {
+        for limit in [2, 3, 4, 15, 16, 17, 31, 32, 64, 85, 176, 256] {
             let places = Arc::new(Places::default());
             let take = |address: &str| places.take(Audience::Public, address.parse().ok(), limit);
             let greedy: Vec<_> = (0..limit * 2).map(|_| take("192.0.2.1")).collect();
-            assert_eq!(greedy.iter().filter(|(_, excess)| excess.is_none()).count(), share(limit), "{limit}");
-            let others: Vec<_> = (share(limit)..limit).map(|_| take("")).collect();
-            assert!(others.iter().all(|(_, excess)| excess.is_none()), "{limit}");
+            assert_eq!(greedy.iter().filter(|(_, excess)| excess.is_none()).count(), of_address(limit), "{limit}");
+            let others: Vec<_> = (of_address(limit)..limit).map(|_| take("")).collect();
+            assert!(!others.is_empty() && others.iter().all(|(_, excess)| excess.is_none()), "{limit}");
             assert!(matches!(take("").1, Some(Excess::Full(_))), "{limit}");
             drop(greedy);
             assert_eq!(take("192.0.2.2").1, None, "{limit}");

@@ -250,7 +250,7 @@ impl Settings {
             Excess::Share(_) => format!(
                 "one address may have {} of the connections that limits.connections allows, and yours has them; close some, or try again. A proxy \
                  that passes many people's requests on may have more where it is one of public.trusted_proxies",
-                places::share(self.connections)
+                places::of_address(self.connections)
             ),
         }
     }
