@@ -10,7 +10,7 @@ use http::HeaderMap;
 use url::Url;
 
 use crate::clock::Timestamp;
-use crate::oauth::dpop::NONCE_HEADER;
+use crate::oauth::dpop::{self, NONCE_HEADER};
 
 /// How far a clock may be from ours and still be followed, in milliseconds. A clock that nobody minds is off by minutes; a server that says that
 /// it is another day, or was told so by somebody between, would be given signatures that hold on that day.
@@ -86,9 +86,8 @@ impl Remote {
 
     /// Takes the nonce that an answer of `verifier` hands out, if it does; one that no proof can carry is none.
     pub fn keep_nonce(&self, verifier: Verifier, headers: &HeaderMap) {
-        let nonce =
-            headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok()).filter(|nonce| (1..=LONGEST_NONCE).contains(&nonce.len()));
-        if let Some(nonce) = nonce {
+        let nonce = headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok());
+        if let Some(nonce) = nonce.filter(|nonce| nonce.len() <= LONGEST_NONCE && dpop::is_nonce(nonce)) {
             let kept = match verifier {
                 Verifier::Server => &self.server_nonce,
                 Verifier::Resource => &self.resource_nonce,
@@ -151,7 +150,7 @@ mod tests {
         hands_out(Verifier::Resource, "r1");
         hands_out(Verifier::Server, "s2");
         assert_eq!(shown(), [Some("s2".to_owned()), Some("r1".to_owned())]);
-        for none in ["", &"n".repeat(LONGEST_NONCE + 1)] {
+        for none in ["", "a\"b", "a\\b", "a b", "a\tb", &"n".repeat(LONGEST_NONCE + 1)] {
             hands_out(Verifier::Resource, none);
         }
         assert_eq!(shown(), [Some("s2".to_owned()), Some("r1".to_owned())]);

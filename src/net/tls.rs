@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +164,7 @@ impl Identity {
     pub fn self_signed(folder: &Path, public_url: &Url, now: Timestamp) -> Result<Self, TlsError> {
         let host = host(public_url);
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        let written = private_folder(folder);
         if let Ok(kept) = Self::from_files(&cert, &key)
             && kept.certificate.names == [host.as_str()]
             && kept.certificate.valid_for(now).is_some_and(|left| left > RENEW_BEFORE)
@@ -171,7 +173,6 @@ impl Identity {
         }
         let (cert_pem, key_pem) =
             make(&host, now).map_err(|error| TlsError::CannotMake { host: host.clone(), reason: error.to_string() })?;
-        let written = std::fs::DirBuilder::new().recursive(true).create(folder);
         let written =
             written.and_then(|()| replace_private(&key, key_pem.as_bytes())).and_then(|()| replace_private(&cert, cert_pem.as_bytes()));
         written.map_err(|source| TlsError::Unwritable { folder: folder.to_owned(), source })?;
@@ -182,6 +183,14 @@ impl Identity {
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
+}
+
+/// Makes `folder` where it is missing, and lets nobody else into it, whatever the umask says.
+fn private_folder(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // One that was made before, under any umask.
+    let is_open = std::fs::metadata(folder)?.permissions().mode() & 0o077 != 0;
+    if is_open { std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)) } else { Ok(()) }
 }
 
 impl fmt::Debug for Identity {

@@ -121,6 +121,11 @@ fn judge(text: &str, request: &Request<'_>, now: Timestamp) -> Result<Proof, Ref
     Ok(Proof { key: key.thumbprint(), nonce: claims.text("nonce").map(str::to_owned), once })
 }
 
+/// Whether `text` can be a nonce: one or more NQCHAR, what is visible but `"` and `\` (RFC 9449 §8.1).
+pub fn is_nonce(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+}
+
 /// `ath`: base64url of the token's SHA-256.
 pub fn token_hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Digest::of(token).as_bytes())

@@ -82,6 +82,11 @@ fn the_development_certificate_is_private_kept_and_made_anew_when_needed() {
     let one = url("https://one.example.com:7443");
     let first = Identity::self_signed(&folder, &one, now()).expect("a certificate");
     assert_eq!(first.certificate().names, ["one.example.com"]);
+    let mode = || std::fs::metadata(&folder).expect("the folder").permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o700);
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("made open");
+    Identity::self_signed(&folder, &one, now()).expect("a certificate");
+    assert_eq!(mode(), 0o700, "one that stood open");
     for file in ["cert.pem", "key.pem"] {
         assert_eq!(std::fs::metadata(folder.join(file)).expect(file).permissions().mode() & 0o777, 0o600, "{file}");
     }
