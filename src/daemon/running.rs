@@ -1,14 +1,11 @@
 //! A daemon that serves.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::sockets::{self, Addresses};
 use crate::audit::{Action, Entry};
 use crate::instance::Instance;
 use crate::net::cores::Cores;
@@ -32,32 +29,11 @@ pub struct Running {
     pub(super) server: Server,
     pub(super) cores: Arc<Cores>,
     pub(super) ready: watch::Sender<bool>,
-    pub(super) addresses: Addresses,
     /// What runs by itself; ends when it is dropped.
     pub(super) tasks: JoinSet<()>,
 }
 
 impl Running {
-    /// Where peers and browsers reach it.
-    pub fn public_address(&self) -> Option<SocketAddr> {
-        sockets::tcp(&self.addresses.public)
-    }
-
-    /// Where local applications reach it.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        sockets::tcp(&self.addresses.local)
-    }
-
-    /// Where console, health and metrics are.
-    pub fn console_address(&self) -> Option<SocketAddr> {
-        sockets::tcp(&self.addresses.console)
-    }
-
-    /// Where commands reach it.
-    pub fn admin_socket(&self) -> PathBuf {
-        self.instance.config().admin.socket.clone()
-    }
-
     /// The last rows of the audit.
     async fn tell_end(&self) {
         let end = Entry::of(Action::DaemonStopped);

@@ -1,7 +1,5 @@
 //! The sockets of a daemon, all bound before anything is served.
 
-use std::net::SocketAddr;
-
 use super::StartError;
 use crate::config::{Config, Listen, Tls};
 use crate::doors::admin::status::Listening;
@@ -14,14 +12,6 @@ pub(super) struct Sockets {
     pub(super) local: Vec<Listener>,
     pub(super) console: Vec<Listener>,
     pub(super) admin: Listener,
-}
-
-/// Where a daemon really listens: with port 0 the kernel chose.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Addresses {
-    pub(super) public: Vec<Listen>,
-    pub(super) local: Vec<Listen>,
-    pub(super) console: Vec<Listen>,
 }
 
 impl Sockets {
@@ -57,22 +47,12 @@ impl Sockets {
         ]
         .concat()
     }
-
-    pub(super) fn addresses(&self) -> Addresses {
-        let all = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect();
-        Addresses { public: all(&self.public), local: all(&self.local), console: all(&self.console) }
-    }
-}
-
-/// The first TCP address among `listens`.
-pub(super) fn tcp(listens: &[Listen]) -> Option<SocketAddr> {
-    listens.iter().find_map(|listen| match listen {
-        Listen::Tcp(address) => Some(*address),
-        Listen::Unix(_) => None,
-    })
 }
 
 /// The port of a TCP listener.
 pub(super) fn port(listener: &Listener) -> Option<u16> {
-    tcp(&[listener.address()]).map(|address| address.port())
+    match listener.address() {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    }
 }

@@ -85,7 +85,6 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     let built_in = authorization::router(&instance).merge(pages).merge(admin::public_router(Arc::clone(&state)));
     let built_in = built_in.layer(middleware::from_fn_with_state(Arc::clone(&instance), browser::tell_from_where));
     let built_in = finish::to_the_end(below_public_url(&instance, built_in), &instance.under_way);
-    let addresses = sockets.addresses();
     let public = sockets.public.into_iter().map(|listener| (listener, &public_tls));
     for (listener, tls) in public.chain(sockets.mtls.into_iter().map(|listener| (listener, &mtls_tls))) {
         let serving = Serving { tls: tls.clone(), extended_connect: true, spread: true, ..Serving::default() };
@@ -116,7 +115,7 @@ pub async fn start(loaded: Loaded, clock: Arc<dyn Clock>, random: Arc<dyn Random
     ready.send_replace(true);
     let (event, name) = (Action::DaemonStarted.as_str(), &config.instance.name);
     tracing::info!(event, instance = name, public_url = config.instance.public_url.as_str(), "ready");
-    Ok(Running { instance, links, reloader, server, cores, ready, addresses, tasks })
+    Ok(Running { instance, links, reloader, server, cores, ready, tasks })
 }
 
 /// Our own paths, at the root and, for a public_url with a path, below it: a proxy may take the path away or leave it.

@@ -131,8 +131,8 @@ impl Throttle {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Counts a failure of a key that nobody can guess. It is looked at after the key: a right one never waits, and whoever presents wrong
-    /// ones is told to stop.
+    /// Counts what has been judged already: a failure of a key that nobody can guess, which is looked at first, so that a right one never waits and
+    /// whoever presents wrong ones is told to stop; a request of a client that is known by then; one that came to no judgement.
     ///
     /// # Errors
     /// How long to wait, when too many have failed before.

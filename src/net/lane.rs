@@ -1,5 +1,5 @@
-//! A share of something: so many at once, so many that wait, and no more. One peer's of the relay, one grant's of the gateway, and
-//! that of each kind of connections that go out, and one tenant's of those for keys.
+//! A share of something: so many at once, so many that wait, and no more. One peer's of the relay, one sender's there, one grant's and one app's of
+//! the gateway, that of each kind of connections that go out, and of those for keys one tenant's and one app's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -206,7 +206,7 @@ pub fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> R
 }
 
 /// Makes room for one more grant of a realm: a program that signs in for every call must not fill the database. Of one person at one realm the
-/// oldest end that were made in the same way, and go with the next purge; the grants that are gone.
+/// oldest sign-ins of the same kind end, and go with the next purge; the grants that are gone.
 pub fn make_room(transaction: &Transaction<'_>, grant: &Grant) -> Result<Vec<Id>, Fault> {
     let made_by = grant.made_by.as_str();
     let earlier = params![grant.user, grant.app, made_by, transaction.now().wall, MAKING_ROOM_AT_MOST, SIGNED_IN_AT_MOST - 1];

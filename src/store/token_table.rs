@@ -187,7 +187,7 @@ impl TokenTable {
         }
     }
 
-    /// Reads every token again at its next use, since a person changed. Called like [`TokenTable::end`].
+    /// Reads every token again at its next use, since what they rest on changed: a person, a role, a realm or an app. Called like [`TokenTable::end`].
     pub fn forget(&self) {
         self.revoke(|_| {});
         self.tokens.clear();

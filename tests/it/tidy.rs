@@ -289,6 +289,39 @@ fn every_check_that_a_build_leaves_out_stands_once_where_it_is_said_to_and_its_t
 }
 
 /// A letter and a number.
+#[test]
+fn every_path_of_the_api_is_in_the_table_of_the_readme_and_no_other() {
+    const NAMES: [&str; 5] = ["{name}", "{login}", "{id}", "{peer}", "{tenant}"];
+    let routes = files_in("src/doors/admin", "rs");
+    let served: BTreeSet<String> = routes
+        .iter()
+        .flat_map(|file| file.text.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()))
+        .filter(|path| !path.ends_with("/call") && !path.ends_with("/call/"))
+        .map(|path| {
+            let path = path.strip_prefix("/tenants/{tenant}/").map_or_else(|| path.to_owned(), |rest| format!("…/{rest}"));
+            NAMES.iter().fold(path.replace("{*path}", "PATH"), |path, name| path.replace(name, "NAME"))
+        })
+        .collect();
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let table = readme.split("| path below `/v2` | |\n").nth(1).expect("its table of the API's paths");
+    let mut told = BTreeSet::new();
+    for row in table.lines().take_while(|line| line.starts_with('|')) {
+        let mut together = Vec::new();
+        let paths = row.split('|').nth(1).expect("a row has cells");
+        for (number, path) in paths.split('`').enumerate() {
+            match (number % 2, path) {
+                (0, _) | (1, "…" | "/tenants/TENANT") => {}
+                // Stands for each path before it in its row.
+                (1, "/NAME") => told.extend(together.iter().map(|path| format!("{path}/NAME"))),
+                _ => together.push(path.replace("LOGIN", "NAME")),
+            }
+        }
+        told.extend(together);
+    }
+    assert!(served.len() > 30, "{served:?}");
+    assert_eq!(told, served, "the table of README.md, and the routes of src/doors/admin");
+}
+
 fn is_checklist_key(text: &str) -> bool {
     let mut characters = text.chars();
     characters.next().is_some_and(|first| first.is_ascii_lowercase()) && text.len() > 1 && characters.all(|digit| digit.is_ascii_digit())
