@@ -163,7 +163,11 @@ impl OpenError {
                 format!("key {key} is gone from the key list"),
                 format!("values that need it: {what}"),
                 "a key list with every key that something hangs on".to_owned(),
-                "put the key's line back, run `p2pid key rotate`, and remove the line when `p2pid key list` shows nothing on it".to_owned(),
+                format!(
+                    "put the line of {key} back from a copy of the key list, and start: while the daemon runs `p2pid key rotate` frees the key, and \
+                     `p2pid key list` shows when nothing hangs on it. Where no copy is left, `p2pid restore` a backup that opens with the keys \
+                     that are there"
+                ),
             ),
             Self::NotOurs(path, found) => say(
                 "not_ours",
