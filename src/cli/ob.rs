@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -23,6 +24,15 @@ const APPS: Collection = Collection {
 
 /// The values of `--auth-method`.
 pub(super) const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
+/// A parser of them, which takes `client_secret` too, as `ib create` has it: then a secret is sent as is usual.
+pub(super) fn auth_methods() -> impl TypedValueParser<Value = String> {
+    let named = PossibleValuesParser::new(AUTH_METHODS.map(|method| match method {
+        "client_secret_basic" => PossibleValue::new(method).alias("client_secret"),
+        _ => PossibleValue::new(method),
+    }));
+    named.map(|method| if method == "client_secret" { AUTH_METHODS[0].to_owned() } else { method })
+}
 
 /// The method that needs no secret.
 pub(super) const SIGNS: &str = "private_key_jwt";
@@ -101,7 +111,7 @@ pub(super) enum Ob {
 pub(super) struct Settings {
     /// How it authenticates there: client_secret_basic, client_secret_post, private_key_jwt (by signatures: no secret is shared), or none;
     /// when left out, by the secret, or by signatures where there is none and the other side takes them
-    #[arg(long, value_name = "M", value_parser = AUTH_METHODS)]
+    #[arg(long, value_name = "M", value_parser = auth_methods())]
     auth_method: Option<String>,
     /// Whether its tokens are bound to a key of ours, so that a stolen one is useless: auto (where the other side offers it, and is a p2pid or shares no
     /// secret with us), off, or require

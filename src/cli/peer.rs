@@ -14,6 +14,7 @@ use super::records::{self, Collection, Given, text};
 use super::registration;
 use super::report::Report;
 use super::request;
+use crate::oauth::dpop::TOKEN_TYPE;
 use crate::secret::ExposeSecret;
 
 /// Peers, as the admin API has them.
@@ -114,7 +115,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ID", conflicts_with = "username", allow_hyphen_values = true, value_parser = super::client_id)]
     client_id: Option<String>,
     /// How that OB app authenticates there, as in ob create; with private_key_jwt no secret is shared, and the id may be left out
-    #[arg(long, value_name = "M", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::AUTH_METHODS)]
+    #[arg(long, value_name = "M", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::auth_methods())]
     auth_method: Option<String>,
     /// Whether its tokens are bound to a key of ours, as in ob create
     #[arg(long, value_name = "D", conflicts_with_all = ["ob", "username", "password_stdin"], value_parser = ob::DPOP)]
@@ -194,6 +195,10 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
             let peer = PEERS.update(context, &name, settings.given(&settings.secrets(context.report)?)?.into_value()).await?;
             records::warn(context, &peer);
             context.report.data(&peer, || PEERS.sheet(&peer));
+            if settings.dpop.as_deref() == Some("off") && peer["token"]["type"] == TOKEN_TYPE {
+                let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
+                context.report.note(&bound_still(&name, app["grant"] == "client_credentials"));
+            }
             if settings.auth_method.as_deref() == Some(ob::SIGNS) {
                 let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
                 if let Some(command) = registration::of_key(&app, &registration::this_instance(context).await?, Some(&name)) {
@@ -235,6 +240,12 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// That a token which is bound stays so, and how another is had: renewed it would be bound to the same key (RFC 9449 §5).
+fn bound_still(name: &str, is_self_sufficient: bool) -> String {
+    let again = if is_self_sufficient { format!("p2pid peer refresh {name}") } else { format!("p2pid peer request {name}") };
+    format!("the token that is held stays bound; this holds from the next link on: p2pid peer unlink {name}, then {again}")
 }
 
 async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_update: bool) -> Result<(), Failure> {
@@ -296,6 +307,12 @@ mod tests {
             "url": "https://two.example.com", "client_id": "5f0c", "scopes": ["p2pi"], "pin": "sha256:00", "client_secret": "s3cret",
         });
         assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn who_wants_no_bound_tokens_is_told_from_when_on() {
+        assert!(bound_still("two", false).ends_with("p2pid peer unlink two, then p2pid peer request two"));
+        assert!(bound_still("two", true).ends_with("p2pid peer unlink two, then p2pid peer refresh two"));
     }
 
     #[test]

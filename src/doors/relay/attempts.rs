@@ -72,7 +72,7 @@ where
             // Nothing else can be presented; who knows no tokens of ours may have meant something else anyway.
             Ok(_) => first,
             Err(_) if refused == Refused::BySomebody => first,
-            Err(refusal) => return Err(refused_link(refusal)),
+            Err(refusal) => return Err(refused_link(refusal, &link.facts())),
         },
     };
     if let Some(upload) = &upload {
@@ -92,7 +92,8 @@ pub(super) async fn switched(
     let first = asked_with_proof(outgoing, asked, &credential).await?;
     let answer = match first {
         Answer::Refused(response, asked) if refusal_of(&response, &Method::GET, outgoing.target).is_some() => {
-            let renewed = link.refused(credential.generation, config.limits.refresh_wait).await.map_err(refused_link)?;
+            let renewed = link.refused(credential.generation, config.limits.refresh_wait).await;
+            let renewed = renewed.map_err(|why| refused_link(why, &link.facts()))?;
             if renewed.generation == credential.generation {
                 return Ok(outgoing.passed_on(response));
             }

@@ -236,7 +236,7 @@ impl Relay {
         let pass =
             pass.ok_or_else(|| Refusal::new(Code::Overloaded, "too many calls to this peer are under way; see limits.calls_per_peer"))?;
         let terms = terms.holding((pass, of_sender));
-        let credential = link.credential(limits.refresh_wait).await.map_err(refused_link)?;
+        let credential = link.credential(limits.refresh_wait).await.map_err(|why| refused_link(why, &link.facts()))?;
 
         let asked = websocket::asked(&mut request, self.instance.random.as_ref());
         let (mut head, body) = request.into_parts();

@@ -268,8 +268,6 @@ impl Actor {
                 if facts.held().is_none() {
                     let since = facts.trouble.as_ref().map_or(now.wall, |(_, since)| *since);
                     facts = Arc::new(Facts { trouble: Some((trouble, since)), ..Facts::clone(&facts) });
-                } else if self.link.is_refused() != facts.is_refused {
-                    facts = Arc::new(Facts { is_refused: self.link.is_refused(), ..Facts::clone(&facts) });
                 }
                 Err(NotRefreshed::Failed(words))
             }

@@ -181,9 +181,11 @@ impl Link {
         Arc::clone(&self.shown.load().target)
     }
 
-    /// What is known of it now.
+    /// What is known of it now. That the peer refuses the token is known from the first call on that it refused, whatever the actor does meanwhile.
     pub fn facts(&self) -> Arc<Facts> {
-        Arc::clone(&self.shown.load().facts)
+        let facts = Arc::clone(&self.shown.load().facts);
+        let is_refused = facts.held().is_some() && facts.peer.generation <= self.refused.load(Ordering::Relaxed);
+        if facts.is_refused == is_refused { facts } else { Arc::new(Facts { is_refused, ..Facts::clone(&facts) }) }
     }
 
     /// What a call carries, while the token is fresh: no waiting, no lock, no database.
