@@ -168,6 +168,8 @@ actions! {
     ConsentAllowed = "consent.allowed",
     /// A person declined a link.
     ConsentDeclined = "consent.declined",
+    /// A person was asked to allow a link, or pressed Allow, who may not.
+    ConsentRefused = "consent.refused",
     /// An app did not show that it is the client it claims to be.
     ClientFailed = "client.failed",
     /// A code was exchanged and made a grant.

@@ -31,7 +31,10 @@ async fn a11_who_may_not_approve_links_sees_whom_to_ask_and_can_decline() {
     let question = clerk.opens(&url).logs_in().await;
     assert_eq!(question.status, 200, "{}", question.text());
     let text = question.text();
-    assert!(text.contains("You may not allow links here. Ask an administrator of beta") && text.contains("links.approve"), "{text}");
+    assert!(
+        text.contains("You may not allow links here. Ask whoever sent you the request URL for a new one") && text.contains("links.approve"),
+        "{text}"
+    );
     let form = question.form_with("decision").expect("a question");
     assert_eq!(form.buttons(), [("decision", "decline")]);
 
@@ -39,7 +42,7 @@ async fn a11_who_may_not_approve_links_sees_whom_to_ask_and_can_decline() {
     let forged = decline.body().expect("a form by POST").replace("decision=decline", "decision=allow");
     let refused = clerk.browser.step(&decline.clone().with_body(&forged)).await.expect("an answer");
     assert_eq!((refused.status.as_u16(), refused.way[0].location()), (403, None), "{}", refused.text());
-    assert!(refused.text().contains("Ask an administrator"), "{}", refused.text());
+    assert!(refused.text().contains("let an administrator of this instance open that"), "{}", refused.text());
     let declined = clerk.goes(decline).await;
     assert_eq!((declined.away, declined.parameter("error").as_deref()), (true, Some("access_denied")), "{}", declined.url);
     assert!(world.beta.lists("grant").await.is_empty());

@@ -11,7 +11,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::{grants, login};
-use crate::audit::{Actor, Entry};
+use crate::audit::{Action, Actor, Entry, Outcome};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::doors::browser::{self, OwnForm, SignedIn, Visitor, say, see_other, unavailable};
@@ -189,8 +189,12 @@ async fn put(instance: &Instance, visitor: Visitor, signed_in: &SignedIn, asked:
         authorization::insert(transaction, &seals, &authorization, until)?;
         let authorities = realms::authorities(transaction, authorization.app, authorization.user)?;
         // Who may not allow it keeps nothing from others.
-        if may_allow(&asking, &person, !authorities.is_empty()).is_ok() {
-            pushed_request::keep_for(transaction, &authorization)?;
+        match may_allow(&asking, &person, !authorities.is_empty()) {
+            Ok(()) => pushed_request::keep_for(transaction, &authorization)?,
+            Err(why) => {
+                transaction.acts_as(Actor::Session { login: person.login.clone() });
+                transaction.record(&refused(&asking, &authorization.request.scope, why))?;
+            }
         }
         Ok(authorities)
     });
@@ -239,6 +243,7 @@ async fn decided(
         let is_member = !realms::authorities(transaction, app.id, user_id)?.is_empty();
         let decider = Decider { user: user_id, session, may_allow: may_allow(&app, &person, is_member) };
         let code_ttl = app.security.code_ttl(code_ttl);
+        let scope = asked.request.scope.clone();
         let outdated = asked.outdated(&app, must_push || app.security.needs_par());
         match take_answer(asked, decision, &decider, outdated, digest, code_ttl, transaction.now().wall) {
             // What was pushed is decided once, however often and to whomever it was shown.
@@ -256,7 +261,13 @@ async fn decided(
                 )?;
                 Ok(Ok((app, decided.request.destination)))
             }
-            Err(refusal) => Ok(Err(refusal)),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::MayNotApprove | Refusal::NotAMember) {
+                    transaction.acts_as(Actor::Session { login: person.login.clone() });
+                    transaction.record(&refused(&app, &scope, refusal))?;
+                }
+                Ok(Err(refusal))
+            }
         }
     };
     let (app, destination) = match instance.store.write(judge).await? {
@@ -274,6 +285,12 @@ async fn decided(
     }))
 }
 
+/// Somebody was asked, or pressed Allow, who may not allow it.
+fn refused(app: &IbApp, scope: &Scope, why: Refusal) -> Entry {
+    let entry = Entry::of(Action::ConsentRefused).ended(Outcome::Refused).on(app.record());
+    entry.with("scope", scope.to_string()).with("client_id", app.client_id.as_str()).with("reason", why.to_string())
+}
+
 fn not_decided(config: &Config, refusal: Refusal) -> Response {
     let (status, next) = match refusal {
         Refusal::NotAsked => (StatusCode::FORBIDDEN, "Open the request URL again in this browser."),
@@ -286,7 +303,8 @@ fn not_decided(config: &Config, refusal: Refusal) -> Response {
         Refusal::TooLate => (StatusCode::GONE, "Nothing was allowed. Open a new request URL."),
         Refusal::MayNotApprove => (
             StatusCode::FORBIDDEN,
-            "Nothing was allowed. Ask an administrator of this instance to open the request URL, or for links.approve.",
+            "Nothing was allowed. Ask whoever sent you the request URL for a new one, since yours is used up, and let an administrator of this \
+             instance open that, or somebody with the permission links.approve.",
         ),
         Refusal::NotAMember => {
             (StatusCode::FORBIDDEN, "Nothing was allowed. Ask an administrator of this instance for a role in the realm.")

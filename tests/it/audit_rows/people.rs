@@ -6,6 +6,7 @@ use super::{row_of, told};
 use crate::world::World;
 use crate::world::client::Client;
 use crate::world::hostile::{Endpoint, Fault};
+use crate::world::person::Person;
 use crate::world::scene::Scene;
 
 /// Where everybody comes from who is on this machine.
@@ -41,6 +42,20 @@ async fn who_declines_and_who_signs_out_is_told() {
     // People belong to the instance.
     assert_eq!(told(&row), json!(["done", "session", login, "user", login, null, HERE]), "{row}");
     assert_eq!(row["details"]["token"], begun["details"]["token"], "the session that began then");
+}
+
+#[tokio::test]
+async fn who_is_asked_to_allow_what_it_may_not_is_told() {
+    let world = World::new().await;
+    let client = Client::registered(&world.beta, "shop").await;
+    let (login, password) = ("clerk@beta.example", "another horse battery");
+    world.beta.creates("user", json!({ "login": login, "password": password, "permissions": ["peers.get"] })).await;
+    let mut clerk = Person::new(login, password, &[world.beta.settings.authority()]);
+    let question = clerk.opens(&client.authorize(&world.beta).url()).logs_in().await;
+    assert!(question.text().contains("You may not allow links here"), "{}", question.text());
+    let row = row_of(&world.beta, "consent.refused", &[password, "state-of-the-test"]).await;
+    assert_eq!(told(&row), json!(["refused", "session", login, "ib-app", "shop", "default", HERE]), "{row}");
+    assert_eq!(row["details"], json!({ "scope": "p2pi", "client_id": client.id, "reason": "you may not allow links" }));
 }
 
 #[tokio::test]
