@@ -11,7 +11,7 @@ use super::select::Selection;
 use crate::config::{self, Located};
 
 /// The tenant that exists from the start, meant when none is named.
-const DEFAULT_TENANT: &str = "default";
+pub(super) const DEFAULT_TENANT: &str = "default";
 
 /// One command's surroundings.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ const GRANTS: Collection = Collection {
     name: "grants",
     of_tenant: true,
     columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at"],
-    none_yet: "on the other host: p2pid peer request NAME --wait",
+    none_yet: "on the other host: p2pid peer request NAME --wait. Apps that act for themselves (client_credentials) hold no grant: p2pid ib list",
 };
 
 /// With what has ended, which needs to say so.

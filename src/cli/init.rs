@@ -2,7 +2,7 @@
 //!
 //! Nothing that exists is overwritten: the file is made under another name, checked there, and then linked to its own.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -121,10 +121,10 @@ fn blueprint(command: &Init, public_url: &Url, is_service: bool, notes: &mut Vec
         _ => format!("[::]:{port}"),
     };
     let mut taken = ports_of_others(&command.dir);
-    if taken.contains(&port) || !is_free(port) {
-        notes.push(format!("port {port}, which --public-url names, is in use on this host"));
+    if let Some(by) = taken_by(port, &taken) {
+        notes.push(format!("port {port}, which --public-url names, is {by}"));
     }
-    taken.insert(port);
+    taken.insert(port, None);
     let local = free_port(LOCAL_PORT, &mut taken, "relay", notes)?;
     let console = free_port(CONSOLE_PORT, &mut taken, "console", notes)?;
     let (state_dir, socket, local_socket) = if is_service {
@@ -156,25 +156,34 @@ fn normal_url(text: &str) -> Result<Url, Failure> {
     })
 }
 
-/// Ports that the other configurations of the folder listen on.
-fn ports_of_others(folder: &Path) -> BTreeSet<u16> {
+/// Ports that the other configurations of the folder listen on, and by which file; those that this command gives are added without one.
+fn ports_of_others(folder: &Path) -> BTreeMap<u16, Option<PathBuf>> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    files.flat_map(|file| config::locate(&file).ports).collect()
+    files.flat_map(|file| config::locate(&file).ports.into_iter().map(move |port| (port, Some(file.clone())))).collect()
 }
 
-fn free_port(usual: u16, taken: &mut BTreeSet<u16>, whose: &str, notes: &mut Vec<String>) -> Result<u16, Failure> {
+/// In words, why the port cannot be had; nothing where it is free.
+fn taken_by(port: u16, taken: &BTreeMap<u16, Option<PathBuf>>) -> Option<String> {
+    match taken.get(&port) {
+        Some(Some(file)) => Some(format!("taken by {}", file.display())),
+        Some(None) => Some("this instance's own, for something else".to_owned()),
+        None => (!is_free(port)).then(|| "in use on this host".to_owned()),
+    }
+}
+
+fn free_port(usual: u16, taken: &mut BTreeMap<u16, Option<PathBuf>>, whose: &str, notes: &mut Vec<String>) -> Result<u16, Failure> {
     // Steps of 100 keep the ports of one instance recognisable: 7480 and 7490, 7580 and 7590, …
     let mut candidates = (0..=580).map(|step| usual + step * 100).take_while(|port| *port < 65_400);
-    let port = candidates.find(|port| !taken.contains(port) && is_free(*port)).ok_or_else(|| {
+    let port = candidates.find(|port| taken_by(*port, taken).is_none()).ok_or_else(|| {
         Failure::new("no_port", format!("no free port for the {whose}"))
             .found("every port that was tried is in use")
             .next("free one and try again")
     })?;
-    if port != usual {
-        notes.push(format!("port {usual} is in use on this host: the {whose} listens on {port}"));
+    if let Some(by) = taken_by(usual, taken) {
+        notes.push(format!("port {usual} is {by}: the {whose} listens on {port}"));
     }
-    taken.insert(port);
+    taken.insert(port, None);
     Ok(port)
 }
 
@@ -315,11 +324,13 @@ mod tests {
         let port = held.local_addr().expect("an address").port();
         let mut notes = Vec::new();
         if port < 65_000 {
-            assert_ne!(free_port(port, &mut BTreeSet::new(), "relay", &mut notes).expect("another"), port);
-            assert_eq!(notes.len(), 1);
+            assert_ne!(free_port(port, &mut BTreeMap::new(), "relay", &mut notes).expect("another"), port);
+            assert!(notes[0].starts_with(&format!("port {port} is in use on this host: the relay listens on ")), "{notes:?}");
         }
-        let mut taken = BTreeSet::from([LOCAL_PORT]);
+        let mut taken = BTreeMap::from([(LOCAL_PORT, Some("/etc/p2pid/one.toml".into()))]);
         assert_ne!(free_port(LOCAL_PORT, &mut taken, "relay", &mut notes).expect("another"), LOCAL_PORT);
+        let told = notes.last().expect("a note");
+        assert!(told.starts_with(&format!("port {LOCAL_PORT} is taken by /etc/p2pid/one.toml: ")), "nothing need listen there: {told}");
     }
 
     #[test]

@@ -3,13 +3,29 @@
 use serde_json::Value;
 use url::Url;
 
-use super::context::Context;
+use super::context::{Context, DEFAULT_TENANT};
 use super::failure::Failure;
 use super::records::text;
 
 /// This instance, as the other side has to name it.
 pub(super) async fn this_instance(context: &Context<'_>) -> Result<Value, Failure> {
     Ok(context.client()?.fetch("/v2/status").await?["attributes"].take())
+}
+
+/// Where the peers of a tenant find its applications, when that is not where all find them that look no further: by one of its routes.
+fn base_url(instance: &Value, tenant: &str, url: &str) -> Option<Result<String, String>> {
+    if tenant == DEFAULT_TENANT {
+        return None;
+    }
+    // The longest path comes first; the shortest takes most.
+    let routes = instance["routes"].as_array()?;
+    let path = routes.iter().rev().find(|route| route["tenant"] == tenant).map(|route| text(&route["path"]));
+    Some(match path {
+        Some(path) => Ok(format!("{}{}", url.trim_end_matches('/'), path.trim_end_matches('/'))),
+        None => Err(format!(
+            "No [[route]] has tenant = \"{tenant}\": its peers reach nothing until there is one, and then need --base-url {url}/PATH."
+        )),
+    })
 }
 
 /// What is to be done elsewhere with an IB app that was made here, or with `may_exist` changed.
@@ -22,6 +38,7 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> Strin
     let shows_certificate = app["mtls"] == true || text(&app["auth_method"]).ends_with("tls_client_auth");
     let endpoints = instance["mtls_public_url"].as_str().filter(|_| shows_certificate).unwrap_or(&url);
     let development_certificate = instance["development_certificate"].as_str();
+    let base_url = base_url(instance, &text(&app["tenant"]), &url);
     let is_only_looking = app["scopes"].as_array().is_some_and(Vec::is_empty);
     if is_only_looking {
         return format!("It looks tokens up at {endpoints}/oauth/introspect. {}", issuer(&url));
@@ -32,7 +49,8 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> Strin
         let update = if may_exist { " --or-update" } else { "" };
         let (client_id, scopes) = (text(&app["client_id"]), scope_flags(&app["scopes"]));
         let trust = development_certificate.map(|file| format!(" --ca {file}")).unwrap_or_default();
-        format!("p2pid peer create {us} --url {url} --client-id {client_id}{scopes}{method}{grant}{trust}{update}")
+        let base = base_url.iter().flatten().map(|base| format!(" --base-url {base}")).collect::<String>();
+        format!("p2pid peer create {us} --url {url}{base} --client-id {client_id}{scopes}{method}{grant}{trust}{update}")
     };
     let copied = match development_certificate {
         Some(file) if !signs => format!("\n{file} is the development certificate of {us}; on another host, give a copy of it."),
@@ -44,7 +62,8 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> Strin
         (false, false, _) => format!("\nWhere {name} has the peer {us} already, add --or-update."),
         (false, true, false) => String::new(),
         (false, true, true) => format!("\nIts secret is the one that {name} has; for another one: p2pid ib rotate-secret {name}"),
-    } + &copied;
+    } + &copied
+        + &base_url.iter().filter_map(|base| base.as_ref().err()).map(|missing| format!("\n{missing}")).collect::<String>();
     // A p2pid whose keys are registered here has made them with its peer.
     let next = || match (signs, is_by_code) {
         (false, _) => create(),
@@ -59,7 +78,13 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> Strin
         (true, false) => {
             format!("When {name} is a p2pid, there:  {}{hint}\nElse:  tokens are at {endpoints}/oauth/token. {}", next(), issuer(&url))
         }
-        (false, true) => format!("authorize  {url}/oauth/authorize  (PKCE: S256)\ntoken      {endpoints}/oauth/token\n{}", issuer(&url)),
+        (false, true) => {
+            let par = match app["require_par"] == true {
+                true => format!("par        {endpoints}/oauth/par  (first: authorize takes nothing but its request_uri)\n"),
+                false => String::new(),
+            };
+            format!("{par}authorize  {url}/oauth/authorize  (PKCE: S256)\ntoken      {endpoints}/oauth/token\n{}", issuer(&url))
+        }
         (false, false) => format!("token  {endpoints}/oauth/token\n{}", issuer(&url)),
     }
 }
@@ -164,6 +189,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_peer_is_told_of_the_tenants_route() {
+        let mut instance = json!({
+            "instance": "two", "public_url": TWO,
+            "routes": [{ "path": "/acme/more", "tenant": "acme" }, { "path": "/acme", "tenant": "acme" }, { "path": "/", "tenant": "default" }],
+        });
+        let mut app = json!({
+            "name": "one", "client_id": "5f0c", "scopes": ["acme"], "grants": ["authorization_code"], "auth_method": "client_secret",
+            "client_secret": "s", "tenant": "acme",
+        });
+        let create = format!("On one:  p2pid peer create two --url {TWO} --base-url {TWO}/acme --client-id 5f0c --scope acme");
+        assert!(of_ib_app(&app, &instance, false).starts_with(&create), "{}", of_ib_app(&app, &instance, false));
+        instance["routes"] = json!([{ "path": "/", "tenant": "default" }]);
+        let told = of_ib_app(&app, &instance, true);
+        assert!(
+            !told.contains(" --base-url https://two.example.com:7443 ") && told.contains("\nNo [[route]] has tenant = \"acme\""),
+            "{told}"
+        );
+        app["tenant"] = json!("default");
+        assert!(!of_ib_app(&app, &instance, true).contains("--base-url"));
+    }
+
+    #[test]
     fn who_is_there_already_is_updated() {
         let create = format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope a --scope p2pi --or-update");
         assert_eq!(told_of(json!({ "client_secret": "given" }), true), format!("On one:  {create}"));
@@ -195,6 +242,9 @@ mod tests {
             let told = told(other);
             assert!(!told.contains("p2pid peer") && told.contains("/oauth/authorize") && told.ends_with(&metadata), "{told}");
         }
+        let par = format!("par        {TWO}/oauth/par  (first: ");
+        assert!(told(json!({ "native": true, "require_par": true })).starts_with(&par));
+        assert!(!told(json!({ "native": true, "require_par": false })).contains("/oauth/par"));
         let looks = told(json!({ "scopes": [], "grants": ["client_credentials"], "redirect_uris": [] }));
         assert_eq!(looks, format!("It looks tokens up at {TWO}/oauth/introspect. {metadata}"));
         assert!(issuer("https://two.example.com/a").ends_with(" https://two.example.com/.well-known/oauth-authorization-server/a"));

@@ -123,7 +123,11 @@ fn ended(name: &str, stage: &str, peer: &Value) -> Failure {
     };
     let why = [&peer["request"]["detail"], &peer["reason"]].into_iter().map(text).find(|words| !words.is_empty());
     let why = why.map(|words| format!(": {words}")).unwrap_or_default();
-    Failure::new(stage, format!("the request URL for {name} {what}{why}")).next(format!("a new one: p2pid peer request {name}"))
+    let next = match stage {
+        "replaced" => format!("use the newer one; p2pid peer show {name} tells how it stands"),
+        _ => format!("a new one: p2pid peer request {name}"),
+    };
+    Failure::new(stage, format!("the request URL for {name} {what}{why}")).next(next)
 }
 
 fn linked(peer: &Value) -> String {
@@ -182,6 +186,13 @@ mod tests {
         assert_eq!(
             (failure.code.as_str(), failure.message.as_str()),
             ("declined", "the request URL for two was declined: declined by ops")
+        );
+        assert_eq!(failure.next.as_deref(), Some("a new one: p2pid peer request two"));
+        let replaced = ended("two", "replaced", &json!({ "reason": "a request URL is out" }));
+        assert_eq!(
+            replaced.next.as_deref(),
+            Some("use the newer one; p2pid peer show two tells how it stands"),
+            "another would end it too"
         );
     }
 }

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::ask::{self, Confirm};
+use super::client::path;
 use super::context::Context;
 use super::failure::Failure;
 use super::records::{Collection, Given, text};
@@ -226,10 +227,13 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
         User::List => USERS.list(context).await?,
         User::Show { login } => USERS.show(context, &login).await?,
         User::Delete { login, revoke_grants: false, confirm } => {
+            let allowed = allowed_by(context, &login).await;
             USERS.delete(context, &login, confirm).await?;
-            context
-                .report
-                .note("What it had allowed goes on, as of \"(deleted)\": p2pid grant list; each is ended by p2pid grant revoke ID.");
+            if goes_on(context, &allowed).await {
+                context
+                    .report
+                    .note("What it had allowed goes on, as of \"(deleted)\": p2pid grant list; each is ended by p2pid grant revoke ID.");
+            }
         }
         User::Delete { login, revoke_grants: true, confirm } => {
             let what = format!("delete the user {login} and end all links that were allowed by it");
@@ -240,6 +244,33 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// The paths of what the person has allowed, in any tenant. What cannot be read is left out: nothing but a hint rests on it.
+async fn allowed_by(context: &Context<'_>, login: &str) -> Vec<String> {
+    let Ok(client) = context.client() else { return Vec::new() };
+    let Ok((tenants, _)) = client.page(&path(&["tenants"])).await else { return Vec::new() };
+    let mut found = Vec::new();
+    for tenant in tenants.iter().map(|tenant| text(&tenant["id"])) {
+        let grants = path(&["tenants", &tenant, "grants"]);
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("allowed_by", login);
+        if let Ok((grants_there, _)) = client.page(&format!("{grants}?{}", query.finish())).await {
+            found.extend(grants_there.iter().map(|grant| path(&["tenants", &tenant, "grants", &text(&grant["id"])])));
+        }
+    }
+    found
+}
+
+/// Whether any of these grants has not ended, as those of realms end with the person.
+async fn goes_on(context: &Context<'_>, grants: &[String]) -> bool {
+    let Ok(client) = context.client() else { return false };
+    for grant in grants {
+        if client.fetch(grant).await.is_ok_and(|grant| grant["attributes"]["ended_at"].is_null()) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]

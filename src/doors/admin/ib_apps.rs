@@ -164,10 +164,7 @@ async fn create(
         app.scope = match known.as_slice() {
             // There is nothing else that it could be meant for.
             [only] => only.parse().expect("the configuration's scopes are scopes"),
-            [] => {
-                let error = AdminError::bad_attribute("scopes", "none", "a scope of the tenant, of which [scopes] names none");
-                return Err(error.next(format!("in [scopes]: NAME = {{ text = \"…\", tenant = \"{}\" }}", app.tenant)));
-            }
+            [] => return Err(settings::no_scopes("scopes", "none", &app.tenant)),
             several => {
                 return Err(AdminError::bad_attribute("scopes", "none", format!("at least one of [scopes]: {}", several.join(", "))));
             }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::document;
 use super::error::AdminError;
 use super::{AdminState, Caller};
-use crate::config::Tls;
+use crate::config::{Config, Tls};
 use crate::outbound::link::State as LinkState;
 use crate::tasks::reload::{Condition, Refused};
 
@@ -48,6 +48,12 @@ fn config_of(condition: &Condition) -> Value {
     json!({
         "file": condition.file, "loaded_at": condition.loaded_at, "error": condition.error, "restart_needed": condition.restart_needed,
     })
+}
+
+/// The routes of tenants whose IB apps `caller` may see, the longest path first: whoever registers a peer tells it where its calls go.
+fn routes_of(config: &Config, caller: &Caller) -> Value {
+    let seen = config.routes.iter().filter(|route| caller.holds(&route.tenant, "ib_apps.get"));
+    seen.map(|route| json!({ "path": route.path, "tenant": route.tenant })).collect()
 }
 
 /// Reads the configuration again.
@@ -90,6 +96,7 @@ async fn show(State(state): State<Arc<AdminState>>, caller: Caller) -> Response 
         "uptime_s": instance.clock.now().age_of(&instance.started_at).as_secs(),
         "config": if rules { config_of(&condition) } else { json!({ "loaded_at": condition.loaded_at }) },
         "listeners": listeners,
+        "routes": routes_of(&config, &caller),
         "peers": peers_by_state(&state, &caller),
     });
     document::shown(document::record("status", &config.instance.name, attributes))

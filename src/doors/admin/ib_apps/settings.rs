@@ -367,8 +367,7 @@ fn profile(name: &str) -> Result<Option<Profile>, AdminError> {
 fn introspects(words: &[String], config: &Config, tenant: &str) -> Result<Scope, AdminError> {
     let words: Vec<&String> = words.iter().filter(|word| !word.is_empty()).collect();
     if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == **word)) {
-        let known = config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
-        return Err(AdminError::bad_attribute("introspects", unknown.as_str(), format!("those that [scopes] names: {known}")));
+        return Err(unknown_scope("introspects", unknown, config, tenant));
     }
     Scope::from_words(&words).map_err(|why| AdminError::bad_attribute("introspects", format!("{words:?}"), why.to_string()))
 }
@@ -412,12 +411,26 @@ fn grants(names: &[String]) -> Result<BTreeSet<GrantType>, AdminError> {
     if grants.is_empty() { Err(AdminError::bad_attribute("grants", "none", expected)) } else { Ok(grants) }
 }
 
+/// There is no such scope in the tenant.
+fn unknown_scope(attribute: &str, unknown: &str, config: &Config, tenant: &str) -> AdminError {
+    let known = config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
+    match known.is_empty() {
+        true => no_scopes(attribute, unknown, tenant),
+        false => AdminError::bad_attribute(attribute, unknown, format!("those that [scopes] names: {known}")),
+    }
+}
+
+/// The tenant has no scope at all.
+pub(super) fn no_scopes(attribute: &str, found: &str, tenant: &str) -> AdminError {
+    let error = AdminError::bad_attribute(attribute, found, "a scope of the tenant, of which [scopes] names none");
+    error.next(format!("in [scopes]: NAME = {{ text = \"…\", tenant = \"{tenant}\" }}"))
+}
+
 /// What the app may ask for; the empty list, or one empty word, is nothing, which fits few.
 fn scope(words: &[String], config: &Config, tenant: &str) -> Result<Scope, AdminError> {
-    let known = || config.scopes_of(tenant).collect::<Vec<_>>().join(", ");
     let words: Vec<&String> = words.iter().filter(|word| !word.is_empty()).collect();
     if let Some(unknown) = words.iter().find(|word| !config.scopes_of(tenant).any(|known| known == **word)) {
-        return Err(AdminError::bad_attribute("scopes", unknown.as_str(), format!("those that [scopes] names: {}", known())));
+        return Err(unknown_scope("scopes", unknown, config, tenant));
     }
     Scope::from_words(&words).map_err(|why| AdminError::bad_attribute("scopes", format!("{words:?}"), why.to_string()))
 }
