@@ -35,11 +35,11 @@ const BY_ID: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, 
 const BY_CODE: &str = "SELECT id, app, user, session, redirect_uri, state_sealed, scope, challenge, stage, code, grant, expires_at,
         names_redirect_uri, dpop_key, pushed
     FROM authorization WHERE code = ?1 AND epoch = (SELECT epoch FROM meta)
-        AND (NOT EXISTS (SELECT 1 FROM realm WHERE realm.app = authorization.app) OR EXISTS (
-            SELECT 1 FROM realm_member m JOIN realm_role r ON r.id = m.role
-            WHERE m.user = authorization.user AND r.realm = authorization.app AND r.name IS NOT NULL))
         AND EXISTS (SELECT 1 FROM ib_app a WHERE a.id = authorization.app AND a.purge_at IS NULL)
         AND EXISTS (SELECT 1 FROM user u WHERE u.id = authorization.user AND u.purge_at IS NULL)";
+/// Those under way of a person, at one app or at all.
+pub(super) const FORGET_OF: &str = "DELETE FROM authorization INDEXED BY authorization_under_way
+    WHERE user = ?1 AND stage IN ('pending', 'allowed') AND (?2 IS NULL OR app = ?2)";
 
 /// Adds a question that nobody has answered, until `until`.
 pub fn insert(transaction: &Transaction<'_>, seals: &Seals, authorization: &Authorization, until: Timestamp) -> Result<(), Fault> {
@@ -80,14 +80,20 @@ pub fn move_to(transaction: &Transaction<'_>, id: Id, stage: &Stage) -> Result<(
     Ok(())
 }
 
+/// Forgets the questions that are put to a person, and the codes that the person allowed and nobody exchanged: those of `app`, or of all apps.
+pub fn forget_of(transaction: &Transaction<'_>, user: Id, app: Option<Id>) -> Result<(), Fault> {
+    transaction.prepare_cached(FORGET_OF)?.execute(params![user, app])?;
+    Ok(())
+}
+
 /// The authorization with that id, unless who was asked, or the app, is gone.
 pub fn by_id(connection: &Connection, seals: &Seals, id: Id) -> Result<Option<Authorization>, Fault> {
     let row = connection.prepare_cached(BY_ID)?.query_row([id], read).optional()?;
     row.map(|row| opened(row, seals)).transpose()
 }
 
-/// The authorization whose code has that digest, at whatever stage, unless who allowed it, or the app, is gone, or the app is a realm where that
-/// person holds no role any more.
+/// The authorization whose code has that digest, at whatever stage, unless who allowed it, or the app, is gone. Whether that person would still be
+/// let is asked by whoever exchanges it.
 pub fn by_code(connection: &Connection, seals: &Seals, code: Digest) -> Result<Option<Authorization>, Fault> {
     let row = connection.prepare_cached(BY_CODE)?.query_row([code], read).optional()?;
     row.map(|row| opened(row, seals)).transpose()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::grant::ending::{self, Ending};
-use super::{Fault, Transaction, grant, ib_app};
+use super::{Fault, Transaction, authorization, grant, ib_app};
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Grant};
 use crate::inbound::realm::{Realm, Role};
@@ -35,15 +35,15 @@ const AUTHORITIES: &str = "SELECT r.name FROM realm_member m JOIN realm_role r O
     WHERE m.user = ?1 AND r.realm = ?2 AND r.name IS NOT NULL ORDER BY r.name";
 const TENANTS: &str = "SELECT DISTINCT a.tenant FROM realm_member m JOIN realm_role r ON r.id = m.role JOIN ib_app a ON a.id = r.realm
     WHERE m.user = ?1 AND r.name IS NOT NULL AND a.purge_at IS NULL";
+const STANDS_IN_GONE: &str = "SELECT 1 FROM realm_member m JOIN realm_role r ON r.id = m.role
+    WHERE m.user = ?1 AND r.realm = ?2 AND r.name IS NULL";
 const IS_REALM: &str = "SELECT EXISTS (SELECT 1 FROM realm WHERE app = ?1)";
 const EARLIER: &str = "SELECT id FROM grant INDEXED BY grant_user_app WHERE user = ?1 AND app = ?2 AND made_by = ?3 AND purge_at > ?4
     ORDER BY id DESC LIMIT ?5 OFFSET ?6";
-const FORGET_CODES: &str = "DELETE FROM authorization INDEXED BY authorization_under_way
-    WHERE user = ?1 AND stage IN ('pending', 'allowed') AND (?2 IS NULL OR app = ?2)";
 
 /// What a step of an ending does here.
 #[cfg(test)]
-pub(super) const STATEMENTS_OF_STEPS: [&str; 6] = [GONE_ROLE, SOME_HOLDER, UNASSIGN, FORGET_ROLE, AUTHORITIES, FORGET_CODES];
+pub(super) const STATEMENTS_OF_STEPS: [&str; 6] = [GONE_ROLE, SOME_HOLDER, UNASSIGN, FORGET_ROLE, AUTHORITIES, STANDS_IN_GONE];
 
 /// Adds the realm that the IB app `app` is.
 pub fn insert(transaction: &Transaction<'_>, app: Id, description: &str) -> Result<(), Fault> {
@@ -147,11 +147,17 @@ fn let_go(transaction: &Transaction<'_>, role: Id, app: Id, ending: &mut Ending)
     Ok(())
 }
 
-/// Gives a role to a person, who may hold it already; false when the realm has no such role.
-pub fn assign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) -> Result<bool, Fault> {
-    let Some(role) = role(transaction, app, name)? else { return Ok(false) };
+/// Gives a role to a person, who may hold it already. What ends by that, or nothing when the realm has no such role: where the last role of the
+/// person was deleted, and the person was not come to yet, the sign-ins under it end here. They are over because the person belongs to the realm no
+/// more, and must not be good again when the person does.
+pub fn assign(transaction: &Transaction<'_>, app: Id, name: &str, user: Id) -> Result<Option<Ending>, Fault> {
+    let Some(role) = role(transaction, app, name)? else { return Ok(None) };
+    let mut ending = Ending::default();
+    if transaction.prepare_cached(STANDS_IN_GONE)?.exists([user, app])? {
+        sign_out_stranger(transaction, app, user, &mut ending)?;
+    }
     transaction.prepare_cached(ASSIGN)?.execute([role, user])?;
-    Ok(true)
+    Ok(Some(ending))
 }
 
 /// The tenants in whose realms a person holds a role.
@@ -194,7 +200,7 @@ pub fn authorities(connection: &Connection, app: Id, user: Id) -> Result<Vec<Str
 /// Signs a person out of all realms: what ends by that. Codes that are on their way are forgotten, also those of links: whoever the person was
 /// signed in as may have been somebody else.
 pub fn sign_out(transaction: &Transaction<'_>, user: Id, reason: EndReason) -> Result<Ending, Fault> {
-    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, None::<Id>])?;
+    authorization::forget_of(transaction, user, None)?;
     for app in grant::list::live_apps_of_person(transaction, user)? {
         if transaction.prepare_cached(IS_REALM)?.query_row([app], |row| row.get(0))? {
             ending::mark(transaction, user, app, reason)?;
@@ -217,13 +223,13 @@ pub fn make_room(transaction: &Transaction<'_>, grant: &Grant) -> Result<Vec<Id>
     Ok(gone)
 }
 
-/// Signs somebody out of a realm who holds no role there.
+/// Signs somebody out of a realm who holds no role there, and goes on with what was marked before: whoever got another role since was signed out
+/// by that ([`assign`]), and this is not done before that is.
 fn sign_out_stranger(transaction: &Transaction<'_>, app: Id, user: Id, ending: &mut Ending) -> Result<(), Fault> {
-    if !authorities(transaction, app, user)?.is_empty() {
-        return Ok(());
+    if authorities(transaction, app, user)?.is_empty() {
+        authorization::forget_of(transaction, user, Some(app))?;
+        ending::mark(transaction, user, app, EndReason::RoleTaken)?;
     }
-    transaction.prepare_cached(FORGET_CODES)?.execute(params![user, app])?;
-    ending::mark(transaction, user, app, EndReason::RoleTaken)?;
     ending::go_on(transaction, user, ending)
 }
 
@@ -264,9 +270,11 @@ mod tests {
             insert(transaction, APP, "for tests")?;
             assert!(insert_role(transaction, APP, id(8), "reader", "reads")? && insert_role(transaction, APP, id(9), "writer", "")?);
             assert!(!insert_role(transaction, APP, id(10), "reader", "")?, "there is one");
-            assert!(assign(transaction, APP, "reader", person().id)? && assign(transaction, APP, "writer", person().id)?);
-            assert!(assign(transaction, APP, "reader", person().id)?, "once more is no mistake");
-            assert!(!assign(transaction, APP, "nobody", person().id)?);
+            for name in ["reader", "writer", "reader"] {
+                let ends = assign(transaction, APP, name, person().id)?;
+                assert_eq!(ends, Some(Ending::default()), "{name}: once more is no mistake");
+            }
+            assert_eq!(assign(transaction, APP, "nobody", person().id)?, None);
             let made_by = MadeBy::Password;
             grant::insert(transaction, &Grant { app: APP, made_by, ..granted(transaction.now().wall) }, HOUR)
         };

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::tests::Api;
 use crate::id::Id;
 use crate::inbound::grant::{EndReason, Fresh, NewAccess};
+use crate::inbound::user::User;
 use crate::oauth::token::{Kind, mint};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::grant::ending::SOME;
@@ -103,4 +104,35 @@ async fn v3_what_was_left_of_an_ending_is_refused_and_ended_by_itself() {
     drop(busy);
     endings::go_on(instance).await.expect("written");
     assert_eq!(counts(&api).await.0, 0);
+}
+
+#[tokio::test]
+async fn v3_what_a_deleted_role_took_has_ended_when_its_holder_gets_another() {
+    let api = world().await;
+    let access = signed_in(&api).await;
+    let instance = &api.state.instance;
+    let live = instance.tokens.present(access.expose_secret()).await.expect("read").expect("it is good");
+    // So many hold the role that the deletion does not come to alice at first, and nobody is there any more who would go on.
+    let begin = |transaction: &Transaction<'_>| {
+        let app = ib_app::by_client_id(transaction, "TestRealm")?.expect("the realm").id;
+        let alice = user::by_login(transaction, "alice")?.expect("a person");
+        for number in 0..=SOME {
+            let id = Id::from_bytes((number as u128).to_be_bytes());
+            assert!(user::insert(transaction, &User { id, login: format!("person-{number}"), ..alice.clone() })?);
+            assert!(realm::assign(transaction, app, "reader", id)?.is_some());
+        }
+        Ok(realm::delete_role(transaction, app, "reader")?.expect("there was one").1)
+    };
+    let begun = instance.store.write(begin).await.expect("written");
+    assert!(begun.is_unfinished && begun.ended.is_empty() && !live.life.is_ended());
+    for (action, attributes) in [("role", json!({ "role": "reader" })), ("assign", json!({ "user": "alice", "role": "reader" }))] {
+        let (status, body) = api.ask(Method::POST, &format!("{REALM}/{action}"), "realm", attributes).await;
+        assert!(status.is_success(), "{body}");
+    }
+    assert!(live.life.is_ended(), "its streams");
+    for round in ["at once", "after all"] {
+        assert!(instance.tokens.present(access.expose_secret()).await.expect("read").is_none(), "{round}");
+        assert_eq!(counts(&api).await, (0, vec![("role_taken".to_owned(), MANY as i64)]), "{round}");
+        endings::go_on(instance).await.expect("written");
+    }
 }

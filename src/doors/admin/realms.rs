@@ -297,7 +297,7 @@ async fn unassign(
 /// What is done to a role and a person.
 #[derive(Clone, Copy)]
 enum MemberChange {
-    /// The person gets the role.
+    /// The person gets the role, and what a role that was deleted took stays taken.
     Assign,
     /// The person loses the role, and is signed out when it was the last one there.
     Unassign,
@@ -308,10 +308,10 @@ impl MemberChange {
     fn apply(self, transaction: &Transaction<'_>, realm: &Realm, role: &str, person: &User) -> Result<Result<Ending, AdminError>, Fault> {
         let (name, login) = (&realm.app.name, &person.login);
         let (action, ending) = match self {
-            Self::Assign => {
-                rows::assign(transaction, realm.app.id, role, person.id)?;
-                (Action::RealmRoleAssigned, Ending::default())
-            }
+            Self::Assign => match rows::assign(transaction, realm.app.id, role, person.id)? {
+                Some(ending) => (Action::RealmRoleAssigned, ending),
+                None => return Ok(Err(no_role(name, role))),
+            },
             Self::Unassign => match rows::unassign(transaction, realm.app.id, role, person.id)? {
                 Unassigned::Taken(ending) => (Action::RealmRoleUnassigned, ending),
                 Unassigned::NoRole => return Ok(Err(no_role(name, role))),

@@ -43,7 +43,10 @@ async fn world(store: &Store, often: usize) -> Fresh {
     let judge = move |transaction: &Transaction<'_>| {
         ib_app::insert(transaction, &realms::app(REALM, "default".into(), "TestRealm".into(), Timestamp::from_millis(1)))?;
         realm::insert(transaction, REALM, "")?;
-        assert!(realm::insert_role(transaction, REALM, ROLE, "reader", "")? && realm::assign(transaction, REALM, "reader", person().id)?);
+        assert!(
+            realm::insert_role(transaction, REALM, ROLE, "reader", "")?
+                && realm::assign(transaction, REALM, "reader", person().id)?.is_some()
+        );
         let pair = signs_in(transaction, LAST, person().id)?;
         assert_eq!(many(transaction, LAST, often)?, often);
         Ok(pair)
@@ -60,6 +63,45 @@ async fn worth(store: &Store, pair: &Fresh) -> (bool, Option<EndReason>) {
         Ok((access.is_some(), facts.grant.ended.map(|ended| ended.reason)))
     };
     store.write(look).await.expect("judged")
+}
+
+/// One of [`SOME`] others.
+fn other(number: usize) -> Id {
+    Id::from_bytes(format!("other {number:>10}").into_bytes().try_into().expect("16 bytes"))
+}
+
+/// [`SOME`] others get the role and sign in once: each a grant of the same id, with the tokens that are returned.
+fn others_sign_in(transaction: &Transaction<'_>) -> Result<Vec<Fresh>, Fault> {
+    let mut pairs = Vec::new();
+    for number in 0..SOME {
+        let id = other(number);
+        let somebody = User { id, login: format!("{number}@two.example"), ..person() };
+        assert!(user::insert(transaction, &somebody)? && realm::assign(transaction, REALM, "reader", id)?.is_some());
+        pairs.push(signs_in(transaction, id, id)?);
+    }
+    Ok(pairs)
+}
+
+/// Puts a code on its way by which somebody signs in to the realm.
+async fn allows(store: &Store, user: Id, code: Digest) {
+    let seals = store.seals().clone();
+    let on_its_way = move |transaction: &Transaction<'_>| {
+        let until = transaction.now().wall.plus(HOUR);
+        let destination = Destination { redirect_uri: "https://realm.example/done".to_owned(), state: None, is_named: true };
+        let request = Request { destination, scope: app().scope, challenge: None, dpop_key: None };
+        let (id, session, stage) = (Id::from_bytes([9; 16]), Digest::of("a session"), Stage::Pending { until });
+        let asked = Authorization { id, app: REALM, user, session, request, pushed: None, stage };
+        authorization::insert(transaction, &seals, &asked, until)?;
+        authorization::move_to(transaction, id, &Stage::Allowed { code, until })
+    };
+    store.write(on_its_way).await.expect("written");
+    assert!(is_kept(store, code).await);
+}
+
+/// Whether a code is known.
+async fn is_kept(store: &Store, code: Digest) -> bool {
+    let seals = store.seals().clone();
+    store.read(move |connection| Ok(authorization::by_code(connection, &seals, code)?.is_some())).await.expect("read")
 }
 
 /// How many grants have ended, for which reason.
@@ -125,37 +167,9 @@ async fn v3_a_second_word_about_the_same_grants_ends_what_came_between() {
 async fn v3_a_role_that_is_taken_or_deleted_is_refused_at_once_however_many_hold_it() {
     let (_directory, store) = temporary();
     let pair = world(&store, 2 * SOME).await;
-    let others = move |transaction: &Transaction<'_>| {
-        let mut pairs = Vec::new();
-        for number in 0..SOME {
-            let id = format!("other {number:>10}").into_bytes();
-            let id = Id::from_bytes(id.try_into().expect("16 bytes"));
-            let somebody = User { id, login: format!("{number}@two.example"), ..person() };
-            assert!(user::insert(transaction, &somebody)? && realm::assign(transaction, REALM, "reader", id)?);
-            pairs.push(signs_in(transaction, id, id)?);
-        }
-        Ok(pairs)
-    };
-    let pairs = store.write(others).await.expect("written");
-    // A code of the last of them is on its way.
-    let (seals, code) = (store.seals().clone(), Digest::of("code"));
-    let on_its_way = move |transaction: &Transaction<'_>| {
-        let until = transaction.now().wall.plus(HOUR);
-        let destination = Destination { redirect_uri: "https://realm.example/done".to_owned(), state: None, is_named: true };
-        let request = Request { destination, scope: app().scope, challenge: None, dpop_key: None };
-        let user = user::by_login(transaction, &format!("{}@two.example", SOME - 1))?.expect("the last").id;
-        let (id, session, stage) = (Id::from_bytes([9; 16]), Digest::of("a session"), Stage::Pending { until });
-        let asked = Authorization { id, app: REALM, user, session, request, pushed: None, stage };
-        authorization::insert(transaction, &seals, &asked, until)?;
-        authorization::move_to(transaction, id, &Stage::Allowed { code, until })
-    };
-    store.write(on_its_way).await.expect("written");
-    let seals = store.seals().clone();
-    let is_good = async |store: &Store| {
-        let seals = seals.clone();
-        store.read(move |connection| Ok(authorization::by_code(connection, &seals, code)?.is_some())).await.expect("read")
-    };
-    assert!(is_good(&store).await);
+    let pairs = store.write(others_sign_in).await.expect("written");
+    let (last, code) = (other(SOME - 1), Digest::of("code"));
+    allows(&store, last, code).await;
     let taken = store.write(|transaction| realm::unassign(transaction, REALM, "reader", person().id)).await.expect("written");
     let realm::Unassigned::Taken(first) = taken else { panic!("{taken:?}") };
     assert_eq!((first.ended.len(), first.is_unfinished), (SOME, true));
@@ -168,7 +182,9 @@ async fn v3_a_role_that_is_taken_or_deleted_is_refused_at_once_however_many_hold
     for pair in &pairs {
         assert_eq!(worth(&store, pair).await, (false, Some(EndReason::RoleTaken)));
     }
-    assert!(!is_good(&store).await, "nor does a code make a new one");
+    let look = move |connection: &Connection| realm::authorities(connection, REALM, last);
+    assert_eq!(store.read(look).await.expect("read"), <Vec<String>>::new(), "nor would a code make a new one");
+    assert!(is_kept(&store, code).await);
     // Its name is free, and whoever holds the new one is not who held the old one.
     let anew = |transaction: &Transaction<'_>| realm::insert_role(transaction, REALM, Id::from_bytes([9; 16]), "reader", "");
     assert!(store.write(anew).await.expect("written"));
@@ -183,9 +199,61 @@ async fn v3_a_role_that_is_taken_or_deleted_is_refused_at_once_however_many_hold
         }
     }
     goes_on(&store).await;
+    assert!(!is_kept(&store, code).await);
     assert_eq!(ended(&store).await, [("role_taken".to_owned(), 3 * SOME + 1)]);
     let look = |connection: &Connection| Ok(connection.query_row("SELECT count(*) FROM realm_role", [], |row| row.get::<_, i64>(0))?);
     assert_eq!(store.read(look).await.expect("read"), 1, "nothing is left of the old one");
+}
+
+#[tokio::test]
+async fn v3_what_a_deleted_role_took_does_not_come_back_with_the_next_role() {
+    let (_directory, store) = temporary();
+    world(&store, 1).await;
+    let (last, code) = (other(SOME - 1), Digest::of("code"));
+    let pairs = store.write(others_sign_in).await.expect("written");
+    store.write(move |transaction| many(transaction, last, 2 * SOME)).await.expect("written");
+    allows(&store, last, code).await;
+    let deletes = async |name: &'static str| {
+        let deleted = store.write(move |transaction| realm::delete_role(transaction, REALM, name)).await.expect("written");
+        assert!(deleted.expect("there was one").1.is_unfinished, "{name}");
+    };
+    // Another role for somebody whom the deletion has not come to.
+    let gets = async |name: &'static str, number: u8| {
+        let judge = move |transaction: &Transaction<'_>| {
+            assert!(realm::insert_role(transaction, REALM, Id::from_bytes([number; 16]), name, "")?);
+            let ending = realm::assign(transaction, REALM, name, last)?;
+            Ok((ending.expect("there is the role"), signs_in(transaction, Id::from_bytes([number; 16]), last)?))
+        };
+        store.write(judge).await.expect("written")
+    };
+    let (taken, good) = ((false, Some(EndReason::RoleTaken)), (true, None));
+    let old = &pairs[SOME - 1];
+    deletes("reader").await;
+    assert_eq!(worth(&store, old).await, taken);
+    assert!(is_kept(&store, code).await, "it was not come to");
+    let (ending, second) = gets("writer", 20).await;
+    assert_eq!((ending.ended.len(), ending.is_unfinished), (SOME, true));
+    assert!(!is_kept(&store, code).await);
+    assert_eq!((worth(&store, old).await, worth(&store, &second).await), (taken, good));
+    // And once more, while the first deletion is still under way.
+    deletes("writer").await;
+    assert_eq!((worth(&store, old).await, worth(&store, &second).await), (taken, taken));
+    let (_, third) = gets("auditor", 21).await;
+    for round in ["at once", "after the first deletion", "after all"] {
+        assert_eq!([worth(&store, old).await, worth(&store, &second).await, worth(&store, &third).await], [taken, taken, good], "{round}");
+        while round == "at once"
+            && store.write(|transaction| realm::step_of_role(transaction, REALM, ROLE)).await.expect("written").is_unfinished
+        {}
+        if round == "after the first deletion" {
+            let left =
+                store.read(|connection| Ok(connection.query_row("SELECT count(*) FROM ending", [], |row| row.get::<_, u32>(0))?)).await;
+            assert_eq!(left.expect("read"), 0, "it has ended what was marked for who got another role, too");
+            goes_on(&store).await;
+        }
+    }
+    assert!(!store.read(is_left).await.expect("read"));
+    let look = move |connection: &Connection| realm::authorities(connection, REALM, last);
+    assert_eq!(store.read(look).await.expect("read"), ["auditor"]);
 }
 
 #[tokio::test]
@@ -242,7 +310,8 @@ async fn no_step_reads_a_table_from_end_to_end() {
     let (_directory, store) = temporary();
     let look = |connection: &Connection| {
         let mut plans = Vec::new();
-        for sql in [FIRST, FIRST_OF_PERSON, MARKED, UNMARK].into_iter().chain(realm::STATEMENTS_OF_STEPS) {
+        for sql in [FIRST, FIRST_OF_PERSON, MARKED, UNMARK].into_iter().chain(realm::STATEMENTS_OF_STEPS).chain([authorization::FORGET_OF])
+        {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
             let given = rusqlite::params_from_iter(vec![0; statement.parameter_count()]);
             let steps = statement.query_map(given, |row| row.get::<_, String>(3))?;
