@@ -21,7 +21,7 @@
 //! | `pages` | what people see: one layout, one template per page |
 //! | [`observe`] | logs, metrics, and the named points of crash tests |
 //! | [`instance`] | what every door and every task is handed |
-//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, kept answers, what was begun to be ended, reload, doubt about a commit |
+//! | [`tasks`] | what runs by itself: the keeper of each peer's token, purge, kept answers, endings that were interrupted, reload, doubt about a commit |
 //! | [`doors`] | what comes in over HTTP: authorization, link, gateway, relay, admin, console |
 //! | [`daemon`] | the only place where everything is put together; start, stop, signals |
 //! | [`cli`] | the command line |
@@ -41,6 +41,8 @@
 //! 5. A call whose token is in the table touches no database and takes no contended lock.
 //! 6. Nothing is unbounded: bodies stream; buffers, caches, queues and waiting callers have limits with an answer for "full".
 //! 7. Revoking, unlinking or deleting takes effect on the next call, and ends open streams.
+//!    A grant may be over before its row says so: the write that takes a role, a password or a person marks the grants that end with it, which are
+//!    ended a few at a time. Who reads tokens by their digest asks [`store::grant::ending`] (`why_over`) too.
 //! 8. The issuer and every URL that we send come from the configuration, never from a request.
 //! 9. The daemon starts, and serves everything else, with any or all peers down.
 //! 10. A change and the audit row that tells of it are on disk together, or neither is; [`manual::audit`] names the two exceptions.

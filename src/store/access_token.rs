@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::grant::ending::why_over;
+use super::grant::ending::{self, why_over};
 use super::{Fault, Transaction, app_token, refresh_token};
 use crate::clock::Timestamp;
 use crate::id::Id;
@@ -17,10 +17,9 @@ const INSERT: &str = "INSERT INTO access_token (digest, grant, generation, scope
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
 const FIND: &str = concat!(
     "SELECT t.grant, t.generation, t.scope, t.issued_at, t.expires_at,
-        t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta) OR ",
+        t.ended OR g.ended_at IS NOT NULL OR g.epoch <> (SELECT epoch FROM meta), ",
     why_over!(),
-    " IS NOT NULL,
-        a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
+    ", a.id, a.client_id, a.name, a.tenant, a.scope, u.login,
         EXISTS (SELECT 1 FROM refresh_token c WHERE c.grant = t.grant AND c.state = 'current' AND c.generation = t.generation AND c.used = 0),
         t.binding, a.security
     FROM access_token t JOIN grant g ON g.id = t.grant JOIN ib_app a ON a.id = g.app LEFT JOIN user u ON u.id = g.user
@@ -65,20 +64,21 @@ pub fn insert(transaction: &Transaction<'_>, grant: Id, token: &NewAccess) -> Re
 pub fn find(connection: &Connection, digest: Digest) -> Result<Option<Found>, Fault> {
     let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
         // A scope that was taken from the app since is not in its tokens any more.
-        let (granted, held): (Scope, Scope) = (row.get(2)?, row.get(10)?);
+        let (granted, held): (Scope, Scope) = (row.get(2)?, row.get(11)?);
         let bearer = Bearer {
             grant: Some(row.get(0)?),
-            app: row.get(6)?,
-            client_id: row.get(7)?,
-            app_name: row.get(8)?,
-            tenant: row.get(9)?,
-            subject: row.get::<_, Option<String>>(11)?.unwrap_or_else(|| user::DELETED.to_owned()),
+            app: row.get(7)?,
+            client_id: row.get(8)?,
+            app_name: row.get(9)?,
+            tenant: row.get(10)?,
+            subject: row.get::<_, Option<String>>(12)?.unwrap_or_else(|| user::DELETED.to_owned()),
             scope: granted.intersection(&held),
             expires_at: row.get(4)?,
-            binding: super::rows::binding(row, 13)?,
-            must_be_bound: super::rows::from_json::<Security>(row, 14)?.is_bound(),
+            binding: super::rows::binding(row, 14)?,
+            must_be_bound: super::rows::from_json::<Security>(row, 15)?.is_bound(),
         };
-        Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended: row.get(5)?, is_first_presentation: row.get(12)? })
+        let is_ended = row.get(5)? || ending::why(row, 6)?.is_some();
+        Ok(Found { bearer, generation: row.get(1)?, issued_at: row.get(3)?, is_ended, is_first_presentation: row.get(13)? })
     });
     match found.optional()? {
         Some(found) => Ok(Some(found)),

@@ -51,10 +51,11 @@ const WITH_REPEAT: &str = "SELECT t.digest, c.since_wall, c.since_boot, c.since_
     FROM refresh_token t JOIN refresh_token c ON c.grant = t.grant AND c.state = 'current'
     WHERE t.repeat_sealed IS NOT NULL ORDER BY t.since_wall LIMIT ?1";
 
-/// The facts about the refresh token `presented`, and the login of who allowed its grant; nothing when it never was ours.
-pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) -> Result<Option<(Facts, Option<String>)>, Fault> {
+/// The facts about the refresh token `presented`, and the login of who allowed its grant; nothing when it never was ours. A grant that is over and
+/// that nobody has ended yet ([`why_over`]) has ended by now: when exactly its row says once it is ended.
+pub fn find(transaction: &Transaction<'_>, seals: &Seals, presented: &SecretString) -> Result<Option<(Facts, Option<String>)>, Fault> {
     let digest = Digest::of(presented.expose_secret());
-    let found = connection.prepare_cached(FIND)?.query_row([digest], |row| {
+    let found = transaction.prepare_cached(FIND)?.query_row([digest], |row| {
         let token = Token {
             generation: row.get(11)?,
             state: row.get(12)?,
@@ -65,7 +66,7 @@ pub fn find(connection: &Connection, seals: &Seals, presented: &SecretString) ->
         let current = Current { generation: row.get(19)?, since: moment(row, 20)?, is_used: row.get(23)? };
         let mut grant = grant::read(row, 0)?;
         if let (None, Some(reason)) = (grant.ended, ending::why(row, 25)?) {
-            grant.ended = Some(Ended { at: grant.created_at, reason });
+            grant.ended = Some(Ended { at: transaction.now().wall, reason });
         }
         let facts = Facts { grant, presented: token, current, repeat: None };
         Ok((facts, row.get::<_, Option<Vec<u8>>>(18)?, row.get(24)?))

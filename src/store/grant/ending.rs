@@ -1,10 +1,10 @@
 //! Grants that end together, however many: what they rest on is taken in one write, and they are ended a few at a time.
 //!
 //! The write that takes a role, a password or a person marks what ends with it, by person and app. From then on none of it is good for
-//! anything: whoever looks for a token looks for a mark too, and for a role in the realm ([`why_over`]); and who gets a
-//! role before the deletion of the last one has come to them is marked first ([`realm::assign`]). The grants themselves are ended
-//! [`SOME`] at a time, each with its row in the audit, the first of them in the same write. So no transaction is long; and what is left when
-//! the daemon is killed is still marked, and goes on after the start (`tasks::endings`).
+//! anything: whoever looks for a token looks for a mark too, and for a role in the realm ([`why_over`]); and who gets a role before the
+//! deletion of the last one has come to them is marked first ([`realm::assign`]). The grants themselves are ended [`SOME`] at a time, each
+//! with its row in the audit, the first of them in the same write. So no transaction is long; and what is left when the daemon is killed is
+//! still marked, and goes on after the start (`tasks::endings`).
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

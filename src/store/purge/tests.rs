@@ -187,7 +187,7 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
     store.write(delete).await.expect("deleted");
     let (access, refresh) = (of_grant.access.expose_secret().to_owned(), of_grant.refresh.clone());
     let seals = store.seals().clone();
-    let look = move |connection: &Connection| {
+    let look = move |connection: &Transaction<'_>| {
         let digests = [Digest::of(&access), Digest::of(alone.access.expose_secret())];
         for digest in digests {
             assert_eq!((access_token::find(connection, digest)?, access_token::owner(connection, digest)?), (None, None));
@@ -202,7 +202,7 @@ async fn an_app_is_gone_at_once_and_what_hangs_on_it_in_small_steps() {
         assert!(active.is_empty() && grant::list::live_apps_of_person(connection, person().id)?.is_empty());
         Ok(())
     };
-    store.read(look).await.expect("read");
+    store.write(look).await.expect("read");
     let before = store.commits();
     // Three apps; 301 grants and as many tokens of one of them, its refresh token, and 301 tokens of the app itself.
     assert_eq!(store.purge(Timestamp::from_millis(i64::MAX / 2000)).await.expect("purged"), 3 + 301 + 301 + 1 + 301);

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::inbound::authorize::{Destination, Request};
 use crate::inbound::consent::{Authorization, Stage};
-use crate::inbound::grant::{Fresh, Grant, MadeBy, NewAccess};
+use crate::inbound::grant::{Ended, Fresh, Grant, MadeBy, NewAccess};
 use crate::inbound::realm as realms;
 use crate::inbound::user::User;
 use crate::secret::{Digest, ExposeSecret};
@@ -256,6 +256,34 @@ async fn v3_what_a_deleted_role_took_does_not_come_back_with_the_next_role() {
     assert_eq!(store.read(look).await.expect("read"), ["auditor"]);
 }
 
+#[test]
+fn every_statement_that_finds_a_token_by_its_digest_asks_why_its_grant_is_over() {
+    let mut found = Vec::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let statements = text.split("const ").filter_map(|rest| rest.split_once(";\n")).map(|(statement, _)| statement);
+                let by_digest = |statement: &&str| {
+                    statement.contains("SELECT ")
+                        && ["FROM access_token", "FROM refresh_token"].iter().any(|table| statement.contains(table))
+                        && statement.contains("digest = ?")
+                };
+                let name = |statement: &str| statement.split(':').next().unwrap_or_default().to_owned();
+                found.extend(statements.filter(by_digest).map(|statement| (name(statement), statement.contains("why_over!()"))));
+            }
+        }
+    }
+    found.sort();
+    // Whose a token is may be asked whatever became of it: that revokes, and lets nobody in.
+    let expected = [("FIND", true), ("FIND", true), ("OWNER", false), ("OWNER", false)];
+    assert_eq!(found, expected.map(|(name, asks)| (name.to_owned(), asks)));
+}
+
 #[tokio::test]
 async fn v3_who_is_deleted_takes_along_what_is_revoked_and_the_purge_waits_for_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -279,6 +307,11 @@ async fn v3_who_is_deleted_takes_along_what_is_revoked_and_the_purge_waits_for_i
     let store = Store::open(directory.path(), None, clock.clone()).expect("the same store");
     assert_eq!(worth(&store, &pair).await, (false, Some(EndReason::UserDeleted)));
     clock.pass(HOUR);
+    let (seals, refresh) = (store.seals().clone(), pair.refresh.clone());
+    let look =
+        move |transaction: &Transaction<'_>| Ok(refresh_token::find(transaction, &seals, &refresh)?.expect("it is known").0.grant.ended);
+    let by_now = Ended { at: crate::clock::Clock::now(&*clock).wall, reason: EndReason::UserDeleted };
+    assert_eq!(store.write(look).await.expect("judged"), Some(by_now));
     let purge = async |store: &Store| {
         store.purge(crate::clock::Clock::now(&*clock).wall).await.expect("purged");
         let look = |connection: &Connection| Ok(connection.query_row("SELECT count(*) FROM user", [], |row| row.get::<_, i64>(0))?);
