@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::world::hostile::{Endpoint, Hostile};
+use crate::world::hostile::{Endpoint, Fault, Hostile};
 use crate::world::person::Person;
 use crate::world::scene::Scene;
 
@@ -55,4 +55,46 @@ async fn c9_an_ob_app_with_another_issuer_loses_its_links_and_gets_new_ones_ther
     let authority = std::fs::read_to_string(other.authority()).expect("its certificate");
     let change = json!({ "issuer": other.url(), "ca": authority, "client_secret": SECRET });
     moves("ob-app", &other, &mut scene, change).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_what_is_granted_while_a_peer_is_changed_goes_back_to_who_granted_it_and_to_nobody_else() {
+    let elsewhere = |other: &Hostile, name: &str| {
+        let authority = std::fs::read_to_string(other.authority()).expect("its certificate");
+        json!({ name: other.url(), "ca": authority, "client_secret": SECRET })
+    };
+    for case in ["another url", "another client", "another issuer", "no peer"] {
+        let mut scene = Scene::new().await;
+        scene.is_patient().await;
+        let other = Hostile::start(Arc::clone(&scene.clock) as _).await;
+        let (method, path, kind, attributes) = match case {
+            "another url" => ("PATCH", "peers/two", "peer", elsewhere(&other, "url")),
+            "another client" => ("PATCH", "ob-apps/two", "ob-app", json!({ "client_id": "another" })),
+            "another issuer" => ("PATCH", "ob-apps/two", "ob-app", elsewhere(&other, "issuer")),
+            _ => ("DELETE", "peers/two", "peer", json!({})),
+        };
+        let url = scene.alpha.request_url("two").await;
+        scene.two.next(Endpoint::Token, Fault::Held);
+        let Scene { alpha, two, person, .. } = &mut scene;
+        let changing = async {
+            two.hears(1, Endpoint::Token).await;
+            let document = json!({ "data": { "type": kind, "attributes": attributes } });
+            let changed = alpha.asks(method, &format!("/v2/tenants/default/{path}"), Some(&document)).await;
+            assert!(changed.status() < 300, "{case}: {}", changed.text());
+            let granted = two.refresh_token().expect("it granted one");
+            two.release();
+            granted
+        };
+        let (page, granted) = tokio::join!(async { person.opens(&url).continues().await }, changing);
+        assert_eq!(page.status, 410, "{case}: {}", page.text());
+
+        let revoked = two.hears(1, Endpoint::Revoke).await;
+        let heard: Vec<_> = revoked.iter().map(|heard| (heard.parameter("token"), heard.client.clone())).collect();
+        let granted_to = Some(("alpha".to_owned(), "a-secret-of-20-chars!".to_owned()));
+        assert_eq!(heard, [(Some(granted.as_str()), granted_to)], "{case}: where it was granted, and as who it was granted to");
+        for endpoint in [Endpoint::Token, Endpoint::Revoke, Endpoint::Introspect, Endpoint::Resource] {
+            assert!(other.heard(endpoint).is_empty(), "{case}: {endpoint:?} of another place heard something");
+        }
+        assert_eq!(alpha.audit("action=handshake.failed").await.len(), 1, "{case}");
+    }
 }

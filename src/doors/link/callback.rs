@@ -23,7 +23,7 @@ use crate::outbound::exchange::Ask;
 use crate::outbound::handshake::Stage;
 use crate::outbound::link::Facts;
 use crate::secret::{Digest, SecretString};
-use crate::store::handshake as rows;
+use crate::store::{self, handshake as rows};
 use crate::tasks::keeper::{self, Installation};
 
 /// How often, and how long apart, a new link is offered to a store that does not take it.
@@ -71,6 +71,8 @@ async fn answered(door: Arc<LinkDoor>, path: &str, query: &str, headers: &Header
 struct Claimed {
     peer: Id,
     handshake: Id,
+    /// The peer, unless it is gone.
+    facts: Option<Box<Facts>>,
     name: String,
     next: Next,
     is_over: bool,
@@ -82,7 +84,7 @@ impl LinkDoor {
     /// Judges the arrival and does what follows.
     async fn finish(&self, state: Digest, arrival: Arrival) -> Outcome {
         let Ok(claimed) = self.claim(state, arrival).await else { return Outcome::NotJudged };
-        let Claimed { peer, handshake, name, next, is_over, is_held } = match claimed {
+        let Claimed { peer, handshake, facts, name, next, is_over, is_held } = match claimed {
             Ok(claimed) => claimed,
             Err(refusal) => return Outcome::Refused(refusal),
         };
@@ -90,7 +92,10 @@ impl LinkDoor {
             Next::Refused(refusal) => Outcome::Refused(refusal),
             Next::Declined(words) => Outcome::Declined { peer: name, words, is_held },
             Next::PeerRefused(error) => Outcome::PeerRefused { peer: name, error },
-            Next::Exchange(exchange) => self.exchange(peer, handshake, &name, exchange).await,
+            Next::Exchange(exchange) => match facts {
+                Some(facts) => self.exchange(facts, handshake, &name, exchange).await,
+                None => Outcome::Refused(Refusal::Replaced),
+            },
         };
         if is_over {
             self.links.changed(peer).await;
@@ -116,7 +121,9 @@ impl LinkDoor {
                 {
                     return Ok(Err(Refusal::Used));
                 }
-                let facts = links.by_id(peer).map(|link| link.facts());
+                // As they are stored: what is asked for from here on is asked for under these, whatever changes meanwhile.
+                let facts = store::link::facts(transaction, instance.store.seals(), instance.store.epoch(), peer)?;
+                let is_refused = links.by_id(peer).is_some_and(|link| link.facts().is_refused);
                 let name = facts.as_ref().map(|facts| facts.peer.name.clone()).unwrap_or_default();
                 let why = match &judgement.stage {
                     Some(Stage::Failed { why, .. }) => Some(why.clone()),
@@ -133,15 +140,15 @@ impl LinkDoor {
                     let told = Entry::of(action).on(keeper::told(&facts.peer)).ended(audit::Outcome::Refused);
                     transaction.record(&told.maybe("reason", reason))?;
                 }
-                let is_held = facts.is_some_and(|facts| facts.held().is_some() && !facts.is_refused);
-                Ok(Ok(Claimed { peer, handshake, name, next: judgement.next, is_over: judgement.stage.is_some(), is_held }))
+                let is_held = facts.as_ref().is_some_and(|facts| facts.held().is_some()) && !is_refused;
+                let facts = facts.map(Box::new);
+                Ok(Ok(Claimed { peer, handshake, facts, name, next: judgement.next, is_over: judgement.stage.is_some(), is_held }))
             })
             .await
     }
 
     /// Sends the code, once, and stores what comes of it.
-    async fn exchange(&self, peer: Id, handshake: Id, name: &str, exchange: Exchange) -> Outcome {
-        let Some(facts) = self.links.by_id(peer).map(|link| link.facts()) else { return Outcome::Refused(Refusal::Replaced) };
+    async fn exchange(&self, facts: Box<Facts>, handshake: Id, name: &str, exchange: Exchange) -> Outcome {
         let Some(app) = &facts.ob_app else { return Outcome::Refused(Refusal::Replaced) };
         let us = Client::new(app, &exchange.token_endpoint, facts.metadata.as_ref()).proving(app, exchange.key.as_ref());
         let ask = Ask::Code { code: &exchange.code, verifier: &exchange.verifier, redirect_uri: &exchange.redirect_uri };
@@ -153,7 +160,7 @@ impl LinkDoor {
                 // Only a p2pid peer has such a page.
                 let metadata = facts.metadata.as_ref().filter(|metadata| metadata.p2pi_endpoint.is_some());
                 let withdrawn_at = metadata.map(|metadata| format!("{}/grants", metadata.issuer));
-                return match self.install(Installation { handshake, peer, requested, granted: *granted }).await {
+                return match self.install(Installation { handshake, asked: facts.clone(), requested, granted: *granted }).await {
                     Some(true) => Outcome::Linked { peer: peer_name, linked_as, withdrawn_at },
                     Some(false) => Outcome::Refused(Refusal::Replaced),
                     None => Outcome::NotStored,

@@ -1,7 +1,7 @@
 //! Changes to a link that come from outside: a new link, an unlink, another address or OB app. Each raises the peer's generation, so that
 //! a refresh under way settles on nothing.
 
-use crate::audit::{Action, Entry, Record};
+use crate::audit::{Action, Entry, Outcome, Record};
 use crate::clock::{Moment, Timestamp};
 use crate::id::Id;
 use crate::instance::Instance;
@@ -29,9 +29,9 @@ pub enum GivenUp {
 pub struct Installation {
     /// The handshake that brought it.
     pub handshake: Id,
-    /// The peer.
-    pub peer: Id,
-    /// When its tokens were asked for.
+    /// Under what its tokens were asked for: the peer, its OB app and its metadata as they were then.
+    pub asked: Box<Facts>,
+    /// When they were.
     pub requested: Moment,
     /// They.
     pub granted: Granted,
@@ -50,29 +50,38 @@ pub(super) enum Installed {
 /// the old refresh token may be the same grant's, and is only dropped.
 pub(super) fn install(transaction: &Transaction<'_>, instance: &Instance, new: &Installation) -> Result<Installed, Fault> {
     let (now, seals, epoch) = (transaction.now().wall, instance.store.seals(), instance.store.epoch());
-    let Some(facts) = store::link::facts(transaction, seals, epoch, new.peer)? else { return Ok(Installed::Superseded) };
+    let id = new.asked.peer.id;
+    let Some(facts) = store::link::facts(transaction, seals, epoch, id)? else { return superseded(transaction, instance, new, now) };
     let linked = Stage::Linked { at: now, linked_as: new.granted.subject.clone() };
     if !handshake::advance(transaction, new.handshake, handshake::EXCHANGING, &linked)? {
-        if super::flight::holds(transaction, seals, epoch, new.peer, &new.granted)? {
+        if super::flight::holds(transaction, seals, epoch, id, &new.granted)? {
             // An attempt to store it before, of which it was not known what became, had been stored.
             return Ok(Installed::Linked(Box::new(facts)));
         }
-        super::flight::give_back(transaction, instance, &facts, &new.granted, now)?;
-        return Ok(Installed::Superseded);
+        return superseded(transaction, instance, new, now);
     }
     let is_p2pid = facts.metadata.as_ref().is_some_and(|metadata| metadata.p2pi_endpoint.is_some());
     if let Some(held) = facts.held().filter(|_| is_p2pid) {
         give_up(transaction, instance, &facts, held, now)?;
     }
-    peer::raise_generation(transaction, new.peer, facts.peer.generation)?;
-    peer::set_unlinked(transaction, new.peer, None)?;
+    peer::raise_generation(transaction, id, facts.peer.generation)?;
+    peer::set_unlinked(transaction, id, None)?;
     let held = first(&facts, new, now);
-    held_token::put(transaction, seals, epoch, new.peer, &held)?;
+    held_token::put(transaction, seals, epoch, id, &held)?;
     tell_unbound(transaction, &facts, &held)?;
     let linked = Entry::of(Action::PeerLinked).on(told(&facts.peer)).with("scope", held.scope.to_string());
     transaction.record(&linked.maybe("as", held.linked_as.as_deref()).maybe("token", fingerprint(&held)))?;
-    let facts = store::link::facts(transaction, seals, epoch, new.peer)?;
+    let facts = store::link::facts(transaction, seals, epoch, id)?;
     Ok(facts.map_or(Installed::Superseded, |facts| Installed::Linked(Box::new(facts))))
+}
+
+/// Gives the tokens of a handshake back that was overtaken: to the server that gave them and as the client that it gave them to, whatever the peer
+/// is by now, or if it is not at all.
+fn superseded(transaction: &Transaction<'_>, instance: &Instance, new: &Installation, now: Timestamp) -> Result<Installed, Fault> {
+    super::flight::give_back(transaction, instance, &new.asked, &new.granted, now)?;
+    let failed = Entry::of(Action::HandshakeFailed).on(told(&new.asked.peer)).ended(Outcome::Failed);
+    transaction.record(&failed.with("reason", "the peer was changed while the code was exchanged; its tokens are given back"))?;
+    Ok(Installed::Superseded)
 }
 
 /// Ends a link at an operator's word; returns the revocation that waits in the outbox. `None` when there is no such peer.

@@ -245,7 +245,7 @@ impl Links {
 
     /// Puts a new link in the place of the old one; false when something else changed the link meanwhile.
     pub async fn install(&self, new: Installation) -> Result<bool, StoreError> {
-        let (instance, id) = (Arc::clone(&self.instance), new.peer);
+        let (instance, id) = (Arc::clone(&self.instance), new.asked.peer.id);
         let installed = self.instance.store.write(move |transaction| change::install(transaction, &instance, &new)).await?;
         point::passed("pair_stored");
         self.changed(id).await;

@@ -134,9 +134,10 @@ async fn a_link_that_is_installed_twice_is_linked_and_not_given_back() {
             handshake::put(transaction, &seals, epoch, &begun)
         })
         .await;
+    let asked = world.facts().await;
     for turn in 0..2 {
         let instance = Arc::clone(&world.instance);
-        let new = Installation { handshake: HANDSHAKE, peer: PEER, requested: now, granted: granted() };
+        let new = Installation { handshake: HANDSHAKE, asked: Box::new(asked.clone()), requested: now, granted: granted() };
         let installed = world.writes(move |transaction| change::install(transaction, &instance, &new)).await;
         assert!(matches!(installed, change::Installed::Linked(_)), "turn {turn}: {installed:?}");
     }
