@@ -1,6 +1,8 @@
 //! What may be presented once, such as a client assertion: remembered on disk until it would be refused anyway, so that neither a restart nor
 //! a crash makes it good again. What a restored database has forgotten is refused by its time ([`crate::oauth::assertion::Asserted`]).
 
+use std::time::Duration;
+
 use rusqlite::params;
 
 use super::{Fault, Transaction};
@@ -9,9 +11,13 @@ use crate::secret::Digest;
 
 const USE: &str = "INSERT INTO used_once (digest, purge_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 
-/// Uses what `digest` names; false when it was used before. It is remembered until `until`.
+/// Remembered so much longer: a wall clock that is ahead by no more is not doubted ([`crate::audit::wall_clock`]), and when it is set back, what
+/// was used is good by its time once more.
+const LONGER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
+/// Uses what `digest` names; false when it was used before. It is remembered until `until` and three days longer.
 pub fn take(transaction: &Transaction<'_>, digest: Digest, until: Timestamp) -> Result<bool, Fault> {
-    Ok(transaction.prepare_cached(USE)?.execute(params![digest, until])? == 1)
+    Ok(transaction.prepare_cached(USE)?.execute(params![digest, until.plus(LONGER)])? == 1)
 }
 
 #[cfg(test)]
@@ -26,9 +32,9 @@ mod tests {
         let use_it = || store.write(move |transaction| take(transaction, digest, until));
         assert!(use_it().await.expect("judged"));
         assert!(!use_it().await.expect("judged"));
-        store.purge(Timestamp::from_millis(1_000)).await.expect("purged");
-        assert!(!use_it().await.expect("judged"), "not before its time");
-        store.purge(Timestamp::from_millis(1_001)).await.expect("purged");
+        store.purge(until.plus(LONGER)).await.expect("purged");
+        assert!(!use_it().await.expect("judged"), "not before its time, nor by a clock that is a little ahead");
+        store.purge(Timestamp::from_millis(1_001).plus(LONGER)).await.expect("purged");
         assert!(use_it().await.expect("judged"));
     }
 }

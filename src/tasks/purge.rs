@@ -1,9 +1,13 @@
-//! Deletes what has run out, once a minute.
+//! Deletes what has run out, once a minute, by a wall clock that is believed: what is deleted too early does not come back when the clock is
+//! set right.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::instance::Instance;
+use crate::store::StoreError;
+use crate::store::grant::over;
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -21,7 +25,7 @@ pub fn rest(elapsed: Duration) -> Duration {
 pub async fn run(instance: Arc<Instance>) {
     loop {
         let purged_at = instance.clock.now();
-        match instance.store.purge_resting(purged_at.wall, || instance.clock.sleep(rest(instance.clock.now().age_of(&purged_at)))).await {
+        match purge(&instance, purged_at).await {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "what had run out was deleted"),
             Err(error) => tracing::warn!(%error, "what has run out could not be deleted; again in a minute"),
@@ -33,13 +37,20 @@ pub async fn run(instance: Arc<Instance>) {
     }
 }
 
+async fn purge(instance: &Instance, now: Moment) -> Result<usize, StoreError> {
+    if !instance.store.read(move |connection| over::may_end(connection, now)).await? {
+        return Ok(0);
+    }
+    instance.store.purge_resting(now.wall, || instance.clock.sleep(rest(instance.clock.now().age_of(&now)))).await
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
     use std::sync::Mutex;
 
     use super::*;
-    use crate::clock::{BootId, Clock, Moment, Timestamp};
+    use crate::clock::{BootId, Clock, Timestamp};
     use crate::config;
     use crate::id::Id;
     use crate::inbound::session::Session;
@@ -82,7 +93,7 @@ mod tests {
         let text = "[instance]\nname = \"one\"\npublic_url = \"https://one.example.com\"\n[public]\ntls = \"self-signed\"\n";
         std::fs::write(&file, text).expect("written");
         let loaded = config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
-        let clock = Arc::new(Hurrying(Mutex::new(Moment { wall: START, boot: Duration::from_secs(5), boot_id: BootId(1) })));
+        let clock = Arc::new(Hurrying(Mutex::new(Moment { wall: START, boot: Duration::from_secs(550), boot_id: BootId(1) })));
         let store = Store::open(&folder.path().join("state"), None, clock.clone()).expect("a new store");
         let (id, login) = (Id::from_bytes([1; 16]), "a".to_owned());
         let person = User {
@@ -109,6 +120,7 @@ mod tests {
             assert!(clock.now().wall < START.plus(Duration::from_secs(3_600)), "it is still there");
         }
         assert!(clock.now().wall >= START.plus(Duration::from_secs(90)), "it went too early");
+        assert!(clock.now().boot >= Duration::from_secs(600), "the machine has just been started, and its clock may not have been set yet");
         task.abort();
     }
 }
