@@ -54,6 +54,22 @@ async fn c13_a_link_between_two_instances_is_bound_and_stays_so() {
 }
 
 #[tokio::test]
+async fn c13_calls_to_another_route_than_the_announced_one_are_proven_for_that() {
+    let mut world = World::new().await;
+    let upstream = world.beta.application.url();
+    world.beta.settings.says("alt.toml", &format!("[[route]]\npath = \"/alt\"\nupstream = \"{upstream}\"\nscopes = [\"p2pi\"]\n"));
+    world.beta.restarts().await;
+    world.introduces().await;
+    let base_url = format!("{}/alt", world.beta.settings.url());
+    world.alpha.changes("peer", "beta", json!({ "base_url": base_url })).await;
+    world.links().await;
+    assert_eq!(kind(&world).await, "DPoP");
+    calls_well(&world).await;
+    let posted = world.alpha.relays("POST", "/beta/orders?x=1", &[("Content-Type", "text/plain")], "one").await;
+    assert_eq!(posted.status(), 200, "{}", posted.text());
+}
+
+#[tokio::test]
 async fn c13_a_nonce_that_ended_costs_no_token_and_no_body() {
     let mut world = World::new().await;
     world.introduces().await;

@@ -446,7 +446,9 @@ pub(super) fn target(facts: &Facts, clients: &PeerClients) -> Target {
     let base = facts.peer.base(facts.metadata.as_ref());
     let is_below = |endpoint: &url::Url| endpoint.origin() == base.origin();
     let announced = facts.metadata.as_ref().and_then(|metadata| metadata.p2pi_endpoint.as_ref()?.on_origin());
-    let named = announced.filter(|endpoint| endpoint.origin() == facts.peer.url.origin()).unwrap_or(&base);
+    // By another address the peer is asked for what it calls its own; what is below its own is called as it is asked for.
+    let is_its_own = base.origin() == facts.peer.url.origin();
+    let named = announced.filter(|endpoint| !is_its_own && endpoint.origin() == facts.peer.url.origin()).unwrap_or(&base);
     Target {
         named: Upstream::new(named).expect("an endpoint's URL was checked: http or https, with a host"),
         tenant: facts.peer.tenant.clone(),
