@@ -146,6 +146,15 @@ async fn who_is_deleted_is_out_at_once_and_what_was_allowed_goes_on() {
 }
 
 #[tokio::test]
+async fn whoever_deletes_somebody_is_told_of_links_that_go_on() {
+    let pair = Pair::linked("1h").await;
+    pair.two.runs_with(&["user", "add", "successor@two.example", "--admin", "--password-stdin"], "another horse battery").await;
+    let deleted = pair.two.says(&["user", "delete", &pair.operator.login, "--yes"]).await.stderr;
+    assert!(deleted.contains("goes on") && deleted.contains("grant revoke ID"), "{deleted}");
+    assert_eq!(pair.calls().await, 200);
+}
+
+#[tokio::test]
 async fn v3_grants_of_who_is_deleted_can_be_revoked_with_the_account() {
     let mut pair = Pair::linked("1h").await;
     let login = pair.operator.login.clone();

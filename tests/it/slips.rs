@@ -111,6 +111,8 @@ async fn the_next_step_is_one_that_can_be_taken() {
     assert!(alice.contains("realm assign") && !alice.contains("ib create"), "{alice}");
     assert!(added(&["ops", "--permission", "links.approve"]).await.contains("p2pid ib create"));
     assert!(added(&["boss", "--admin"]).await.contains("p2pid ib create"));
+    let deleted = one.says(&["user", "delete", "alice", "--yes"]).await.stderr;
+    assert!(deleted.contains("deleted the user alice") && !deleted.contains("goes on"), "alice allowed nothing: {deleted}");
     assert!(added(&["bot", "--permission", "peers.get"]).await.contains("p2pid user key bot"));
     one.runs(&["caller", "add", "shop"]).await;
     let callers = one.says(&["caller", "list"]).await.stdout;

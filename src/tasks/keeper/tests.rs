@@ -163,6 +163,18 @@ async fn an_answer_that_was_settled_before_an_unlink_brings_no_token_back() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_peer_does_not_take_is_known_for_it_from_the_first_refusal_on() {
+    let world = World::linked().await;
+    let facts = world.facts().await;
+    let actor = world.actor(&facts);
+    let link = actor.link();
+    assert!(!link.facts().is_refused);
+    // The actor does nothing, as while it sleeps over a refresh that failed.
+    assert!(link.refused(facts.peer.generation, Duration::ZERO).await.is_err());
+    assert!(link.facts().is_refused, "calls are refused from now on");
+}
+
+#[tokio::test]
 async fn while_a_link_cannot_be_read_again_no_call_is_made_over_it() {
     let world = World::linked().await;
     let links = Links::start(Arc::clone(&world.instance)).await.expect("links");
