@@ -118,7 +118,7 @@ pub fn judge(
     if now >= until {
         return burnt(Refusal::Expired, "it came too late");
     }
-    if authorization.outdated(app, app.security.needs_par()).is_some() {
+    if authorization.outdated(app, policy.require_par).is_some() {
         return burnt(Refusal::AppChanged, "the app was changed after it asked");
     }
     if may_allow.is_err() {
@@ -259,6 +259,7 @@ mod tests {
             grant_ttl: Some(Duration::from_secs(1_000)),
             rotation: Rotation::RetrySafe,
             retry_window: Duration::from_secs(60),
+            require_par: false,
         };
         let materials = Materials { id: Id::from_bytes([7; 16]), fresh: &fresh, binding };
         judge(authorization, app, request, Ok(()), materials, &policy, at(now))

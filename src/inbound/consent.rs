@@ -41,10 +41,10 @@ pub enum Outdated {
 }
 
 impl Authorization {
-    /// Whether `app`, as it is registered by now, could not ask this any more. `must_be_pushed` says that it could not without a pushed request.
+    /// Whether `app`, as it is registered by now, could not ask this any more; `require_par` says that the instance demands pushed requests of all.
     ///
     /// A page may stand open for as long as [`TIME_TO_DECIDE`]: what is taken from an app meanwhile is taken from the questions too that it has asked.
-    pub fn outdated(&self, app: &IbApp, must_be_pushed: bool) -> Option<Outdated> {
+    pub fn outdated(&self, app: &IbApp, require_par: bool) -> Option<Outdated> {
         let Request { destination, scope, challenge, .. } = &self.request;
         if !app.redirect_uris.iter().any(|uri| uri.accepts(&destination.redirect_uri, app.native)) {
             return Some(Outdated::RedirectUri);
@@ -52,7 +52,7 @@ impl Authorization {
         let can_be_asked = app.may_use(GrantType::AuthorizationCode)
             && scope.is_within(&app.scope)
             && (challenge.is_some() || app.security.pkce_optional)
-            && (self.pushed.is_some() || !must_be_pushed)
+            && (self.pushed.is_some() || !app.security.needs_par(require_par))
             && (destination.is_named || !app.security.needs_redirect_uri());
         (!can_be_asked).then_some(Outdated::Question)
     }
@@ -225,7 +225,7 @@ mod tests {
         );
         let pushed = || Authorization { pushed: Some(Digest::of("pushed")), ..pending() };
         let elsewhere = vec![RedirectUri::register("https://one.example/other").expect("registrable")];
-        for (asked, app, must_be_pushed, expected) in [
+        for (asked, app, require_par, expected) in [
             (pending(), &app, false, None),
             (pending(), &IbApp { redirect_uris: elsewhere, ..app.clone() }, false, Some(Outdated::RedirectUri)),
             (pending(), &IbApp { redirect_uris: Vec::new(), ..app.clone() }, false, Some(Outdated::RedirectUri)),
@@ -235,10 +235,12 @@ mod tests {
             (without_pkce(), &app, false, Some(Outdated::Question)),
             (pending(), &app, true, Some(Outdated::Question)),
             (pushed(), &app, true, None),
+            (pending(), &fapi, false, Some(Outdated::Question)),
+            (pushed(), &fapi, false, None),
             (unnamed(), &app, false, None),
             (unnamed(), &fapi, false, Some(Outdated::Question)),
         ] {
-            assert_eq!(asked.outdated(app, must_be_pushed), expected, "{asked:?} {app:?}");
+            assert_eq!(asked.outdated(app, require_par), expected, "{asked:?} {app:?}");
         }
 
         let decider = Decider { user: pending().user, session: pending().session, may_allow: Ok(()) };

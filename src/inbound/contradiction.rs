@@ -211,7 +211,7 @@ mod tests {
 
         let fapi2 = Security { profile: Some(Profile::Fapi2), ..signs };
         assert_eq!(checked(&fapi2, &codes, safe), Ok(()));
-        assert!(fapi2.needs_dpop() && fapi2.needs_par() && fapi2.rotation(safe) == Rotation::None);
+        assert!(fapi2.needs_dpop() && fapi2.needs_par(false) && fapi2.rotation(safe) == Rotation::None);
         let public = Security { method: Method::None, ..Security::default() };
         assert_eq!(public.rotation(Rotation::None), safe, "the instance changed its mind after the app was registered");
         assert_eq!(Security { dpop: true, ..public }.rotation(Rotation::None), Rotation::None);

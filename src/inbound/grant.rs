@@ -175,6 +175,8 @@ pub struct Policy {
     pub rotation: Rotation,
     /// How long a replaced refresh token gets its first answer again.
     pub retry_window: Duration,
+    /// Authorization requests of all apps must be pushed.
+    pub require_par: bool,
 }
 
 /// A pair of tokens fresh from the random generator, not yet anybody's.

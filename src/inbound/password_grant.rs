@@ -154,6 +154,7 @@ mod tests {
             grant_ttl: None,
             rotation: Rotation::Strict,
             retry_window: Duration::from_secs(60),
+            require_par: false,
         };
         let scope: Option<Scope> = scope.map(|text| text.parse().expect("a scope"));
         judge(app, scope.as_ref(), named, proven.map(hash).as_ref(), materials, &policy, NOW)

@@ -124,9 +124,9 @@ impl Security {
         self.mtls || self.needs_dpop()
     }
 
-    /// Whether its authorization requests must be pushed.
-    pub fn needs_par(&self) -> bool {
-        self.require_par || self.profile == Some(Profile::Fapi2)
+    /// Whether its authorization requests must be pushed, at an instance that demands it of all where `of_all` says so.
+    pub fn needs_par(&self, of_all: bool) -> bool {
+        of_all || self.require_par || self.profile == Some(Profile::Fapi2)
     }
 
     /// Whether its authorization requests must name their redirect URI though it has only one (FAPI 2.0 §5.3.2.2).

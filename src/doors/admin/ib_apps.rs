@@ -469,7 +469,7 @@ fn resource(known: &Known, config: &Config, secret: Option<&SecretString>) -> Va
         "jwks_uri": jwks_uri,
         "dpop": security.needs_dpop(),
         "mtls": security.mtls,
-        "require_par": security.needs_par() || config.tokens.require_par,
+        "require_par": security.needs_par(config.tokens.require_par),
         "pkce": if security.pkce_optional { "optional" } else { "required" },
         "profile": security.profile,
         "introspects": security.introspects,

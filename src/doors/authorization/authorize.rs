@@ -121,7 +121,7 @@ struct Trusted {
 
 impl Trusted {
     fn judge(&self, config: &Config) -> Result<authorize::Request, WireError> {
-        if self.pushed.is_none() && (self.app.security.needs_par() || config.tokens.require_par) {
+        if self.pushed.is_none() && self.app.security.needs_par(config.tokens.require_par) {
             return Err(WireError::new(Code::InvalidRequest, "the request must be pushed first, to pushed_authorization_request_endpoint"));
         }
         let question = authorize::judge(&self.app, &self.parameters, self.destination.clone(), &config.audience())?;
@@ -234,7 +234,7 @@ async fn decided(
     let code = mint(Kind::Code, instance.random.as_ref());
     let digest = Digest::of(code.expose_secret());
     let (user_id, session, code_ttl) = (signed_in.user.id, signed_in.session.digest, config.tokens.code_ttl);
-    let must_push = config.tokens.require_par;
+    let require_par = config.tokens.require_par;
     let seals = instance.store.seals().clone();
     let judge = move |transaction: &Transaction<'_>| {
         let Some(asked) = authorization::by_id(transaction, &seals, id)? else { return Ok(Err(Refusal::NotAsked)) };
@@ -244,7 +244,7 @@ async fn decided(
         let decider = Decider { user: user_id, session, may_allow: may_allow(&app, &person, is_member) };
         let code_ttl = app.security.code_ttl(code_ttl);
         let scope = asked.request.scope.clone();
-        let outdated = asked.outdated(&app, must_push || app.security.needs_par());
+        let outdated = asked.outdated(&app, require_par);
         match take_answer(asked, decision, &decider, outdated, digest, code_ttl, transaction.now().wall) {
             // What was pushed is decided once, however often and to whomever it was shown.
             Ok(Authorization { pushed: Some(pushed), .. }) if !pushed_request::decide(transaction, pushed)? => {

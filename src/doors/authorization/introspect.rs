@@ -178,5 +178,5 @@ fn look_at_refresh_token(
     }
     let idle_end = now.wall.plus(facts.current.remaining(&policy, now));
     let end = facts.grant.expires_at.map_or(idle_end, |end| end.min(idle_end));
-    Ok(Some(Active::until(end, &facts.grant.scope, app.client_id.clone(), login, issuer)))
+    Ok(Some(Active::until(end, &facts.grant.scope.intersection(&app.scope), app.client_id.clone(), login, issuer)))
 }

@@ -368,5 +368,6 @@ pub(super) fn policy(tokens: &Tokens, app: &IbApp) -> Policy {
         grant_ttl: tokens.grant_ttl,
         rotation: app.security.rotation(app.rotation.unwrap_or(tokens.rotation)),
         retry_window: tokens.retry_window,
+        require_par: tokens.require_par,
     }
 }

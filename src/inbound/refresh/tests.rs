@@ -20,7 +20,7 @@ fn scope(text: &str) -> Scope {
 }
 
 fn policy(rotation: Rotation) -> Policy {
-    Policy { access_ttl: HOUR, refresh_ttl: 90 * 24 * HOUR, grant_ttl: None, rotation, retry_window: WINDOW }
+    Policy { access_ttl: HOUR, refresh_ttl: 90 * 24 * HOUR, grant_ttl: None, rotation, retry_window: WINDOW, require_par: false }
 }
 
 fn fresh(name: &str) -> Fresh {

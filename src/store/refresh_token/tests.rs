@@ -28,7 +28,8 @@ impl World {
         let clock = StandingClock::new();
         let store = Store::open(directory.path(), None, clock.clone()).expect("a new store");
         let pair = linked(&store).await;
-        let policy = Policy { access_ttl: HOUR, refresh_ttl: 90 * 24 * HOUR, grant_ttl: None, rotation, retry_window: WINDOW };
+        let policy =
+            Policy { access_ttl: HOUR, refresh_ttl: 90 * 24 * HOUR, grant_ttl: None, rotation, retry_window: WINDOW, require_par: false };
         (Self { directory, clock, store, policy }, pair)
     }
 

@@ -44,7 +44,9 @@ async fn r2_t10_what_is_taken_from_an_app_is_in_none_of_its_tokens() {
     assert!(is_accepted(&world, &tokens.access).await);
     world.beta.changes("ib-app", "shop", json!({ "scopes": ["more"] })).await;
     assert!(!is_accepted(&world, &tokens.access).await, "on the next call");
-    assert_eq!(client.introspects(&world.beta, &tokens.access).await.json()["scope"], "more");
+    for token in [&tokens.access, &tokens.refresh] {
+        assert_eq!(client.introspects(&world.beta, token).await.json()["scope"], "more");
+    }
     let answer = client.refreshes(&world.beta, &tokens.refresh).await;
     assert_eq!(answer.json()["scope"], "more", "{}", answer.text());
     let renewed = Tokens::of(&answer);
