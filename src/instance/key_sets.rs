@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use quick_cache::unsync::Cache;
+use tokio::time::Instant;
 use url::Url;
 
 use super::Instance;
@@ -44,7 +45,7 @@ const MOST_SETS: usize = 4 * 1024;
 const LEAST_OF_TENANT: usize = 2;
 /// So many times its places a tenant's looks may wait for one.
 const WAITING: usize = 16;
-/// How long a look waits for its turn.
+/// How long a look waits for its turn and for a connection, all in all.
 const TURN: Duration = Duration::from_secs(5);
 
 /// The sets that were fetched.
@@ -130,8 +131,9 @@ impl KeySets {
     /// keeps nobody from looking.
     pub async fn try_url(&self, instance: &Instance, app: &IbApp, url: &Url, guarded: bool) -> Result<Arc<KeySet>, NotFetched> {
         let begun = instance.clock.now();
-        let _turn = self.turns.enter(&Owner::of(app), instance.outgoing.limit(Purpose::Keys)).await?;
-        let set = fetch(&instance.config(), &instance.outgoing, url, guarded).await?;
+        let until = Instant::now() + TURN;
+        let _turn = self.turns.enter(&Owner::of(app), instance.outgoing.limit(Purpose::Keys), until).await?;
+        let set = fetch(&instance.config(), &instance.outgoing, url, guarded, until).await?;
         Ok(self.entry(url, guarded).keep(set, begun, instance.clock.now()))
     }
 
@@ -251,9 +253,10 @@ impl Look {
             return Ok(());
         }
         let looked = async {
-            let _turn = self.turns.enter(&self.owner, self.outgoing.limit(Purpose::Keys)).await?;
+            let until = Instant::now() + TURN;
+            let _turn = self.turns.enter(&self.owner, self.outgoing.limit(Purpose::Keys), until).await?;
             let begun = self.clock.now();
-            fetch(&self.config, &self.outgoing, &self.url, self.guarded).await.map(|set| (set, begun))
+            fetch(&self.config, &self.outgoing, &self.url, self.guarded, until).await.map(|set| (set, begun))
         };
         match looked.await {
             Ok((set, begun)) => {
@@ -280,13 +283,14 @@ impl Owner {
 }
 
 impl Turns {
-    /// The turn of a look for `owner`'s keys, of which there are `all`: its app's, then its tenant's.
-    async fn enter(&self, owner: &Owner, all: usize) -> Result<[Pass; 2], NotFetched> {
+    /// The turn of a look for `owner`'s keys, of which there are `all`: its app's, then its tenant's, both before `until`.
+    async fn enter(&self, owner: &Owner, all: usize, until: Instant) -> Result<[Pass; 2], NotFetched> {
         let most = of_tenant(all);
         let queue = most.saturating_mul(WAITING);
         let full = |of: &str| NotFetched::Full(format!("as many looks for keys of this {of} are under way as may be; try again"));
-        let app = lane(&self.apps, &owner.app).enter(Width { calls: 1, queue, wait: TURN }).await.ok_or_else(|| full("app"))?;
-        let tenant = lane(&self.tenants, &owner.tenant).enter(Width { calls: most, queue, wait: TURN }).await;
+        let left = || until.saturating_duration_since(Instant::now());
+        let app = lane(&self.apps, &owner.app).enter(Width { calls: 1, queue, wait: left() }).await.ok_or_else(|| full("app"))?;
+        let tenant = lane(&self.tenants, &owner.tenant).enter(Width { calls: most, queue, wait: left() }).await;
         Ok([app, tenant.ok_or_else(|| full("tenant"))?])
     }
 }
@@ -304,9 +308,9 @@ fn lane<K: Clone + Eq + Hash>(lanes: &Mutex<HashMap<K, Arc<Lane>>>, key: &K) -> 
     Arc::clone(lanes.entry(key.clone()).or_default())
 }
 
-/// Fetches a set under the trust of peers, without following redirects.
-async fn fetch(config: &Config, outgoing: &Arc<Outgoing>, url: &Url, guarded: bool) -> Result<KeySet, NotFetched> {
-    let share = outgoing.share(Purpose::Keys);
+/// Fetches a set under the trust of peers, without following redirects. A connection has to be had before `until`.
+async fn fetch(config: &Config, outgoing: &Arc<Outgoing>, url: &Url, guarded: bool, until: Instant) -> Result<KeySet, NotFetched> {
+    let share = outgoing.share(Purpose::Keys).until(until);
     let other = |why: &dyn fmt::Display| NotFetched::Other(why.to_string());
     let trust = Trust::system(&config.trust.ca).map_err(|error| other(&error))?;
     let client = if guarded { Client::guarded(&trust, &config.limits, share) } else { Client::new(&trust, &config.limits, share) };
@@ -339,11 +343,31 @@ mod tests {
         let turns = Turns::default();
         let app = sample::app();
         let owner = Owner::of(&app);
-        let turn = turns.enter(&owner, 8).await.expect("it is the first");
+        let turn = turns.enter(&owner, 8, Instant::now()).await.expect("it is the first");
         assert!(lane(&turns.apps, &owner.app).try_enter(1).is_none() && lane(&turns.tenants, &owner.tenant).running() == 1);
         drop(turn);
-        assert!(turns.enter(&owner, 8).await.is_ok());
+        assert!(turns.enter(&owner, 8, Instant::now()).await.is_ok());
         assert_eq!((lane(&turns.apps, &Id::from_bytes([0; 16])).running(), turns.apps.lock().expect("no panic").len()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_waited_for_until_one_deadline_and_a_tenant_leaves_room_for_others() {
+        let turns = Turns::default();
+        let owner = |tenant: &str, app: u8| Owner { tenant: tenant.to_owned(), app: Id::from_bytes([app; 16]) };
+        let soon = || Instant::now() + Duration::from_millis(20);
+        for (all, has_room) in [(1, false), (2, true), (3, true), (5, true)] {
+            let mut held = Vec::new();
+            for app in 0..9 {
+                held.extend(turns.enter(&owner("sales", app), all, soon()).await.ok());
+            }
+            assert_eq!((held.len(), held.len() < all), (of_tenant(all), has_room), "{all}");
+            assert!(turns.enter(&owner("other", 100), all, soon()).await.is_ok(), "{all}");
+        }
+        let (begun, _held) = (Instant::now(), turns.enter(&owner("sales", 0), 1, soon()).await.expect("it is free"));
+        for app in [0, 1] {
+            let late = turns.enter(&owner("sales", app), 1, begun).await.expect_err("the app's turn, then the tenant's");
+            assert!(matches!(late, NotFetched::Full(_)) && begun.elapsed() < TURN, "{app}");
+        }
     }
 
     #[tokio::test]

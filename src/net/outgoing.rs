@@ -93,6 +93,8 @@ struct Kind {
 pub struct Share {
     outgoing: Arc<Outgoing>,
     purpose: Purpose,
+    /// Who waits for a place waits no longer, where that was said.
+    until: Option<Instant>,
 }
 
 impl Outgoing {
@@ -110,7 +112,7 @@ impl Outgoing {
 
     /// Those of one purpose.
     pub fn share(self: &Arc<Self>, purpose: Purpose) -> Share {
-        Share { outgoing: Arc::clone(self), purpose }
+        Share { outgoing: Arc::clone(self), purpose, until: None }
     }
 
     /// How many there may be for `purpose`.
@@ -168,6 +170,11 @@ impl Kind {
 }
 
 impl Share {
+    /// The same, for somebody who waits for a place until then, as one that has waited before.
+    pub fn until(self, deadline: Instant) -> Self {
+        Self { until: Some(deadline), ..self }
+    }
+
     /// Lets `pool` give up connections that wait when others need their places.
     pub(super) fn register(&self, pool: Weak<Pool>) {
         let mut pools = self.outgoing.kind(self.purpose).pools();
@@ -188,10 +195,9 @@ impl Share {
         if let Some(pass) = kind.lane.try_enter(most) {
             return Ok(pass);
         }
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         let wait = match (kind.evict(), self.purpose) {
-            (_, Purpose::Own) => Some(turn),
-            // Looks take turns before they come here.
-            (_, Purpose::Keys) => Some(CLOSING),
+            (_, Purpose::Own | Purpose::Keys) => Some(left.unwrap_or(turn)),
             (true, Purpose::Applications | Purpose::Peers) => Some(CLOSING),
             (false, Purpose::Applications | Purpose::Peers) => None,
         };
@@ -259,6 +265,20 @@ mod tests {
         outgoing.all.store(2, Ordering::Relaxed);
         let held = applications.enter().await;
         assert!(held.is_ok() && applications.enter().await.is_err(), "fewer are allowed from now on");
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_before_waits_for_a_place_until_the_deadline() {
+        let outgoing = Arc::new(Outgoing { all: AtomicUsize::new(8), kinds: Default::default() });
+        let keys = || outgoing.share(Purpose::Keys).until(Instant::now() + Duration::from_millis(20));
+        let begun = Instant::now();
+        let held = keys().enter().await.expect("there is one");
+        assert!(matches!(keys().enter().await, Err(SendError::Full(_))));
+        assert!(begun.elapsed() >= Duration::from_millis(20) && begun.elapsed() < TURN, "{:?}", begun.elapsed());
+        let late = outgoing.share(Purpose::Keys).until(begun);
+        assert!(matches!(late.enter().await, Err(SendError::Full(_))), "there is no time left");
+        drop(held);
+        assert!(late.enter().await.is_ok(), "what is free needs no time");
     }
 
     #[tokio::test]
