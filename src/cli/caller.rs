@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given, text};
+use super::records::{Collection, Given, Next, text};
 
 const CALLERS: Collection = Collection {
     kind: "caller",
     name: "callers",
     of_tenant: true,
     columns: &["name", "peers"],
-    none_yet: "p2pid caller add NAME --peer PEER",
+    none_yet: Next::Here("p2pid caller add NAME --peer PEER"),
 };
 
 /// Local applications that may call peers through the relay

@@ -83,7 +83,7 @@ pub(super) async fn run(command: &Doctor, context: &Context<'_>) -> Result<(), F
     let documents: Value = checks.iter().map(Check::document).collect();
     let failed: Vec<_> = checks.iter().filter(|check| check.result == Health::Failed).map(|check| check.what.clone()).collect();
     if failed.is_empty() || !context.report.is_json() {
-        context.report.data(&json!({ "checks": documents }), || table(&checks));
+        context.report.data(&json!({ "checks": documents }), || table(&checks, |next| context.report.spelled(next)));
     }
     if failed.is_empty() {
         return Ok(());
@@ -229,9 +229,9 @@ fn findings(name: &str, peer: &Value) -> Vec<Check> {
     checks
 }
 
-fn table(checks: &[Check]) -> String {
+fn table(checks: &[Check], spelled: impl Fn(&str) -> String) -> String {
     let row = |check: &Check| {
-        let next = check.next.as_deref().map(|next| format!("; {next}")).unwrap_or_default();
+        let next = check.next.as_deref().map(|next| format!("; {}", spelled(next))).unwrap_or_default();
         vec![check.result.word().to_owned(), check.what.clone(), format!("{}{next}", check.detail)]
     };
     report::table(&["result", "check", "detail"], checks.iter().map(row))

@@ -102,13 +102,15 @@ impl Failure {
         document
     }
 
-    /// For people: a line, and up to three that help.
-    pub(super) fn text(&self) -> String {
+    /// For people: a line, and up to three that help. What was expected and what to do next are sentences of ours, in which `spelled` spells the
+    /// commands; the others may quote what somebody wrote.
+    pub(super) fn text(&self, spelled: impl Fn(&str) -> String) -> String {
         if let Some(text) = &self.text {
             return text.clone();
         }
         let mut text = format!("error: {}", self.message);
-        for (name, value) in [("found", &self.found), ("expected", &self.expected), ("next", &self.next)] {
+        let [expected, next] = [&self.expected, &self.next].map(|sentence| sentence.as_deref().map(&spelled));
+        for (name, value) in [("found", self.found.clone()), ("expected", expected), ("next", next)] {
             if let Some(value) = value {
                 text += &format!("\n  {name:8}  {value}");
             }
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn people_get_lines_and_programs_get_members() {
         let failure = Failure::new("exists", "the peer \"two\" exists").next("choose another name");
-        assert_eq!(failure.text(), "error: the peer \"two\" exists\n  next      choose another name");
+        assert_eq!(failure.text(str::to_owned), "error: the peer \"two\" exists\n  next      choose another name");
         assert_eq!(failure.document()["error"]["code"], "exists");
         assert_eq!(failure.document()["error"]["found"], Value::Null);
     }

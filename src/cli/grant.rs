@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, text};
+use super::records::{Collection, Next, text};
 
 const GRANTS: Collection = Collection {
     kind: "grant",
     name: "grants",
     of_tenant: true,
     columns: &["id", "app", "scope", "allowed_by", "made_by", "last_used_at"],
-    none_yet: "on the other host: p2pid peer request NAME --wait. Apps that act for themselves (client_credentials) hold no grant: p2pid ib list",
+    none_yet: Next::Elsewhere(
+        "p2pid peer request NAME --wait. Apps that act for themselves (client_credentials) hold no grant: p2pid ib list",
+    ),
 };
 
 /// With what has ended, which needs to say so.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{self, Collection, Given, text};
+use super::records::{self, Collection, Given, Next, text};
 use super::registration;
 use super::report::Report;
 use crate::oauth::client_auth::Method;
@@ -19,7 +19,7 @@ const APPS: Collection = Collection {
     name: "ib-apps",
     of_tenant: true,
     columns: &["name", "client_id", "scopes", "grants", "redirect_uris"],
-    none_yet: "p2pid ib create NAME --peer-url URL --scope SCOPE",
+    none_yet: Next::Here("p2pid ib create NAME --peer-url URL --scope SCOPE"),
 };
 
 /// Apps by which peers may call this instance
@@ -225,7 +225,9 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
             let app = APPS.create(context, given.into_value()).await?;
             records::warn(context, &app);
             context.report.data(&app, || created(&app));
-            context.report.note(&registration::of_ib_app(&app, &registration::this_instance(context).await?, or_update));
+            let another_secret = context.report.spelled(&format!("p2pid ib rotate-secret {}", text(&app["name"])));
+            let instance = registration::this_instance(context).await?;
+            context.report.note_as_is(&registration::of_ib_app(&app, &instance, or_update, &another_secret));
         }
         Ib::List => APPS.list(context).await?,
         Ib::Show { name } => APPS.show(context, &name).await?,
@@ -241,7 +243,7 @@ pub(super) async fn run(command: Ib, context: &Context<'_>) -> Result<(), Failur
             let app = APPS.act(context, &name, "rotate-secret", json!({ "overlap": overlap.as_secs() })).await?;
             context.report.data(&app, || created(&app));
             let before = still_valid(app["secrets"].as_array().map_or(&[][..], Vec::as_slice), overlap);
-            context.report.note(&format!("shown once; {before}. On the other host: p2pid ob update NAME --client-secret-stdin"));
+            context.report.note_as_is(&format!("shown once; {before}. On the other host: p2pid ob update NAME --client-secret-stdin"));
         }
         Ib::Delete { name, force: false, confirm } => APPS.delete(context, &name, confirm).await?,
         Ib::Delete { name, force: true, confirm } => {

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, text};
+use super::records::{Collection, Next, text};
 
 const KEYS: Collection = Collection {
     kind: "key",
     name: "keys",
     of_tenant: false,
     columns: &["id", "seals", "sealed", "hashed", "passing"],
-    none_yet: "p2pid key add",
+    none_yet: Next::Here("p2pid key add"),
 };
 
 /// State keys, by which secrets at rest are sealed
@@ -40,7 +40,7 @@ pub(super) async fn run(command: Key, context: &Context<'_>) -> Result<(), Failu
             let path = KEYS.path(context, &["rotate"]);
             let mut record = context.client()?.send(Method::POST, &path, KEYS.kind, json!({})).await?;
             let rotation = record["attributes"].take();
-            context.report.data(&rotation, || summary(&rotation));
+            context.report.data(&rotation, || context.report.spelled(&summary(&rotation)));
             context.report.note(&rotated(&rotation));
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given, text};
+use super::records::{Collection, Given, Next, text};
 use super::registration;
 use crate::secret::ExposeSecret;
 
@@ -19,7 +19,7 @@ const APPS: Collection = Collection {
     name: "ob-apps",
     of_tenant: true,
     columns: &["name", "client_id", "grant", "scopes", "authorize_url", "token_url"],
-    none_yet: "p2pid peer create NAME --url URL --client-id ID, which makes one itself",
+    none_yet: Next::Here("p2pid peer create NAME --url URL --client-id ID, which makes one itself"),
 };
 
 /// The values of `--auth-method`.
@@ -167,7 +167,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
             let app = APPS.create(context, given.into_value()).await?;
             context.report.data(&app, || sheet(&app));
             if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, None, or_update) {
-                context.report.note(&command);
+                context.report.note_as_is(&command);
             }
             context.report.note(&format!("Next: p2pid peer create NAME --url URL --ob {name}"));
         }
@@ -204,7 +204,7 @@ pub(super) async fn run(command: Ob, context: &Context<'_>) -> Result<(), Failur
             if settings.auth_method.as_deref() == Some(SIGNS)
                 && let Some(command) = registration::of_key(&app, &registration::this_instance(context).await?, None)
             {
-                context.report.note(&command);
+                context.report.note_as_is(&command);
             }
         }
         Ob::Delete { name, confirm } => APPS.delete(context, &name, confirm).await?,

@@ -10,7 +10,7 @@ use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
 use super::ob;
-use super::records::{self, Collection, Given, text};
+use super::records::{self, Collection, Given, Next, text};
 use super::registration;
 use super::report::Report;
 use super::request;
@@ -23,7 +23,7 @@ pub(super) const PEERS: Collection = Collection {
     name: "peers",
     of_tenant: true,
     columns: &["name", "state", "url", "auth", "ob_app", "reason"],
-    none_yet: "p2pid peer create NAME --url URL --client-id ID --scope SCOPE",
+    none_yet: Next::Here("p2pid peer create NAME --url URL --client-id ID --scope SCOPE"),
 };
 
 /// Remotes that this instance calls
@@ -202,7 +202,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
             if settings.auth_method.as_deref() == Some(ob::SIGNS) {
                 let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
                 if let Some(command) = registration::of_key(&app, &registration::this_instance(context).await?, Some(&name)) {
-                    context.report.note(&command);
+                    context.report.note_as_is(&command);
                 }
             }
         }
@@ -223,7 +223,7 @@ pub(super) async fn run(command: Peer, context: &Context<'_>) -> Result<(), Fail
         Peer::Unlink { name, force, confirm } => {
             PEERS.confirm(context, &name, confirm, &format!("unlink the peer {name}")).await?;
             let peer = PEERS.act(context, &name, "unlink", json!({ "force": force })).await?;
-            context.report.note(&text(&peer["revocation_detail"]));
+            context.report.note_as_is(&text(&peer["revocation_detail"]));
             context.report.data(&peer, || sentence(&peer));
         }
         Peer::Delete { name, confirm } => {
@@ -259,7 +259,7 @@ async fn create(context: &Context<'_>, name: &str, settings: &Settings, or_updat
     if settings.auth_method.is_some() {
         let app = ob::fetch(context, &text(&peer["ob_app"])).await?;
         if let Some(command) = registration::of_ob_app(&app, &registration::this_instance(context).await?, Some(name), or_update) {
-            context.report.note(&command);
+            context.report.note_as_is(&command);
         }
     }
     Ok(())

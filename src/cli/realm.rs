@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::ask::{self, Confirm};
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given, text};
+use super::records::{Collection, Given, Next, text};
 use super::report;
 use crate::secret::ExposeSecret;
 
@@ -15,7 +15,7 @@ const REALMS: Collection = Collection {
     name: "realms",
     of_tenant: true,
     columns: &["name", "description", "token_validity", "roles"],
-    none_yet: "p2pid realm create NAME",
+    none_yet: Next::Here("p2pid realm create NAME"),
 };
 
 /// Realms: applications that sign people in, by the roles which these hold there

@@ -21,7 +21,16 @@ pub(super) struct Collection {
     /// Members that `list` shows, in order.
     pub(super) columns: &'static [&'static str],
     /// What to do when a list is empty.
-    pub(super) none_yet: &'static str,
+    pub(super) none_yet: Next,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next {
+    /// With commands for this instance.
+    Here(&'static str),
+    /// With commands for the other side.
+    Elsewhere(&'static str),
 }
 
 impl Collection {
@@ -93,7 +102,10 @@ impl Collection {
             }
         }
         if list.finish() == 0 {
-            context.report.note(&format!("none yet; next: {}", self.none_yet));
+            match self.none_yet {
+                Next::Here(step) => context.report.note(&format!("none yet; next: {step}")),
+                Next::Elsewhere(step) => context.report.note_as_is(&format!("none yet; next: on the other host: {step}")),
+            }
         }
         Ok(())
     }

@@ -28,8 +28,9 @@ fn base_url(instance: &Value, tenant: &str, url: &str) -> Option<Result<String, 
     })
 }
 
-/// What is to be done elsewhere with an IB app that was made here, or with `may_exist` changed.
-pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> String {
+/// What is to be done elsewhere with an IB app that was made here, or with `may_exist` changed. Its commands are for the other side, but for
+/// `another_secret`, which makes one here.
+pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool, another_secret: &str) -> String {
     let (name, us, url) = (text(&app["name"]), text(&instance["instance"]), text(&instance["public_url"]));
     let has = |member: &str, value: &str| app[member].as_array().is_some_and(|values| values.iter().any(|found| found == value));
     let is_by_code = has("grants", "authorization_code");
@@ -61,7 +62,7 @@ pub(super) fn of_ib_app(app: &Value, instance: &Value, may_exist: bool) -> Strin
         (true, ..) => String::new(),
         (false, false, _) => format!("\nWhere {name} has the peer {us} already, add --or-update."),
         (false, true, false) => String::new(),
-        (false, true, true) => format!("\nIts secret is the one that {name} has; for another one: p2pid ib rotate-secret {name}"),
+        (false, true, true) => format!("\nIts secret is the one that {name} has; for another one: {another_secret}"),
     } + &copied
         + &base_url.iter().filter_map(|base| base.as_ref().err()).map(|missing| format!("\n{missing}")).collect::<String>();
     // A p2pid whose keys are registered here has made them with its peer.
@@ -149,7 +150,7 @@ mod tests {
             app[name] = value.clone();
         }
         let instance = json!({ "instance": "two", "public_url": TWO, "mtls_public_url": "https://two.example.com:7444" });
-        of_ib_app(&app, &instance, may_exist)
+        of_ib_app(&app, &instance, may_exist, "p2pid ib rotate-secret one")
     }
 
     fn told(changes: Value) -> String {
@@ -181,7 +182,7 @@ mod tests {
             "name": "one", "client_id": "5f0c", "scopes": ["p2pi"], "grants": ["authorization_code"], "auth_method": "client_secret",
             "client_secret": "s",
         });
-        let told = of_ib_app(&app, &instance, true);
+        let told = of_ib_app(&app, &instance, true, "p2pid ib rotate-secret one");
         let create =
             format!("p2pid peer create two --url {TWO} --client-id 5f0c --scope p2pi --ca /var/lib/p2pid/two/tls/cert.pem --or-update");
         let copy = "/var/lib/p2pid/two/tls/cert.pem is the development certificate of two; on another host, give a copy of it.";
@@ -199,15 +200,19 @@ mod tests {
             "client_secret": "s", "tenant": "acme",
         });
         let create = format!("On one:  p2pid peer create two --url {TWO} --base-url {TWO}/acme --client-id 5f0c --scope acme");
-        assert!(of_ib_app(&app, &instance, false).starts_with(&create), "{}", of_ib_app(&app, &instance, false));
+        assert!(
+            of_ib_app(&app, &instance, false, "p2pid ib rotate-secret one").starts_with(&create),
+            "{}",
+            of_ib_app(&app, &instance, false, "p2pid ib rotate-secret one")
+        );
         instance["routes"] = json!([{ "path": "/", "tenant": "default" }]);
-        let told = of_ib_app(&app, &instance, true);
+        let told = of_ib_app(&app, &instance, true, "p2pid ib rotate-secret one");
         assert!(
             !told.contains(" --base-url https://two.example.com:7443 ") && told.contains("\nNo [[route]] has tenant = \"acme\""),
             "{told}"
         );
         app["tenant"] = json!("default");
-        assert!(!of_ib_app(&app, &instance, true).contains("--base-url"));
+        assert!(!of_ib_app(&app, &instance, true, "p2pid ib rotate-secret one").contains("--base-url"));
     }
 
     #[test]

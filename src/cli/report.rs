@@ -33,7 +33,9 @@ impl Report {
         let _ = self.spelled.set(spelled);
     }
 
-    fn spelled(&self, text: &str) -> String {
+    /// A sentence of ours with its commands, which are for this host, spelled so that they can be typed as they stand. What others wrote is never
+    /// spelled: it is shown as it is.
+    pub(super) fn spelled(&self, text: &str) -> String {
         self.spelled.get().map_or_else(|| text.to_owned(), |spelled| spelled.in_text(text))
     }
 
@@ -44,7 +46,7 @@ impl Report {
 
     /// What the command was asked for: a document for programs, or the text for people.
     pub(super) fn data(&self, document: &Value, text: impl FnOnce() -> String) {
-        let text = if self.json { document.to_string() } else { self.spelled(&text()) };
+        let text = if self.json { document.to_string() } else { text() };
         self.bytes(text.as_bytes());
         if !text.is_empty() && !text.ends_with('\n') {
             self.bytes(b"\n");
@@ -72,10 +74,15 @@ impl Report {
         self.broken.borrow().is_some()
     }
 
-    /// Something worth knowing beside the data: progress, what happened, the next step. Programs are not told.
+    /// Something worth knowing beside the data: progress, what happened, the next step here. Programs are not told.
     pub(super) fn note(&self, text: &str) {
+        self.note_as_is(&self.spelled(text));
+    }
+
+    /// A note that is not for this host, with commands to be typed elsewhere, or that others wrote.
+    pub(super) fn note_as_is(&self, text: &str) {
         if !self.json {
-            to_stderr(&self.spelled(text));
+            to_stderr(text);
         }
     }
 
@@ -112,7 +119,7 @@ impl Report {
                     }
                     to_stderr(&document.to_string());
                 } else {
-                    to_stderr(&self.spelled(&failure.text()));
+                    to_stderr(&failure.text(|sentence| self.spelled(sentence)));
                 }
                 ExitCode::from(failure.exit)
             }
@@ -148,10 +155,7 @@ impl List<'_> {
             return before.to_owned() + &records.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
         }
         let heads: Vec<_> = self.heads.iter().map(String::as_str).collect();
-        let mut table = table_of(
-            is_first.then_some(&heads),
-            records.iter().map(|record| row(record).iter().map(|cell| self.report.spelled(cell)).collect()),
-        );
+        let mut table = table_of(is_first.then_some(&heads), records.iter().map(row));
         let widths = table.column_max_content_widths();
         self.widths.resize(widths.len(), 0);
         for ((known, width), column) in self.widths.iter_mut().zip(widths).zip(table.column_iter_mut()) {
@@ -244,6 +248,19 @@ mod tests {
         assert_eq!(pages(false), ["NAME     LINKED AT\n1000000  1\n", "2        3\n4        5\n", ""]);
         let text = pages(true).concat() + "]";
         assert_eq!(serde_json::from_str::<Value>(&text).expect("an array"), json!(records));
+    }
+
+    #[test]
+    fn what_others_wrote_is_shown_byte_for_byte_and_our_next_step_is_spelled() {
+        let selection = super::super::select::Selection { config: Some("one.toml".into()), ..Default::default() };
+        let theirs = "Ask ops: p2pid user add NAME";
+        let report = Report::new(false);
+        report.spell(Spelled::new(&selection, None));
+        let text = report.list(&["description"]).text(&[json!(theirs)], |record| vec![super::super::records::text(record)]);
+        assert_eq!(text, format!("DESCRIPTION\n{theirs}\n"));
+        let failure = Failure::new("exists", theirs).found(theirs).next("p2pid user list");
+        let text = failure.text(|sentence| report.spelled(sentence));
+        assert_eq!(text, format!("error: {theirs}\n  found     {theirs}\n  next      p2pid -c one.toml user list"));
     }
 
     #[test]

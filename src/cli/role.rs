@@ -7,17 +7,18 @@ use serde_json::json;
 use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given};
+use super::records::{Collection, Given, Next};
 
 const OF_TENANT: Collection = Collection {
     kind: "role",
     name: "roles",
     of_tenant: true,
     columns: &["name", "tenant", "permissions", "held_by"],
-    none_yet: "p2pid role create NAME --permission P",
+    none_yet: Next::Here("p2pid role create NAME --permission P"),
 };
 
-const OF_INSTANCE: Collection = Collection { of_tenant: false, none_yet: "p2pid role create NAME --permission P --global", ..OF_TENANT };
+const OF_INSTANCE: Collection =
+    Collection { of_tenant: false, none_yet: Next::Here("p2pid role create NAME --permission P --global"), ..OF_TENANT };
 
 /// Names for sets of permissions, which people hold in a tenant
 #[derive(Debug, Subcommand)]

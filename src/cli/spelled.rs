@@ -11,9 +11,6 @@ const OF_TENANT: [&str; 11] = ["audit", "call", "caller", "doctor", "grant", "ib
 /// The program, as texts name it before a command.
 const PROGRAM: &str = "p2pid ";
 
-/// What stands before a command that is for another host.
-const ELSEWHERE: [&str; 2] = [":  ", "the other host: "];
-
 /// The options that a command needs here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spelled {
@@ -33,7 +30,7 @@ impl Spelled {
         Self { instance, tenant }
     }
 
-    /// `text` with the options in each command of ours that is for this host.
+    /// `text`, which is ours, with the options in each command of ours. All in it are for this host.
     pub(super) fn in_text(&self, text: &str) -> String {
         if *self == Self::default() || !text.contains(PROGRAM) {
             return text.to_owned();
@@ -42,9 +39,8 @@ impl Spelled {
         let mut spelled = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let is_a_word = spelled.chars().next_back().is_none_or(|before| !before.is_alphanumeric() && !"-_./".contains(before));
-            let is_elsewhere = ELSEWHERE.iter().any(|before| spelled.ends_with(before));
             spelled += PROGRAM;
-            if is_a_word && !is_elsewhere {
+            if is_a_word {
                 spelled += &self.options_of(part);
             }
             spelled += part;
@@ -89,8 +85,7 @@ mod tests {
             ("p2pid check", "p2pid -c one.toml check"),
             ("next: p2pid init NAME --public-url URL", "next: p2pid init NAME --public-url URL"),
             ("p2pid -i NAME …, p2pid --help", "p2pid -i NAME …, p2pid --help"),
-            ("On two:  p2pid peer create one --or-update", "On two:  p2pid peer create one --or-update"),
-            ("On the other host: p2pid ob update NAME", "On the other host: p2pid ob update NAME"),
+            ("For another one:  p2pid ib rotate-secret one", "For another one:  p2pid -c one.toml ib rotate-secret one"),
             ("/usr/bin/p2pid peer list", "/usr/bin/p2pid peer list"),
         ] {
             assert_eq!(here.in_text(text), expected);

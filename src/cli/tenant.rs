@@ -6,14 +6,14 @@ use serde_json::json;
 use super::ask::Confirm;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::Collection;
+use super::records::{Collection, Next};
 
 const TENANTS: Collection = Collection {
     kind: "tenant",
     name: "tenants",
     of_tenant: false,
     columns: &["name", "created_at"],
-    none_yet: "p2pid tenant create NAME",
+    none_yet: Next::Here("p2pid tenant create NAME"),
 };
 
 /// Owners of apps and peers inside the instance

@@ -10,7 +10,7 @@ use super::ask::{self, Confirm};
 use super::client::path;
 use super::context::Context;
 use super::failure::Failure;
-use super::records::{Collection, Given, text};
+use super::records::{Collection, Given, Next, text};
 use crate::secret::ExposeSecret;
 
 const USERS: Collection = Collection {
@@ -18,7 +18,7 @@ const USERS: Collection = Collection {
     name: "users",
     of_tenant: false,
     columns: &["login", "admin", "permissions", "roles", "api_keys", "created_at"],
-    none_yet: "p2pid user add LOGIN --admin",
+    none_yet: Next::Here("p2pid user add LOGIN --admin"),
 };
 
 const KEY_COLUMNS: &[&str] = &["name", "permissions", "created_at", "expires_at", "last_used_at"];
@@ -186,7 +186,7 @@ pub(super) async fn run(command: User, context: &Context<'_>) -> Result<(), Fail
             }
         }
         User::Keys { login } => {
-            let keys = Collection { name: "keys", columns: KEY_COLUMNS, none_yet: "p2pid user key LOGIN", ..USERS };
+            let keys = Collection { name: "keys", columns: KEY_COLUMNS, none_yet: Next::Here("p2pid user key LOGIN"), ..USERS };
             keys.list_at(context, &USERS.path(context, &[&login, "keys"])).await?;
         }
         User::KeyRevoke { login, name, confirm } => {
