@@ -1,8 +1,8 @@
 //! How many connections there may be: each kind of listener has places of its own, and no address may have more than its share of them.
 //!
 //! Strangers who take all places of the public listeners take none of the relay's or the console's, and one stranger alone does not even fill
-//! the public ones, where there are two or more. What counts is every connection, not only those that stay silent: one request makes a connection look busy for as long as
-//! `limits.idle_timeout`, and costs nothing.
+//! the public ones, where there are two or more. What counts is every connection, not only those that stay silent: one request makes a
+//! connection look busy for as long as `limits.idle_timeout`, and costs nothing.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -38,11 +38,11 @@ async fn a_panic_is_answered_with_500_and_the_connection_lives_on() {
 #[tokio::test]
 async fn connections_above_the_limit_are_told_so() {
     let site = Site::open(&Limits { connections: 2, ..limits() }, None, who_calls());
-    let mut first = TcpStream::connect(site.address).await.expect("a connection");
-    let mut second = TcpStream::connect(site.address).await.expect("a connection");
+    // One address has half of so few.
+    let (mut first, mut second) = (from("127.0.0.2", &site).await, from("127.0.0.3", &site).await);
     assert!(raw(&mut first, "/").await.starts_with("HTTP/1.1 200"));
     assert!(raw(&mut second, "/").await.starts_with("HTTP/1.1 200"));
-    let mut third = TcpStream::connect(site.address).await.expect("a connection");
+    let mut third = from("127.0.0.4", &site).await;
     let refusal = raw(&mut third, "/").await;
     assert!(refusal.starts_with("HTTP/1.1 503"), "{refusal}");
     assert!(refusal.contains("p2pi-error: overloaded") && refusal.contains("retry-after: 1"), "{refusal}");
@@ -51,7 +51,7 @@ async fn connections_above_the_limit_are_told_so() {
     assert!(raw(&mut first, "/").await.starts_with("HTTP/1.1 200"));
     drop(second);
     until("a free place", || site.server.connections() == 1).await;
-    let mut fourth = TcpStream::connect(site.address).await.expect("a connection");
+    let mut fourth = from("127.0.0.4", &site).await;
     assert!(raw(&mut fourth, "/").await.starts_with("HTTP/1.1 200"));
 }
 
