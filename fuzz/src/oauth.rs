@@ -201,7 +201,8 @@ pub fn assertion(data: &[u8]) {
     let (header, claims) = first_line(data);
     let (Ok(header), Ok(claims)) = (std::str::from_utf8(header), std::str::from_utf8(claims)) else { return };
     let text = KEY.sign(if header.is_empty() { r#"{"alg":"EdDSA"}"# } else { header }, claims);
-    let Ok(asserted) = Assertion::read(&text).and_then(|assertion| assertion.judge(&KEYS, ISSUER, now())) else { return };
+    let Ok(read) = Assertion::read(&text) else { return };
+    let Ok(asserted) = read.signed_by(&KEYS).and_then(|signed| signed.judge(ISSUER, now())) else { return };
     let longest = assertion::LONGEST + Duration::from_secs(AHEAD.unsigned_abs());
     assert!(now() < asserted.expires_at && asserted.expires_at <= now().plus(longest));
     let claims: Value = serde_json::from_str(claims).expect("JSON");
